@@ -1,0 +1,102 @@
+"""What a run tells about itself: plain records shared by the engine, the report and the pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import numpy as np
+
+
+class Status(IntEnum):
+    """How a row of the output was obtained; the values of ``status`` in the store (CF flags)."""
+
+    PENDING = 0
+    EXACT = 1
+    DECODED = 2
+    REPAIRED = 3
+    FAILED = 4
+
+
+class Fate(StrEnum):
+    """What became of one attempt at one share."""
+
+    USED = "used"  #: went into the output
+    SPARE = "spare"  #: came back, but was not needed
+    DROPPED = "dropped"  #: had started when it was dropped: a straggler
+    UNSTARTED = "unstarted"  #: dropped before it had started
+    LOST = "lost"  #: its worker died or hung
+    FAILED = "failed"  #: the model raised
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One share given to one worker. Times are seconds since the session began; None: never."""
+
+    share: int
+    attempt: int
+    worker: str
+    fate: Fate
+    start: float | None = None
+    stop: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class WorkerRecord:
+    """One worker's ledger, kept by name (names survive a nanny's restart, addresses do not)."""
+
+    name: str
+    host: str = ""
+    state: str = "ready"  #: ready | joining | hung | restarting | gone
+    run: int = 0  #: shares that came back
+    dropped: int = 0  #: shares dropped after they had started
+    unstarted: int = 0  #: shares dropped before they had started
+    erased: int = 0  #: shares lost with the worker, or failed
+    restarts: int = 0
+    evaluations: int = 0  #: rows whose forward pass started here
+    latency: float | None = None  #: median seconds of a share, from its start
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A snapshot of a run. ``rate`` is rows per second, ``eta`` seconds; None while unknown."""
+
+    rows: int
+    counts: dict[str, int]  #: rows of each final status: exact, decoded, repaired, failed
+    provisional: int  #: rows decoded that wait for their repair
+    windows: int
+    windows_done: int
+    resumed: int  #: rows that an earlier session had committed
+    shares_run: int
+    shares_dropped: int
+    elapsed: float
+    rate: float | None
+    eta: float | None
+    state: str  #: starting | running | closing | done | cancelled | failed
+    workers: int = 0  #: workers ready for shares
+
+    @property
+    def done(self) -> int:
+        """Rows with a final status."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows as they return, from ``async for block in job``.
+
+    Attributes
+    ----------
+    rows : int64 (n,)
+        Their indices along the sample dimension.
+    predictions : (n, *out)
+    status : uint8 (n,), see ``Status``
+    provisional : bool
+        True where a later block will bring the same rows again, repaired.
+    """
+
+    rows: np.ndarray
+    predictions: np.ndarray
+    status: np.ndarray
+    provisional: bool = False
