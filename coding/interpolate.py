@@ -1,0 +1,107 @@
+"""Berrut's rational interpolant, as a matrix.
+
+Through the values X_j at the nodes x_j, in node order, it is (Berrut, "Rational functions for
+guaranteed and experimentally well-conditioned global interpolation", 1988; Berrut & Trefethen,
+"Barycentric Lagrange Interpolation", SIAM Review 46(3), 2004; ApproxIFER, arXiv 2109.09868)::
+
+    u(z) = sum_j X_j l_j(z),    l_j(z) = [(-1)^j / (z - x_j)] / sum_i [(-1)^i / (z - x_i)]
+
+It has no pole on the line and reproduces constants.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from approxifer.coding.protocol import Array, Reals
+
+#: Nodes within [-1, 1] nearer than this are one node: they coincide in exact arithmetic, and their
+#: cosines were rounded differently. Nodes that differ lie many orders of magnitude further apart.
+COINCIDENT = 16 * float(np.finfo(np.float64).eps)
+
+
+def berrut_matrix(at: Reals, nodes: Reals) -> Reals:
+    """Evaluate Berrut's basis: entry (m, j) is l_j(at[m]).
+
+    The signs alternate over the nodes that are given, in node order, whatever the order in which
+    they are given. (With the signs of a larger set of nodes, of which some were lost, the
+    interpolant would have poles on the line.)
+
+    Parameters
+    ----------
+    at : array (m,)
+    nodes : array (p,)
+        Distinct, at least one, in any order.
+
+    Returns
+    -------
+    array (m, p)
+        Rows sum to 1. Where ``at[m]`` is a node the row is a unit vector, exactly.
+    """
+    signs = np.empty(len(nodes))
+    signs[np.argsort(nodes)] = (-1.0) ** np.arange(len(nodes))
+    distance = at[:, None] - nodes[None, :]
+    hit = np.abs(distance) <= COINCIDENT
+    terms = signs / np.where(hit, 1.0, distance)
+    weights: Reals = terms / terms.sum(axis=1, keepdims=True)
+    weights[hit.any(axis=1)] = hit[hit.any(axis=1)]
+    return weights
+
+
+@lru_cache(maxsize=1024)
+def interpolation(at: tuple[float, ...], nodes: tuple[float, ...], used: frozenset[int]) -> Reals:
+    """`berrut_matrix` over the nodes in `used` alone, in ascending index; read-only and cached.
+
+    Returns
+    -------
+    array (len(at), len(used))
+    """
+    weights = berrut_matrix(np.array(at), np.array(nodes)[sorted(used)])
+    weights.setflags(write=False)
+    return weights
+
+
+@lru_cache(maxsize=1024)
+def leave_one_out(nodes: tuple[float, ...], used: frozenset[int]) -> Reals:
+    """Interpolate each node in `used` from the others in `used`; read-only and cached.
+
+    Returns
+    -------
+    array (len(used), len(used))
+        In ascending index; zero on the diagonal.
+    """
+    chosen = np.array(nodes)[sorted(used)]
+    weights = np.zeros((len(chosen), len(chosen)))
+    for i in range(len(chosen)):
+        others = np.arange(len(chosen)) != i
+        weights[i, others] = berrut_matrix(chosen[i : i + 1], chosen[others])
+    weights.setflags(write=False)
+    return weights
+
+
+def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
+    """Mix arrays: result m is sum_j weights[m, j] * samples[j].
+
+    One matrix product over the flattened samples, in their own precision (float16 in float32). It
+    takes any numbers without a warning: NaN and infinity reach the elements mixed from them.
+
+    Parameters
+    ----------
+    weights : array (m, p)
+    samples : floating-point array (p, *shape)
+    out : array (m, *shape), optional
+        Contiguous; where to write.
+
+    Returns
+    -------
+    array (m, *shape)
+        `out`, or a new array of the samples' dtype.
+    """
+    precision = np.promote_types(samples.dtype, np.float32)
+    if out is None:
+        out = np.empty((len(weights), *samples.shape[1:]), samples.dtype)
+    width = math.prod(samples.shape[1:])
+    flat = samples.reshape(len(samples), width).astype(precision, copy=False)
+    with np.errstate(all="ignore"):
+        np.matmul(weights.astype(precision), flat, out=out.reshape(len(out), width))
+    return out

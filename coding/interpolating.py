@@ -1,0 +1,121 @@
+"""Codes whose shares are values of Berrut's interpolant."""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from approxifer.coding.base import BaseCode, root_mean_square
+from approxifer.coding.interpolate import berrut_matrix, combine, interpolation, leave_one_out
+from approxifer.coding.protocol import Array, Decoded, Reals
+from numpy.typing import NDArray
+
+from approxifer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from approxifer.coding.spec import CodeSpec
+
+
+class InterpolatingCode(BaseCode):
+    """Berrut's interpolant through the queries gives the shares; through outputs, the outputs.
+
+    Encoding puts block j at the node a_j and lets share i be the interpolant u at its node b_i.
+    Decoding puts the outputs that came back at their b_i and evaluates at the a_j: since the model
+    f is smooth in patches, f(u(.)) is interpolated (ApproxIFER, Soleymani et al., AAAI 2022, arXiv
+    2109.09868). Any K outputs are enough, and all that came back are used. Between unlike queries
+    each more makes the interpolant better; along smooth ones an even number of nodes serves it
+    better than the next odd one.
+
+    Where b_i is a_j, share i *is* block j, and is copied bit by bit both ways. Two shares of one
+    group on one worker would be lost together, so all shares conflict.
+
+    Parameters
+    ----------
+    spec : CodeSpec
+    queries : array (k,)
+        The nodes a_j.
+    shares : array (n,)
+        The nodes b_i.
+    """
+
+    def __init__(self, spec: "CodeSpec", queries: Reals, shares: Reals) -> None:
+        weights = berrut_matrix(shares, queries)
+        # A unit row is a share that carries a block: at a coincident node, and always at k = 1.
+        carries = tuple(
+            int(row.argmax()) if np.count_nonzero(row) == 1 else None for row in weights
+        )
+        super().__init__(spec, carries, conflicts=(frozenset(range(len(shares))),))
+        self._queries = tuple(queries.tolist())
+        self._shares = tuple(shares.tolist())
+        mixed = [i for i, block in enumerate(carries) if block is None]
+        self._mixed = slice(mixed[0], mixed[-1] + 1) if mixed else slice(0)
+        self._weights = weights[self._mixed]
+
+    def encode(self, blocks: Array) -> Array:
+        """See `Code.encode`."""
+        blocks = self._blocks(blocks)
+        if blocks.dtype.kind != "f":
+            raise ConfigError(
+                f"blocks are {blocks.dtype}; scheme {self.spec.scheme!r} mixes queries, so give "
+                "floating point: blocks.astype(np.float32)"
+            )
+        shares = np.empty((self.n, *blocks.shape[1:]), blocks.dtype)
+        # The few carriers that lie between mixtures are computed too, then overwritten.
+        combine(self._weights, blocks, out=shares[self._mixed])
+        for share, block in enumerate(self.carries):
+            if block is not None:
+                shares[share] = blocks[block]
+        return shares
+
+    def decodable(self, present: Collection[int]) -> bool:
+        """See `Code.decodable`: any K shares are enough."""
+        return len(self._known(present)) >= self.k
+
+    def decode(self, outputs: Mapping[int, Array]) -> Decoded:
+        """See `Code.decode`."""
+        received = self._received(outputs)
+        decoded = self._copied(received)
+        missing = np.flatnonzero(~decoded.exact)
+        if len(missing):
+            samples = np.stack(list(received.values()))
+            if samples.dtype.kind != "f":
+                raise ConfigError(
+                    f"outputs are {samples.dtype}, and blocks {missing.tolist()} must be "
+                    "interpolated; let the model return floating-point scores, or take scheme "
+                    "'uncoded' or 'replication'"
+                )
+            at = tuple(self._queries[j] for j in missing)
+            weights = interpolation(at, self._shares, frozenset(received))
+            decoded.blocks[missing] = combine(weights, samples)
+        return decoded
+
+    def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
+        """See `Code.residual`.
+
+        If every block is exact, decoding used one carrier of each, and the other shares are held
+        against the interpolant through those. Otherwise it used all shares, and if these are more
+        than K, each is held against the interpolant through the others.
+        """
+        received = self._received(outputs)
+        present = frozenset(received)
+        if self.exact(present).all():
+            used = frozenset(self._carrier(j, present) for j in range(self.k))
+            surplus = sorted(present - used)
+            at = tuple(self._shares[i] for i in surplus)
+            weights = interpolation(at, self._shares, used)
+        elif len(present) > self.k:
+            used = present
+            surplus = sorted(present)
+            weights = leave_one_out(self._shares, used)
+        else:
+            used, surplus, weights = present, [], np.empty((0, len(present)))
+        samples = np.stack([received[i] for i in sorted(used)])
+        samples = samples.astype(np.promote_types(samples.dtype, np.float32), copy=False)
+        expected = combine(weights, samples)
+        found = [received[i] for i in surplus]
+        return root_mean_square(np.reshape(found, expected.shape), expected)
+
+    def _needs(self) -> str:
+        return (
+            f"scheme {self.spec.scheme!r} with k={self.k} and stragglers={self.spec.stragglers} "
+            f"needs any {self.k} of its {self.n} shares"
+        )

@@ -1,0 +1,61 @@
+"""CodeSpec: sizes, and what it says to nonsense."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from approxifer.coding import CodeSpec
+
+from approxifer.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("scheme", "shares"), [("uncoded", 8), ("replication", 24), ("berrut", 10), ("systematic", 10)]
+)
+def test_the_number_of_shares_is_that_of_the_design(scheme, shares):
+    spec = CodeSpec(scheme, k=8, stragglers=2)
+    code = spec.build()
+    assert spec.n == code.n == len(code.carries) == shares
+    assert code.k == 8
+    assert code.spec is spec
+
+
+def test_defaults():
+    assert CodeSpec("berrut", 4) == CodeSpec(
+        scheme="berrut", k=4, stragglers=1, byzantine=0, grid="authors"
+    )
+
+
+def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
+    spec = CodeSpec("berrut", np.int64(4), np.int32(1))
+    assert type(spec.k) is type(spec.stragglers) is int
+    assert hash(spec) == hash(CodeSpec("berrut", 4, 1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.k = 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scheme": "sistematic"}, r"'sistematic'.*uncoded, replication.*mean 'systematic'"),
+        ({"scheme": "Berrut"}, r"mean 'berrut'"),
+        ({"scheme": None}, r"scheme=None is unknown"),
+        ({"scheme": "parm"}, r"'parm' is not available in this version; take one of uncoded"),
+        ({"k": 0}, r"k=0 is too small.*at least 1"),
+        ({"k": 8.0}, r"k=8.0 is a float.*whole number"),
+        ({"k": True}, r"k=True is a bool"),
+        ({"k": "8"}, r"k='8' is a str"),
+        ({"stragglers": -1}, r"stragglers=-1 is too small.*at least 0"),
+        ({"stragglers": 0.5}, r"stragglers=0.5 is a float"),
+        ({"stragglers": False}, r"stragglers=False is a bool"),
+        ({"byzantine": -1}, r"byzantine=-1 is too small"),
+        ({"byzantine": 1.0}, r"byzantine=1.0 is a float"),
+        ({"byzantine": 1}, r"byzantine=1 is not available in this version.*byzantine=0"),
+        ({"k": 1020, "stragglers": 5}, r"k=1020 and stragglers=5 make 1025.*at most 1024"),
+        ({"scheme": "berrut", "grid": "text"}, r"grid='text'.*mean 'textbook'"),
+        ({"grid": "textbook"}, r"only has a meaning for scheme='berrut'"),
+    ],
+)
+def test_nonsense_is_refused_with_the_remedy(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        CodeSpec(**{"scheme": "systematic", "k": 8} | arguments)
