@@ -6,9 +6,9 @@ from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
-from approxifer.coding.protocol import Array, Decoded
 from numpy.typing import NDArray
 
+from approxifer.coding.protocol import Array, Decoded
 from approxifer.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:

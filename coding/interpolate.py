@@ -13,6 +13,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+
 from approxifer.coding.protocol import Array, Reals
 
 #: Nodes within [-1, 1] nearer than this are one node: they coincide in exact arithmetic, and their

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
 from approxifer.coding.base import BaseCode, root_mean_square
 from approxifer.coding.interpolate import berrut_matrix, combine, interpolation, leave_one_out
 from approxifer.coding.protocol import Array, Decoded, Reals
-from numpy.typing import NDArray
-
 from approxifer.errors import ConfigError
 
 if TYPE_CHECKING:

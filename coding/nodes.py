@@ -1,6 +1,7 @@
 """Where queries and shares lie on the line: the node grids."""
 
 import numpy as np
+
 from approxifer.coding.protocol import Reals
 
 

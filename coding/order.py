@@ -9,11 +9,11 @@ members: `gather` pads it by repeating the last row, `block_rows` leaves that pa
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from approxifer.coding.checks import one_of, whole_number
 from approxifer.coding.protocol import Array
 from approxifer.coding.similar import similar_order
-from numpy.typing import NDArray
-
 from approxifer.errors import ConfigError
 
 ORDERS = ("none", "natural", "similar", "random")

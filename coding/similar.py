@@ -5,10 +5,10 @@ unlike serving, may choose which queries meet in a codeword.
 """
 
 import numpy as np
-from approxifer.coding.checks import whole_number
-from approxifer.coding.protocol import Array, Reals
 from numpy.typing import NDArray
 
+from approxifer.coding.checks import whole_number
+from approxifer.coding.protocol import Array, Reals
 from approxifer.errors import ConfigError
 
 COMPONENTS = 32  # dimensions in which rows are compared

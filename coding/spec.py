@@ -9,7 +9,6 @@ from approxifer.coding.protocol import Code
 from approxifer.coding.replication import ReplicationCode
 from approxifer.coding.systematic import SystematicCode
 from approxifer.coding.uncoded import UncodedCode
-
 from approxifer.errors import ConfigError
 
 SCHEMES = ("uncoded", "replication", "berrut", "systematic")

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
 from approxifer.coding.base import BaseCode
 from approxifer.coding.protocol import Array
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from approxifer.coding.spec import CodeSpec

@@ -5,8 +5,9 @@ from math import cos, pi
 
 import numpy as np
 import pytest
-from approxifer.coding import CodeSpec
 from scipy.interpolate import FloaterHormannInterpolator
+
+from approxifer.coding import CodeSpec
 
 Nodes = tuple[list[float], list[float]]
 

@@ -6,11 +6,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from approxifer.coding import CodeSpec
-from approxifer.coding.interpolate import interpolation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from approxifer.coding import CodeSpec
+from approxifer.coding.interpolate import interpolation
 from approxifer.errors import ConfigError, DecodeError
 
 SCHEMES = ["uncoded", "replication", "berrut", "systematic"]

@@ -4,8 +4,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from approxifer.coding import CodeSpec
 
+from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError
 
 

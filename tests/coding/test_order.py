@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from approxifer.coding import block_rows, gather, groups, order_rows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from approxifer.coding import block_rows, gather, groups, order_rows
 from approxifer.errors import ConfigError
 
 HOW = ["none", "natural", "similar", "random"]

@@ -1,0 +1,99 @@
+"""The arrays of an output store: read, and written so that they stay written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+from numpy.typing import ArrayLike
+
+from approxifer.datasets.layout import VARIABLES, Layout
+from approxifer.datasets.localdisk import sync
+from approxifer.datasets.opening import Array
+from approxifer.errors import StoreError
+
+
+class Arrays:
+    """The five arrays of a store.
+
+    Parameters
+    ----------
+    path
+        The store.
+    group
+        Its group.
+
+    Raises
+    ------
+    StoreError
+        One of them is missing.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self._path = path
+        self._arrays: dict[str, Array] = {}
+        for name in VARIABLES:
+            member = group.get(name)
+            if not isinstance(member, zarr.Array):
+                raise StoreError(
+                    f"The output store {path} lacks its array {name!r}: it is damaged. "
+                    "Delete it and score again."
+                )
+            self._arrays[name] = member
+        prediction = self._arrays["prediction"]
+        dims = getattr(prediction.metadata, "dimension_names", None) or ("sample",)
+        self.layout = Layout(
+            rows=prediction.shape[0],
+            chunk=prediction.chunks[0],
+            output_shape=prediction.shape[1:],
+            output_dtype=prediction.dtype,
+            sample_dim=str(dims[0]),
+        )
+
+    def fit(self, name: str, values: ArrayLike, rows: int) -> np.ndarray:
+        """Bring values into an array's dtype and into shape for so many rows.
+
+        A single value stands for all rows, except in ``prediction``.
+
+        Raises
+        ------
+        ValueError
+            A wrong shape; a dtype or value that the array cannot hold.
+        """
+        array = self._arrays[name]
+        given = np.asarray(values)
+        shape = (rows, *array.shape[1:])
+        if given.shape != shape and (given.ndim or name == "prediction"):
+            raise ValueError(f"{name} has shape {given.shape}; {shape} is needed.")
+        if name != "prediction" and array.dtype.kind in "iu":
+            limits = np.iinfo(array.dtype)
+            if given.dtype.kind not in "iu" or given.min() < limits.min or given.max() > limits.max:
+                raise ValueError(f"{name} must be integers from {limits.min} to {limits.max}.")
+        elif not np.can_cast(given.dtype, array.dtype, "same_kind"):
+            raise ValueError(f"{name} has dtype {given.dtype}; {array.dtype} is needed.")
+        return np.broadcast_to(given.astype(array.dtype), shape)
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Read rows of one array.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        try:
+            return np.asarray(self._arrays[name][start:stop])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreError(
+                f"Rows {start} to {stop} of {name!r} in the output store {self._path} cannot be "
+                f"read: {error}. A chunk is damaged or was cut short. Restore it from a copy; or "
+                "delete the file of these rows in the folder 'status', and run the same command "
+                "to score them again."
+            ) from error
+
+    def write(self, name: str, start: int, values: np.ndarray) -> None:
+        """Write whole chunks of one array; when it returns, they are on the disk."""
+        stop = start + len(values)
+        self._arrays[name][start:stop] = values
+        sync(self._path / name, self.layout.chunk_names(name, start, stop))

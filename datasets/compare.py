@@ -1,0 +1,55 @@
+"""Whether a store was begun with the same input, model, code and layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from approxifer.datasets.jsonable import jsonable
+from approxifer.errors import FingerprintError
+
+_ABSENT = object()
+
+
+def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Compare what a run gives with what the store was begun with, field by field.
+
+    Parameters
+    ----------
+    given
+        Attributes of the run. All are compared except ``version``: a newer approxifer may go on
+        with an older one's store.
+    stored
+        Attributes of the store. Those that ``given`` lacks do not count.
+
+    Raises
+    ------
+    FingerprintError
+        Names each field that differs, with both values.
+    """
+    expected = jsonable({key: value for key, value in given.items() if key != "version"})
+    begun = jsonable({key: value for key, value in stored.items() if key in expected})
+    if differences := _differences(expected, begun):
+        fields = "\n".join(f"  {name}: given {a}, stored {b}" for name, a, b in differences)
+        raise FingerprintError(
+            f"The output store {path} was begun differently, so it cannot be resumed:\n{fields}\n"
+            "Give what the store was begun with, or write to another path (--out), or delete "
+            "the store and its journal to begin again."
+        )
+
+
+def _differences(given: Any, stored: Any, name: str = "") -> list[tuple[str, str, str]]:
+    """The fields that differ: their dotted names, and both values in short."""
+    if isinstance(given, dict) and isinstance(stored, dict):
+        found = []
+        for key in sorted(given.keys() | stored.keys()):
+            inner = f"{name}.{key}" if name else key
+            found += _differences(given.get(key, _ABSENT), stored.get(key, _ABSENT), inner)
+        return found
+    return [] if given == stored else [(name, _short(given), _short(stored))]
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is _ABSENT else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

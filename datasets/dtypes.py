@@ -1,0 +1,60 @@
+"""Which numbers can be coded.
+
+A code sends weighted sums of queries to the workers, so a query must be made of numbers between
+which one can interpolate. Half of token 17 and half of token 42 is no token.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from approxifer.errors import InputError
+
+#: The schemes whose shares are the queries themselves, so that any number will do.
+PLAIN_SCHEMES = ("uncoded", "replication")
+
+_KEPT = {"float32"}
+_CAST = {"float16", "float64", "bool", "uint8", "int8", "int16", "uint16"}
+
+
+def codable(dtype: DTypeLike, scheme: str) -> str | None:
+    """Say what happens to rows of this dtype under this scheme.
+
+    Parameters
+    ----------
+    dtype
+        The dtype of the input, ``Source.dtype``.
+    scheme
+        ``CodeSpec.scheme``.
+
+    Returns
+    -------
+    str or None
+        A note for the user when the rows are cast, None when they are sent as they are.
+
+    Raises
+    ------
+    InputError
+        The dtype is not made of numbers; or its numbers cannot be interpolated and the scheme does.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.name in _KEPT:
+        return None
+    if dtype.name in _CAST:
+        return f"{dtype.name} rows are cast to float32"
+    if dtype.kind not in "iufc":
+        raise InputError(
+            f"The input has dtype {dtype}, which is not made of numbers. "
+            "Real numbers can be scored: floats, bool and integers. "
+            "Choose another variable, or encode this one as numbers first."
+        )
+    if scheme in PLAIN_SCHEMES:
+        return None
+    raise InputError(
+        f"The input has dtype {dtype}, and scheme={scheme!r} interpolates between rows: "
+        "wide integers such as token ids, and numbers wider than float64, cannot be interpolated. "
+        "Allowed are float16, float32, float64, bool, int8, uint8, int16 and uint16. "
+        'Take scheme="uncoded" or scheme="replication", which send the rows as they are; '
+        "or, where the integers are measurements, store them as float32."
+    )

@@ -1,0 +1,105 @@
+"""Telling one dataset from another without reading all of it.
+
+A fingerprint is a sha256 over what describes the data and over 16 chosen pieces of them. It tells
+datasets apart that were made differently; one changed row in a large store may escape it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from approxifer.datasets.opening import DECODING, Array
+
+PIECES = 16
+SEED = 0
+
+
+def pick(count: int, *, pieces: int = PIECES, seed: int = SEED) -> list[int]:
+    """Choose ``pieces`` of ``count`` things, all of them when there are fewer; sorted.
+
+    The choice is made by sha256, so that it is the same in every version of everything.
+    """
+    if count <= pieces:
+        return list(range(count))
+    chosen: set[int] = set()
+    turn = 0
+    while len(chosen) < pieces:
+        digest = hashlib.sha256(f"{seed}:{turn}".encode()).digest()
+        chosen.add(int.from_bytes(digest[:16], "big") % count)
+        turn += 1
+    return sorted(chosen)
+
+
+def of_array(array: Array, *, sample_dim: str, variable: str) -> str:
+    """Fingerprint a Zarr array: its metadata, and the values in 16 of its chunks.
+
+    Of the attributes, those count that say how numbers stand for values; a changed title is no
+    other dataset.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    metadata = dict(array.metadata.to_dict())
+    metadata["attributes"] = {k: v for k, v in array.attrs.items() if k in DECODING}
+    digest = _begin(metadata, shape=array.shape, sample_dim=sample_dim, variable=variable)
+    grid = [math.ceil(size / chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    for number in pick(math.prod(grid)):
+        at = np.unravel_index(number, grid)
+        _add(digest, number, np.asarray(array[_slab(at, array.chunks)]))
+    return digest.hexdigest()
+
+
+def of_rows(
+    read: Callable[[int, int], np.ndarray],
+    *,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    dims: tuple[str, ...],
+    block: int,
+    variable: str,
+) -> str:
+    """Fingerprint what is known by its rows only: dtype, shape, dimensions, 16 blocks of rows.
+
+    Parameters
+    ----------
+    read
+        ``read(start, stop)`` gives those rows.
+    shape, dims
+        The sample dimension first.
+    block
+        Rows per block.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    about = {"dtype": str(dtype), "dims": list(dims)}
+    digest = _begin(about, shape=shape, sample_dim=dims[0], variable=variable)
+    rows = shape[0]
+    for number in pick(math.ceil(rows / block)):
+        _add(digest, number, read(number * block, min((number + 1) * block, rows)))
+    return digest.hexdigest()
+
+
+def _begin(about: dict[str, Any], **more: Any) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps([about, more], sort_keys=True, default=str).encode())
+
+
+def _add(digest: hashlib._Hash, number: int, values: np.ndarray) -> None:
+    plain = values.dtype.kind in "biufcmMSU"
+    content = np.ascontiguousarray(values).tobytes() if plain else repr(values.tolist()).encode()
+    digest.update(f"{number}:{len(content)}:".encode())
+    digest.update(content)
+
+
+def _slab(at: tuple[Any, ...], chunks: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(int(i) * c, (int(i) + 1) * c) for i, c in zip(at, chunks, strict=True))

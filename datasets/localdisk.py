@@ -1,0 +1,147 @@
+"""Zarr stores on the local disk: built whole or not at all, and synced.
+
+zarr's own ``LocalStore`` replaces each file atomically but never syncs it, so a power failure may
+take back what was written minutes ago. `sync` is the missing half.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import zarr
+
+from approxifer.errors import ConfigError, StoreError
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Check that a store to be written is named by a path, and make it absolute.
+
+    Raises
+    ------
+    ConfigError
+        A URL, or nothing.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise ConfigError(
+            f"Cannot write to {text!r}: only a local path is allowed, not a URL. "
+            "Write to a local or shared directory, and copy the store afterwards."
+        )
+    if not text:
+        raise ConfigError("The path of the store to be written is empty; give a local path.")
+    return Path(os.path.abspath(text))  # abspath also strips a trailing slash
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Name the file beside a store: ``out.zarr`` with ``.lock`` is ``out.zarr.lock``."""
+    return path.with_name(path.name + suffix)
+
+
+def make_parent(path: Path) -> None:
+    """Create the directory in which ``path`` is to be, where it is missing.
+
+    Raises
+    ------
+    StoreError
+        It cannot be created.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"Cannot create the directory {path.parent}: {error}. Choose another place."
+        ) from error
+
+
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """Build a directory beside ``path``, then rename it there: whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where the directory is to appear. Missing parents are created.
+
+    Yields
+    ------
+    Path
+        The directory to fill.
+
+    Raises
+    ------
+    StoreError
+        There is something at ``path`` already, or its parent cannot be written to.
+    """
+    _refuse_existing(path)
+    part = path.with_name(f".{path.name}.partial")
+    make_parent(path)
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # what a killed process left
+        part.mkdir()
+    except OSError as error:
+        raise StoreError(
+            f"Cannot create {path}: {error}. Choose a directory that can be written to."
+        ) from error
+    try:
+        yield part
+        for folder, _, files in os.walk(part):
+            sync(Path(folder), files)
+        _refuse_existing(path)
+        part.rename(path)
+        sync(path.parent, ())
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise StoreError(
+            f"There is something at {path} already. Nothing was touched. "
+            "Choose another path, or delete it first."
+        )
+
+
+def sync(folder: Path, names: Iterable[str]) -> None:
+    """Flush files, then the directory that lists them, to the disk.
+
+    A name that is not there is passed over: zarr stores no chunk that holds fill values only.
+    """
+    for name in names:
+        _fsync(folder / name, missing_ok=True)
+    _fsync(folder)
+
+
+def _fsync(path: Path, *, missing_ok: bool = False) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        if missing_ok:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back zarr's remarks about what the v3 specification does not cover yet.
+
+    Not thread-safe, as ``warnings.catch_warnings`` is not: for the short calls that open or create.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def consolidate(path: Path) -> None:
+    """Write the metadata of all arrays into the group's own: what xarray looks for first."""
+    with quiet():
+        zarr.consolidate_metadata(str(path))

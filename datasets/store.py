@@ -1,0 +1,326 @@
+"""The output: predictions, and how each row of them was obtained.
+
+The order of writes makes a crash harmless. The data of a window are on the disk before its status
+says so; rows that are written again are pending meanwhile. So whatever `OutputStore.status` calls
+done is done, and a run begins again with what it calls pending.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import ArrayLike
+
+from approxifer.datasets.arrays import Arrays
+from approxifer.datasets.compare import check_same
+from approxifer.datasets.jsonable import jsonable
+from approxifer.datasets.layout import FLAG_MEANINGS, VARIABLES, layout_of, not_reserved, our_group
+from approxifer.datasets.localdisk import beside, building, local_path, make_parent, sync
+from approxifer.datasets.lock import Lock
+from approxifer.datasets.source import Source
+from approxifer.errors import StoreError
+
+
+class OutputStore:
+    """An output store on the local disk. Made by `create` or `open`.
+
+    Attributes
+    ----------
+    path : Path
+    rows, chunk : int
+        Length of the sample dimension, and rows per chunk.
+    output_shape : tuple of int
+    output_dtype : numpy.dtype
+    sample_dim : str
+    note : str or None
+        Why the store is not locked, where the file system has no locks.
+    """
+
+    def __init__(self, path: Path, lock: Lock | None) -> None:
+        self.path = path
+        self._lock = lock
+        group = our_group(path, mode="r" if lock is None else "r+")
+        self._arrays = Arrays(path, group)
+        self._attrs = dict(group.attrs)
+        layout = self._arrays.layout
+        self.rows, self.chunk = layout.rows, layout.chunk
+        self.output_shape, self.output_dtype = layout.output_shape, layout.output_dtype
+        self.sample_dim = layout.sample_dim
+        self.note = lock.note if lock else None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        source: Source,
+        output_shape: tuple[int, ...],
+        output_dtype: Any,
+        chunk: int,
+        attrs: Mapping[str, Any],
+    ) -> OutputStore:
+        """Create a store with every row pending, and lock it. It appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            A local path; missing parents are created.
+        source
+            The input: gives the rows, the sample dimension and its coordinates.
+        output_shape, output_dtype
+            Of one row's prediction.
+        chunk
+            Rows per chunk, for every array.
+        attrs
+            JSON-able: what `check` compares on resume (``code``, ``layout``, ``model``, ``input``)
+            and anything else.
+
+        Raises
+        ------
+        StoreError
+            There is something at the path already, it cannot be written to, or is in use.
+        ConfigError
+            A URL, a dtype that is no number, a reserved attribute.
+        """
+        where = local_path(path)
+        layout = layout_of(
+            source, output_shape=output_shape, output_dtype=output_dtype, chunk=chunk
+        )
+        not_reserved(attrs)
+        make_parent(where)
+        with ExitStack() as undo:
+            lock = _lock(where)
+            undo.callback(lock.release)
+            with building(where) as folder:
+                layout.create(folder, coords=source.coords, attrs=jsonable(attrs))
+            store = cls(where, lock)
+            undo.pop_all()
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, write: bool = True) -> OutputStore:
+        """Open a store, and lock it unless it is only read.
+
+        Parameters
+        ----------
+        path
+            Where `create` made it.
+        write
+            False: take no lock and refuse to write; may be done while another process writes.
+
+        Raises
+        ------
+        StoreError
+            It is not one of ours (nothing is touched), it is damaged, or it is in use.
+        """
+        where = local_path(path)
+        our_group(where)  # before the lock's file appears beside somebody else's store
+        if not write:
+            return cls(where, None)
+        with ExitStack() as undo:
+            lock = _lock(where)
+            undo.callback(lock.release)
+            store = cls(where, lock)
+            undo.pop_all()
+        return store
+
+    @staticmethod
+    def exists(path: str | os.PathLike[str]) -> bool:
+        """Whether there is anything at the path; `open` tells whether it is one of ours."""
+        return os.path.lexists(local_path(path))
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes: those given to `create`, and after `close` the counts and workers."""
+        return dict(self._attrs)
+
+    def check(self, attrs_expected: Mapping[str, Any]) -> None:
+        """Check that the store was begun with this input, model, code and layout.
+
+        Parameters
+        ----------
+        attrs_expected
+            Attributes as for `create`. All of them are compared, field by field, except
+            ``version``: a newer approxifer may go on with an older one's store.
+
+        Raises
+        ------
+        FingerprintError
+            Names each field that differs, with both values.
+        """
+        check_same(self.path, given=attrs_expected, stored=self._attrs)
+
+    def status(self) -> np.ndarray:
+        """How each row was obtained: uint8 (rows,), an index into ``FLAG_MEANINGS``.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return self._arrays.read("status", 0, self.rows)
+
+    def read_prediction(self, start: int, stop: int) -> np.ndarray:
+        """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return self._arrays.read("prediction", start, stop)
+
+    def read_window(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """All that is known of these rows, by name: what `write_window` takes.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return {name: self._arrays.read(name, start, stop) for name in VARIABLES}
+
+    def write_window(
+        self,
+        start: int,
+        stop: int,
+        *,
+        prediction: ArrayLike,
+        status: ArrayLike,
+        group: ArrayLike = -1,
+        worker: ArrayLike = -1,
+        residual: ArrayLike = np.nan,
+    ) -> None:
+        """Commit rows: when it returns they are on the disk, their status last.
+
+        Rows that were committed before are set to pending first.
+
+        Parameters
+        ----------
+        start, stop
+            Whole chunks: ``start`` a multiple of ``chunk``, ``stop`` too unless it is the end.
+        prediction : (stop - start, *output_shape)
+        status : (stop - start,)
+            Values 0 to 4, see ``FLAG_MEANINGS``. A single value stands for all rows, here and in
+            the following.
+        group, worker : (stop - start,) of int
+        residual : (stop - start,) of float
+
+        Raises
+        ------
+        ValueError
+            Rows that are not whole chunks; a wrong shape, dtype or value.
+        StoreError
+            The store was released, or opened for reading.
+        """
+        self._writable()
+        self._whole_chunks(start, stop)
+        rows = stop - start
+        flags = self._arrays.fit("status", status, rows)
+        if flags.max() >= len(FLAG_MEANINGS):
+            raise ValueError(f"status holds {flags.max()}; allowed are 0 to 4, {FLAG_MEANINGS}.")
+        data = {
+            "prediction": self._arrays.fit("prediction", prediction, rows),
+            "group": self._arrays.fit("group", group, rows),
+            "worker": self._arrays.fit("worker", worker, rows),
+            "residual": self._arrays.fit("residual", residual, rows),
+        }
+        if self._arrays.read("status", start, stop).any():
+            self._arrays.write("status", start, np.zeros(rows, np.uint8))
+        for name, values in data.items():
+            self._arrays.write(name, start, values)
+        self._arrays.write("status", start, flags)
+
+    def set_pending(self, rows: ArrayLike) -> None:
+        """Take rows back before they are made good: pending, on the disk, when it returns.
+
+        Parameters
+        ----------
+        rows
+            Indices of rows, any order.
+
+        Raises
+        ------
+        ValueError
+            Rows that are not there.
+        """
+        self._writable()
+        touched = np.unique(np.asarray(rows, dtype=np.int64))
+        if touched.size and not 0 <= touched[0] <= touched[-1] < self.rows:
+            raise ValueError(
+                f"Rows {touched[0]} to {touched[-1]} of {self.rows}: not all are there."
+            )
+        for number in np.unique(touched // self.chunk):
+            start, stop = number * self.chunk, min((number + 1) * self.chunk, self.rows)
+            flags = self._arrays.read("status", start, stop)
+            flags[touched[(touched >= start) & (touched < stop)] - start] = 0
+            self._arrays.write("status", start, flags)
+
+    def close(
+        self,
+        *,
+        counts: Mapping[str, int],
+        workers: Sequence[str],
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the final attributes, in one replacement of the group's metadata, and release.
+
+        Parameters
+        ----------
+        counts
+            Rows per status.
+        workers
+            Names, into which ``worker`` indexes.
+        extra
+            Further attributes, JSON-able.
+        """
+        self._writable()
+        not_reserved(extra or {})
+        final = jsonable({**(extra or {}), "counts": counts, "workers": workers})
+        # Opened with its consolidated metadata, the group writes them back with the attributes.
+        group = zarr.open_group(str(self.path), mode="r+", use_consolidated=True)
+        self._attrs = dict(group.update_attributes(final).attrs)
+        sync(self.path, ["zarr.json"])
+        self.release()
+
+    def release(self) -> None:
+        """Give up the lock; the store stays as it is and can still be read."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def dataset(self) -> xr.Dataset:
+        """The store as an xarray dataset, lazy, without Dask."""
+        dataset: xr.Dataset = xr.open_zarr(str(self.path), chunks=None)
+        return dataset
+
+    def __enter__(self) -> OutputStore:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def _writable(self) -> None:
+        if self._lock is None or not self._lock.held:
+            raise StoreError(
+                f"The output store {self.path} was opened for reading, or has been released. "
+                "Open it again with OutputStore.open to write to it."
+            )
+
+    def _whole_chunks(self, start: int, stop: int) -> None:
+        aligned = start % self.chunk == 0 and (stop % self.chunk == 0 or stop == self.rows)
+        if not (0 <= start < stop <= self.rows and aligned):
+            raise ValueError(
+                f"Cannot write rows {start} to {stop}: only whole chunks of {self.chunk} of the "
+                f"{self.rows} rows are written at once."
+            )
+
+
+def _lock(path: Path) -> Lock:
+    return Lock(beside(path, ".lock"), what=f"The output store {path}")
