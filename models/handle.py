@@ -1,0 +1,266 @@
+"""The handle: a model as a small, picklable, self-contained object.
+
+Workers need no access to the client's file system: the handle carries the bytes of a program or of
+weights. Code, on the other hand, is only named, and must be importable where the model is loaded.
+"""
+
+import io
+import os
+import pickletools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from approxifer.errors import ConfigError, ModelError, ModelNotFoundError
+from approxifer.models.archive import read_program
+from approxifer.models.fingerprint import fingerprint
+from approxifer.models.names import REMEDY, first_line, is_spec, qualified_name, resolve_callable
+from approxifer.models.runner import DTYPES, Runner
+from approxifer.models.runtime import raise_malloc_thresholds, use_threads
+from approxifer.models.sources import (
+    Built,
+    CallableSource,
+    FactorySource,
+    ModuleSource,
+    ProgramSource,
+    Source,
+    dump,
+    is_module,
+)
+from approxifer.models.weights import pack_state, read_state
+
+DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class ModelHandle:
+    """A model that any process can load. Made by `open_model`.
+
+    Attributes
+    ----------
+    name : str
+        For people.
+    kind : str
+        ``"pt2"``, ``"factory"``, ``"module"`` or ``"callable"``.
+    fingerprint : str
+        sha256 in hex: the same for the same weights, graph or code name, dtype and preprocess.
+    dtype : str
+        Precision in which rows are given to the model.
+    device : str
+        ``"auto"`` or a torch device; settled when the model is loaded.
+    static_batch : int or None
+        A static-batch program takes exactly that many rows at a time.
+    preprocess : str or None
+        Name of the function that prepares rows *before* they are coded and batched. The runner
+        does not call it.
+    source : Source
+        How to build the model.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    dtype: str
+    device: str
+    static_batch: int | None
+    preprocess: str | None
+    source: Source = field(repr=False)
+
+    def load(self, threads: int = 1) -> Runner:
+        """Build the model in this process.
+
+        Parameters
+        ----------
+        threads : int
+            torch threads of every call.
+
+        Returns
+        -------
+        Runner
+            Its fingerprint is taken from what was really loaded.
+
+        Raises
+        ------
+        ModelError
+            The model cannot be built here.
+        """
+        if threads < 1:
+            raise ConfigError(f"threads={threads}: a model needs at least one thread.")
+        raise_malloc_thresholds()
+        use_threads(threads)
+        built = self.source.build(dtype=self.dtype, device=self.device)
+        use_threads(threads)  # again: building may have imported torch
+        return Runner(
+            name=self.name,
+            fingerprint=_fingerprint(built, self.dtype, self.preprocess),
+            dtype=self.dtype,
+            device=built.device,
+            threads=threads,
+            static_batch=built.static_batch,
+            forward=built.forward,
+        )
+
+
+def open_model(
+    model: object,
+    *,
+    state: str | os.PathLike[str] | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    trust_model: bool = False,
+    preprocess: str | Callable[..., Any] | None = None,
+) -> ModelHandle:
+    """Turn what a user gives as a model into a handle.
+
+    Parameters
+    ----------
+    model : path, str, torch.nn.Module or callable
+        Path of a ``torch.export`` program (``.pt2``); ``"package.module:factory"``, a function or
+        class that is called without arguments and returns a module or a function of arrays
+        (**importing and calling it runs its code**, here and on every worker); an importable
+        ``nn.Module`` instance; or an importable callable from (M, *feature) to (M, *out) arrays.
+    state : path, optional
+        Weights for the factory's module: ``torch.save(module.state_dict(), path)`` or
+        ``.safetensors``. Only tensors are ever read from it.
+    dtype : {"float32", "float64", "float16", "bfloat16"}
+        Floating rows are cast to it; a module that has no parameters of it is converted.
+    device : str
+        ``"auto"``: CUDA where a worker has it, else the CPU.
+    trust_model : bool
+        Load a ``.pt2`` even if it holds pickles or unknown operators. **This runs whatever code its
+        author put into it**, here and on every worker.
+    preprocess : str or callable, optional
+        ``"package.module:function"``, part of the fingerprint.
+
+    Raises
+    ------
+    ModelNotFoundError
+        No such file, module or name.
+    UntrustedModelError
+        Loading the file would unpickle or run what is in it.
+    ModelError
+        Workers could not load it, or it is no model of one batch of rows.
+    ConfigError
+        `dtype`, `device` or `state` make no sense.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}.")
+    if not DEVICE.fullmatch(device):
+        raise ConfigError(f"device={device!r} is not 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    prepared = _preprocess_name(preprocess)
+    spec = isinstance(model, str) and is_spec(model) and not os.path.exists(model)
+    if state is not None and not spec:
+        raise ConfigError(
+            f"state={os.fspath(state)!r} goes with model='package.module:factory' only; a program"
+            " or an object has its weights inside."
+        )
+    source: Source
+    if spec:
+        name, kind = str(model), "factory"
+        source = _factory(FactorySource(name), state, dtype, prepared)
+    elif isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        name, kind = path.name, "pt2"
+        source = ProgramSource(name, read_program(_read(path), name=name, trust_model=trust_model))
+    elif is_module(model):
+        name, kind = qualified_name(type(model)), "module"
+        source = ModuleSource(name, _module_payload(model))
+    else:
+        kind, (name, source) = "callable", _callable(model)
+    built = source.build(dtype=dtype, device="cpu")
+    if built.numpy and dtype == "bfloat16":
+        raise ConfigError("dtype='bfloat16': NumPy has no such type. Use 'float32' or 'float16'.")
+    return ModelHandle(
+        name=name,
+        kind=kind,
+        fingerprint=_fingerprint(built, dtype, prepared),
+        dtype=dtype,
+        device=device,
+        static_batch=built.static_batch,
+        preprocess=prepared,
+        source=source,
+    )
+
+
+def _fingerprint(built: Built, dtype: str, preprocess: str | None) -> str:
+    return fingerprint(built.text, built.entries, dtype=dtype, preprocess=preprocess)
+
+
+def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
+    if preprocess is None:
+        return None
+    found = resolve_callable(preprocess, "preprocess")
+    return preprocess if isinstance(preprocess, str) else qualified_name(found, "preprocess")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(
+            f"model={str(path)!r}: there is no such file. Give the path of a .pt2 program, or"
+            " 'package.module:factory'."
+        ) from error
+    except OSError as error:
+        raise ModelError(
+            f"model={str(path)!r} cannot be read ({first_line(error)}). Give the path of a .pt2"
+            " file."
+        ) from error
+
+
+def _factory(
+    source: FactorySource, state: str | os.PathLike[str] | None, dtype: str, preprocess: str | None
+) -> FactorySource:
+    """Add the weights: those of the file, or the client's if the factory makes others each time."""
+    made = source.make()
+    if not is_module(made):
+        if state is not None:
+            raise ConfigError(
+                f"state={os.fspath(state)!r}: {source.spec!r} returns a {type(made).__name__}, not"
+                " a torch.nn.Module, and takes no weights."
+            )
+        return source
+    if state is not None:
+        return FactorySource(source.spec, read_state(Path(state)))
+    first, second = (
+        _fingerprint(source.build(dtype=dtype, device="cpu"), dtype, preprocess) for _ in range(2)
+    )
+    return source if first == second else FactorySource(source.spec, pack_state(made.state_dict()))
+
+
+def _module_payload(module: Any) -> bytes:
+    """Pickle a module whose every part can be imported by a worker."""
+    import torch
+
+    for part in module.modules():
+        qualified_name(type(part))
+    buffer = io.BytesIO()
+    try:
+        torch.save(module, buffer)
+    except Exception as error:
+        raise ModelError(
+            f"model={type(module).__name__} cannot be sent to workers: {first_line(error)}. Export"
+            " it with torch.export.save and give the .pt2 path, or give"
+            " 'package.module:factory' with state=."
+        ) from error
+    return buffer.getvalue()
+
+
+def _callable(model: Any) -> tuple[str, CallableSource]:
+    """Name a function; pickle a callable object."""
+    if isinstance(model, type) or not callable(model):
+        raise ModelError(
+            f"model={model!r} is not a model. Give a .pt2 path, 'package.module:factory', a"
+            " torch.nn.Module instance or a function of (M, *feature) arrays."
+        )
+    if isinstance(model, FunctionType):
+        name = qualified_name(model)
+        return name, CallableSource(name)
+    payload = dump(model, "model")
+    if any(argument == "__main__" for _, argument, _ in pickletools.genops(payload)):
+        raise ModelError(f"model={model!r} uses something defined in __main__. {REMEDY}.")
+    kind = type(model)
+    return f"{kind.__module__}:{kind.__qualname__}", CallableSource(kind.__qualname__, payload)

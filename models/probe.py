@@ -1,0 +1,166 @@
+"""The probe: does a row's output depend on nothing but that row?
+
+Coding, repairs and audits all run a row again among other rows. A model that normalises over its
+batch, or draws random numbers, gives another answer each time, and every check would be void.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from approxifer.errors import ConfigError, ModelError
+from approxifer.models.cache import ensure
+from approxifer.models.handle import ModelHandle
+from approxifer.models.names import first_line
+from approxifer.models.rows import run_rows
+from approxifer.models.runner import Runner
+
+#: Largest difference allowed between two arrangements, as a fraction of the outputs' scale.
+TOLERANCE = 1e-4
+#: Between two runs of one arrangement: a kernel's own noise, far below any dropout.
+REPEAT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was learned from sample rows.
+
+    Attributes
+    ----------
+    output_shape : tuple of int
+        Of one row.
+    output_dtype : dtype
+    rows_per_second : float
+        On a warm model in this process, at `micro_batch`.
+    micro_batch : int
+    bitwise : bool
+        Both arrangements gave every row the same bits. Small micro-batches that are no multiple of
+        8 often miss that: some kernels treat the odd rows of a batch in another way.
+    """
+
+    output_shape: tuple[int, ...]
+    output_dtype: np.dtype[Any]
+    rows_per_second: float
+    micro_batch: int
+    bitwise: bool
+
+
+def probe(
+    model: ModelHandle | Runner,
+    rows: np.ndarray[Any, Any],
+    micro_batch: int,
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Probe:
+    """Run 2M sample rows in two arrangements at batch M, the first of them twice.
+
+    Parameters
+    ----------
+    model : ModelHandle or Runner
+        A handle is loaded through the process's cache.
+    rows : ndarray, (n, *feature)
+        Sample rows as the model takes them; at most 2M are used. Fewer are tiled, floating copies
+        scaled down a little so that they differ.
+    micro_batch : int
+        M.
+    threads : int
+        torch threads, if a handle is given.
+    seed : int
+        Of the second arrangement.
+    clock : callable
+        Seconds.
+
+    Raises
+    ------
+    ModelError
+        A row's output depends on its batch-mates or on chance, the first dimension of the output
+        is not the batch, or the model raised on the sample rows.
+    ConfigError
+        No rows.
+    """
+    if rows.ndim == 0 or len(rows) == 0 or micro_batch < 1:
+        raise ConfigError(
+            f"rows of shape {rows.shape} at micro_batch={micro_batch}: the probe needs at least one"
+            " row and a micro-batch of at least 1."
+        )
+    runner = ensure(model, threads) if isinstance(model, ModelHandle) else model
+    sample = _tile(rows, 2 * micro_batch)
+    order = np.random.default_rng(seed).permutation(len(sample))
+    first = _run(runner, sample, micro_batch)
+    started = clock()
+    again = _run(runner, sample, micro_batch)
+    seconds = clock() - started
+    shuffled = np.empty_like(first)
+    shuffled[order] = _run(runner, sample[order], micro_batch)
+
+    noise = _difference(first, again)
+    if noise > REPEAT_TOLERANCE:
+        raise ModelError(
+            f"model {runner.name!r} gives other outputs for the same rows (differences of"
+            f" {noise:.1e} of their scale): it draws random numbers. Likely dropout that does not"
+            " heed eval(), or a program exported in training mode. Call module.eval() before"
+            " torch.export, and F.dropout(x, training=self.training) in the code."
+        )
+    change = _difference(first, shuffled)
+    if change > _allowed(TOLERANCE, first.dtype, runner.dtype):
+        raise ModelError(
+            f"model {runner.name!r} gives a row another output among other rows (differences of"
+            f" {change:.1e} of their scale; allowed are {TOLERANCE:.0e}). Likely BatchNorm in"
+            " training mode or without running statistics, or an operation over the batch"
+            " dimension. Call module.eval() before torch.export, or score with a model whose rows"
+            " are independent."
+        )
+    return Probe(
+        output_shape=first.shape[1:],
+        output_dtype=first.dtype,
+        rows_per_second=len(sample) / max(seconds, 1e-9),
+        micro_batch=micro_batch,
+        bitwise=first.tobytes() == shuffled.tobytes(),
+    )
+
+
+def _run(runner: Runner, rows: np.ndarray[Any, Any], micro_batch: int) -> np.ndarray[Any, Any]:
+    try:
+        return run_rows(runner, rows, micro_batch)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model {runner.name!r} raised on {rows.dtype} rows of shape {rows.shape[1:]} in"
+            f" batches of {micro_batch}: {first_line(error)}. Check the rows' shape and type"
+            " against what it was trained on; preprocess= can adapt them."
+        ) from error
+
+
+def _tile(rows: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
+    """Return `count` rows; copies of floating rows shrink towards zero, by half at most."""
+    copy = np.arange(count) // len(rows)
+    tiled = rows[np.arange(count) % len(rows)]
+    if np.issubdtype(rows.dtype, np.floating):
+        factor = 1 - copy / (2 * max(1, copy[-1]))
+        tiled = (tiled * factor.reshape(-1, *[1] * (rows.ndim - 1))).astype(rows.dtype)
+    return tiled
+
+
+def _difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    """Return the largest difference over the largest finite value; infinite if NaNs moved."""
+    a, b = a.astype(np.complex128), b.astype(np.complex128)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if bool(same.all()):
+        return 0.0
+    if not bool(np.isfinite(a[~same]).all() and np.isfinite(b[~same]).all()):
+        return float("inf")
+    scale = np.abs(a[np.isfinite(a)]).max()
+    return float(np.abs(a[~same] - b[~same]).max() / max(float(scale), 1e-300))
+
+
+def _allowed(tolerance: float, output: np.dtype[Any], dtype: str) -> float:
+    """Widen the tolerance where 16-bit arithmetic rounds more coarsely than it."""
+    half = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+    coarse = max(half.get(dtype, 0.0), half.get(output.name, 0.0))
+    return max(tolerance, 4 * coarse)

@@ -1,0 +1,91 @@
+"""A loaded model: NumPy rows in, NumPy outputs out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from approxifer.errors import ModelError
+from approxifer.models.runtime import use_threads
+
+#: Precisions in which rows are given to a model, and how they travel there in NumPy, which has no
+#: bfloat16.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.float32),
+}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A model on this process.
+
+    Attributes
+    ----------
+    name : str
+        For people.
+    fingerprint : str
+        Of what was really loaded here; another one than the handle's means another model.
+    dtype : str
+        Rows of any floating type are cast to it. Integer and boolean rows (token ids, masks) are
+        passed on in their own type.
+    device : str
+    threads : int
+        torch threads during a call.
+    static_batch : int or None
+        The only number of rows that a static-batch program takes.
+    forward : callable
+        ndarray -> ndarray, or whatever the model returns by mistake.
+    """
+
+    name: str
+    fingerprint: str
+    dtype: str
+    device: str
+    threads: int
+    static_batch: int | None
+    forward: Callable[[np.ndarray[Any, Any]], Any] = field(repr=False)
+
+    def __call__(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Run the model on (M, *feature) rows; return (M, *out).
+
+        The rows are copied, so a model that works in place cannot spoil them. The outputs have the
+        model's own type; bfloat16, which NumPy lacks, becomes float32.
+
+        Raises
+        ------
+        ModelError
+            The model returned anything but one array, or takes another number of rows.
+        """
+        rows = np.asarray(rows)
+        if self.static_batch is not None and rows.shape[:1] != (self.static_batch,):
+            raise ModelError(
+                f"model {self.name!r} was exported for exactly {self.static_batch} rows, got"
+                f" {rows.shape[0] if rows.ndim else 0}. Use micro-batches of {self.static_batch},"
+                " or export it with a dynamic first dimension (dynamic_shapes)."
+            )
+        use_threads(self.threads)
+        floating = np.issubdtype(rows.dtype, np.floating)
+        dtype = DTYPES[self.dtype] if floating else rows.dtype.newbyteorder("=")
+        out = self.forward(rows.astype(dtype, order="C", copy=True))
+        if not isinstance(out, np.ndarray) or out.dtype.hasobject or out.ndim == 0:
+            raise ModelError(
+                f"model {self.name!r} returned {describe(out)} instead of one array with a row per"
+                " input row. Wrap it in a module or function that returns the one output to score."
+            )
+        return out
+
+
+def describe(value: Any) -> str:
+    """Say in a few words what a model returned."""
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(repr(k) for k in list(value)[:5]) or 'nothing'}"
+    if isinstance(value, (tuple, list)):
+        inner = ", ".join(type(item).__name__ for item in value[:5])
+        return f"a {type(value).__name__} of {len(value)} ({inner})"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    return f"a {type(value).__name__}"

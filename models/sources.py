@@ -1,0 +1,189 @@
+"""The four kinds of model, each as a picklable recipe that builds it in any process.
+
+================== ===========================================================================
+`ProgramSource`    a ``torch.export`` program: the checked archive's bytes
+`FactorySource`    ``"package.module:factory"``, with the weights to put into what it returns
+`ModuleSource`     an ``nn.Module`` given in Python: its pickle
+`CallableSource`   a function by name, or a callable object by its pickle
+================== ===========================================================================
+
+The pickles in `ModuleSource` and `CallableSource` were made by the client for its own workers.
+"""
+
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from approxifer.errors import ModelError
+from approxifer.models import network
+from approxifer.models.archive import Program
+from approxifer.models.fingerprint import Entry, object_entries, tensor_entries
+from approxifer.models.names import first_line, import_name
+from approxifer.models.weights import module_tensors, put_state
+
+if TYPE_CHECKING:
+    import torch
+
+Forward = Callable[[np.ndarray[Any, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model built in this process: how to run it, and what its fingerprint is made of.
+
+    `numpy` is true for functions of arrays, which run without torch.
+    """
+
+    forward: Forward
+    text: str
+    entries: list[Entry]
+    device: str
+    static_batch: int | None = None
+    numpy: bool = False
+
+
+class Source(Protocol):
+    """A picklable recipe for a model."""
+
+    def build(self, *, dtype: str, device: str) -> Built:
+        """Build the model in this process."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProgramSource:
+    """A ``torch.export`` program."""
+
+    name: str
+    program: Program
+
+    def build(self, *, dtype: str, device: str) -> Built:
+        """Load the archive; refuse rows of another precision than it was exported for."""
+        import torch
+
+        device = network.pick_device(device)
+        exported = network.load_program(self.program, self.name)
+        expected = network.only_input(exported, self.name)
+        if expected.is_floating_point() and expected.dtype is not getattr(torch, dtype):
+            wanted = str(expected.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"model {self.name!r} was exported for {wanted} rows, but dtype={dtype!r}. Pass"
+                f" dtype={wanted!r}, or export it again in {dtype}."
+            )
+        entries = tensor_entries({**exported.state_dict, **exported.constants})
+        rows = expected.shape[0]
+        return Built(
+            network.program_forward(exported, dtype=dtype, device=device),
+            self.program.text,
+            entries,
+            device,
+            rows if type(rows) is int else None,
+        )
+
+
+@dataclass(frozen=True)
+class FactorySource:
+    """An importable factory without arguments; calling it runs its code."""
+
+    spec: str
+    state: bytes | None = field(default=None, repr=False)
+
+    def make(self) -> Any:
+        """Import and call the factory."""
+        factory = import_name(self.spec)
+        if not callable(factory):
+            raise ModelError(
+                f"model={self.spec!r} is a {type(factory).__name__}, not a factory. Name a function"
+                " or class that takes no arguments and returns the model."
+            )
+        try:
+            made = factory()
+        except Exception as error:
+            raise ModelError(
+                f"model={self.spec!r}: calling it without arguments raised {first_line(error)}."
+                " Name a function or class that takes no arguments and returns the model."
+            ) from error
+        if not callable(made):
+            raise ModelError(
+                f"model={self.spec!r} returned a {type(made).__name__}. A factory returns a"
+                " torch.nn.Module or a function of (M, *feature) arrays."
+            )
+        return made
+
+    def build(self, *, dtype: str, device: str) -> Built:
+        """Call the factory and put the weights in."""
+        made = self.make()
+        if is_module(made):
+            if self.state is not None:
+                put_state(made, self.state, self.spec)
+            return build_module(made, f"factory {self.spec}", dtype=dtype, device=device)
+        return Built(made, f"factory {self.spec}", object_entries(made), "cpu", numpy=True)
+
+
+@dataclass(frozen=True)
+class ModuleSource:
+    """An ``nn.Module`` that was given in Python."""
+
+    spec: str
+    payload: bytes = field(repr=False)
+
+    def build(self, *, dtype: str, device: str) -> Built:
+        """Unpickle the client's module."""
+        import torch
+
+        module = torch.load(io.BytesIO(self.payload), map_location="cpu", weights_only=False)
+        return build_module(module, f"module {self.spec}", dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class CallableSource:
+    """A function of arrays by its name, or a callable object by its pickle."""
+
+    spec: str
+    payload: bytes | None = field(default=None, repr=False)
+
+    def build(self, *, dtype: str, device: str) -> Built:
+        """Import the function, or unpickle the client's object."""
+        text = f"callable {self.spec}"
+        if self.payload is None:
+            return Built(import_name(self.spec), text, [], "cpu", numpy=True)
+        obj = pickle.loads(self.payload)
+        return Built(obj, text, object_entries(obj, self.payload), "cpu", numpy=True)
+
+
+def is_module(obj: Any) -> bool:
+    """Tell whether `obj` is an ``nn.Module``, without importing torch for the answer."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(obj, torch.nn.Module)
+
+
+def build_module(module: "torch.nn.Module", text: str, *, dtype: str, device: str) -> Built:
+    """Take the module's fingerprint entries, then move it to its device and precision."""
+    device = network.pick_device(device)
+    entries = [
+        entry._replace(data=np.array(entry.data, copy=True))
+        for entry in tensor_entries(module_tensors(module))
+    ]
+    return Built(network.module_forward(module, dtype=dtype, device=device), text, entries, device)
+
+
+def dump(obj: Any, what: str) -> bytes:
+    """Pickle `obj` for the workers.
+
+    Raises
+    ------
+    ModelError
+        It contains something that has no import name.
+    """
+    try:
+        return pickle.dumps(obj, protocol=4)
+    except Exception as error:
+        raise ModelError(
+            f"{what}={type(obj).__name__} cannot be sent to workers: {first_line(error)}. It must"
+            " pickle: no lambdas, local functions, open files or locks in it."
+        ) from error

@@ -1,0 +1,112 @@
+"""Weights in files and on the way to workers: never unpickled beyond plain tensors."""
+
+import importlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from approxifer.errors import ModelError, ModelNotFoundError, UntrustedModelError
+from approxifer.models.names import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_state(path: Path) -> bytes:
+    """Read a file of weights and return them packed for workers.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors``, or what ``torch.save(module.state_dict(), path)`` wrote (also inside a
+        dict under ``"state_dict"``). Read with ``weights_only=True``.
+
+    Raises
+    ------
+    ModelNotFoundError
+        No such file.
+    UntrustedModelError
+        It holds more than tensors.
+    ModelError
+        It cannot be read, or holds something else.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"state={str(path)!r}: there is no such file.") from error
+    except OSError as error:
+        raise ModelError(f"state={str(path)!r} cannot be read: {first_line(error)}.") from error
+    found = _safetensors(data) if path.suffix == ".safetensors" else _load(data, str(path))
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise ModelError(
+            f"state={str(path)!r} holds a {type(found).__name__}, not a state_dict. Write it with"
+            " torch.save(module.state_dict(), path)."
+        )
+    return pack_state(found)
+
+
+def _safetensors(data: bytes) -> Any:
+    try:
+        reader = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise ModelError(
+            "state= is a .safetensors file, but the package 'safetensors' is not installed. Install"
+            " it (pip install safetensors), or give a file of torch.save(module.state_dict(), ...)."
+        ) from error
+    return reader.load(data)
+
+
+def _load(data: bytes, name: str) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UntrustedModelError(
+            f"state={name!r} is not a plain file of weights: {first_line(error)} Only tensors are"
+            " read from it, whatever trust_model says: write it with"
+            " torch.save(module.state_dict(), path)."
+        ) from error
+    except Exception as error:
+        raise ModelError(
+            f"state={name!r} is not a file of weights ({first_line(error)}). Write it with"
+            " torch.save(module.state_dict(), path)."
+        ) from error
+
+
+def pack_state(state: Mapping[str, Any]) -> bytes:
+    """Pack a state_dict into bytes that `put_state` reads."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def put_state(module: "torch.nn.Module", state: bytes, name: str) -> None:
+    """Put packed weights into `module`.
+
+    Raises
+    ------
+    ModelError
+        Names or shapes do not fit.
+    """
+    try:
+        module.load_state_dict(_load(state, name), strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()][:3]
+        raise ModelError(
+            f"model={name!r}: the state does not fit the module. {' '.join(lines)} Give the weights"
+            " of this very architecture."
+        ) from error
+
+
+def module_tensors(module: "torch.nn.Module") -> dict[str, "torch.Tensor"]:
+    """Return all parameters and buffers by name, the non-persistent ones too."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    return {**named, **dict(module.named_buffers(remove_duplicate=False))}

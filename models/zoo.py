@@ -1,0 +1,163 @@
+"""Small reference networks, as factories: ``model="approxifer.models.zoo:lenet5"``.
+
+They take rows as data sets store them, and normalise and reshape inside: pictures of grey pixels
+(side, side), of coloured ones (side, side, channels), in 0..16 (the 8 x 8 digits) or 0..255.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+class Pixels(nn.Module):
+    """Turn stored pixels into planes: (M, side, side[, channels]) -> (M, channels, side, side).
+
+    Pixels in 0..`maximum` of any numeric type become floats in -1..1.
+    """
+
+    scale: torch.Tensor
+
+    def __init__(self, maximum: float, *, channels: int = 1) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("scale", torch.tensor(2.0 / maximum))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Scale, and put the channels first."""
+        scaled = rows.to(self.scale.dtype) * self.scale - 1
+        if self.channels == 1 and scaled.ndim == 3:
+            return scaled.unsqueeze(1)
+        return scaled.permute(0, 3, 1, 2)
+
+
+class Flat(nn.Module):
+    """Turn stored features into scaled vectors: (M, ...) -> (M, features)."""
+
+    scale: torch.Tensor
+
+    def __init__(self, maximum: float) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(2.0 / maximum))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Flatten and scale."""
+        return rows.flatten(1).to(self.scale.dtype) * self.scale - 1
+
+
+class Residual(nn.Module):
+    """A basic block of ResNet: two 3 x 3 convolutions beside a shortcut (He et al. 2015)."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(),
+            nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        """Add both ways up."""
+        return torch.relu(self.main(planes) + self.shortcut(planes))
+
+
+def mlp(
+    features: int = 64,
+    classes: int = 10,
+    hidden: Sequence[int] = (128, 64),
+    *,
+    maximum: float | None = None,
+) -> nn.Module:
+    """Make a perceptron on flattened rows.
+
+    Parameters
+    ----------
+    features : int
+        Numbers in one row (8 x 8 pixels by default).
+    classes : int
+        Length of the output.
+    hidden : sequence of int
+        Widths between.
+    maximum : float, optional
+        Largest pixel; by default 16 for 64 features, else 255.
+    """
+    widths = [features, *hidden]
+    layers: list[nn.Module] = [Flat(maximum or (16.0 if features == 64 else 255.0))]
+    for inside, outside in pairwise(widths):
+        layers += [nn.Linear(inside, outside), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+
+def lenet5(
+    side: int = 8, classes: int = 10, channels: int = 1, *, maximum: float | None = None
+) -> nn.Module:
+    """Make LeNet-5 (LeCun et al. 1998), with ReLU and max-pooling.
+
+    Parameters
+    ----------
+    side : int
+        Pixels along an edge: a multiple of 4. Below 20 the kernels are 3 x 3 instead of 5 x 5.
+    classes, channels : int
+    maximum : float, optional
+        Largest pixel; by default 16 for side 8, else 255.
+    """
+    kernel = 3 if side < 20 else 5
+    last = side // 4 if kernel == 3 else side // 4 - 2
+    return nn.Sequential(
+        Pixels(maximum or (16.0 if side == 8 else 255.0), channels=channels),
+        nn.Conv2d(channels, 6, kernel, padding="same"),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, kernel, padding=1 if kernel == 3 else 0),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * last * last, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, classes),
+    )
+
+
+def lenet5_28() -> nn.Module:
+    """Make `lenet5` for 28 x 28 pictures, as a factory without arguments (MNIST)."""
+    return lenet5(28)
+
+
+def small_resnet(
+    classes: int = 10,
+    channels: int = 3,
+    widths: Sequence[int] = (16, 32, 64),
+    *,
+    maximum: float = 255.0,
+) -> nn.Module:
+    """Make a small ResNet with one basic block per width, each after the first halving the side.
+
+    Parameters
+    ----------
+    classes, channels : int
+    widths : sequence of int
+        Planes of each stage.
+    maximum : float
+        Largest pixel.
+    """
+    layers: list[nn.Module] = [
+        Pixels(maximum, channels=channels),
+        nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(),
+    ]
+    inside = widths[0]
+    for number, outside in enumerate(widths):
+        layers.append(Residual(inside, outside, 1 if number == 0 else 2))
+        inside = outside
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
