@@ -1,8 +1,8 @@
-"""What a run tells about itself: plain records shared by the engine, the report and the pictures."""
+"""What a run tells about itself: records shared by the engine, the report and the pictures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -62,24 +62,25 @@ class WorkerRecord:
 class Progress:
     """A snapshot of a run. ``rate`` is rows per second, ``eta`` seconds; None while unknown."""
 
-    rows: int
-    counts: dict[str, int]  #: rows of each final status: exact, decoded, repaired, failed
-    provisional: int  #: rows decoded that wait for their repair
-    windows: int
-    windows_done: int
-    resumed: int  #: rows that an earlier session had committed
-    shares_run: int
-    shares_dropped: int
-    elapsed: float
-    rate: float | None
-    eta: float | None
-    state: str  #: starting | running | closing | done | cancelled | failed
+    rows: int = 0
+    #: rows of this session with each final status: exact, decoded, repaired, failed
+    counts: dict[str, int] = field(default_factory=dict)
+    provisional: int = 0  #: rows decoded that wait for their repair
+    windows: int = 0
+    windows_done: int = 0
+    resumed: int = 0  #: rows that earlier sessions had committed
+    shares_run: int = 0
+    shares_dropped: int = 0
+    elapsed: float = 0.0
+    rate: float | None = None
+    eta: float | None = None
+    stage: str = "starting"  #: what it is doing, or: running, closing, done, cancelled, failed
     workers: int = 0  #: workers ready for shares
 
     @property
     def done(self) -> int:
-        """Rows with a final status."""
-        return sum(self.counts.values())
+        """Rows with a final status, those of earlier sessions included."""
+        return self.resumed + sum(self.counts.values())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,252 @@
+"""The face: `score` waits for the report, `submit` returns a job at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from approxifer.datasets.layout import FLAG_MEANINGS
+from approxifer.pipeline.cluster import refuse_import_of_main
+from approxifer.pipeline.engine import Engine
+from approxifer.pipeline.job import Job
+from approxifer.pipeline.options import Options
+from approxifer.pipeline.plan import conflicting, groups_in_flight
+from approxifer.pipeline.prepare import (
+    Prepared,
+    expected_workers,
+    open_run,
+    open_workers,
+    prepare,
+    settle,
+)
+from approxifer.pipeline.progress import ProgressBar
+from approxifer.pipeline.report import Report
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from distributed import Client
+
+
+def score(
+    data: str | os.PathLike[str] | xr.DataArray,
+    *,
+    model: Any,
+    out: str | os.PathLike[str],
+    state: str | os.PathLike[str] | None = None,
+    preprocess: str | Callable[..., Any] | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    trust_model: bool = False,
+    variable: str | None = None,
+    sample_dim: str | None = None,
+    cluster: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    client: Client | None = None,
+    scheme: str = "systematic",
+    k: int | None = None,
+    stragglers: int = 1,
+    byzantine: int = 0,
+    order: str | None = None,
+    window: int | None = None,
+    block: int | None = None,
+    memory: str | int = "1GB",
+    repair: str = "exact",
+    redundancy: str | None = None,
+    patience: float | None = None,
+    late: float = 3.0,
+    hedge: str | None = None,
+    audit: float | None = None,
+    assurance: float | None = None,
+    referee: str = "client",
+    quarantine: str | None = None,
+    heal: str | None = None,
+    hang_after: float = 30.0,
+    progress: bool = True,
+    seed: int = 0,
+) -> Report:
+    """Score every row of a dataset with a model, on workers that may be slow, dead or hung.
+
+    The same call after a crash, a cancel or Ctrl-C goes on where it stopped.
+
+    Parameters
+    ----------
+    data
+        Path or fsspec URL of a Zarr store, or a DataArray.
+    model
+        ``.pt2`` file of ``torch.export``, ``"package.module:factory"``, an importable
+        ``nn.Module``, or an importable callable of arrays (M, *feature) -> (M, *out).
+    out
+        Path of the output store; begun if it is not there, gone on with if it is ours.
+    state
+        Weights for a factory's module.
+    preprocess
+        ``"module:function"`` or an importable callable, rows (n, *stored) -> (n, *feature), applied
+        on the client before encoding.
+    dtype, device
+        The model's precision; ``"auto"``: a GPU where a worker has one.
+    trust_model
+        Load a ``.pt2`` that could run code of its author's.
+    variable, sample_dim
+        Which variable (needed where there are several), and along which dimension its rows lie
+        (None: the first).
+    cluster, client
+        Path or mapping of a ``cluster.yaml``, or a client of your own; a local cluster if neither.
+    scheme, k, stragglers, byzantine
+        The code: ``"systematic"``, ``"berrut"``, ``"replication"`` or ``"uncoded"``; K queries
+        a codeword (None: the largest K <= 8 that the workers allow), S stragglers tolerated.
+    order
+        Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
+        ``"none"`` under ``repair="exact"``, else ``"similar"``.
+    window, block
+        Rows held at one time and committed together; rows of a share. None: chosen from the
+        model's speed and ``memory``.
+    memory
+        What the rows on the client may take.
+    repair
+        ``"exact"``: rows that were decoded are run again; ``"none"``: they stay (the paper).
+    redundancy
+        ``"lazy"``: parity shares run on idle time; ``"eager"``. None: lazy under exact repair.
+    patience
+        How long a decodable group waits for the rest, in medians of the share time. None: 1 under
+        exact repair, else 0.
+    late
+        In medians: when a share below the threshold is submitted again.
+    heal
+        ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.
+    hang_after
+        Seconds after which a running share, or a silent worker, counts as hung.
+    progress
+        Show a bar (plain lines where stderr is no terminal).
+    seed
+        Of everything random.
+    hedge, audit, assurance, referee, quarantine
+        Not available in this version.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ApproxiferError
+        See `approxifer.errors`; bad input is refused before any work.
+    """
+    arguments = dict(locals())
+    show = arguments.pop("progress")
+    with ProgressBar(enabled=show) as bar:
+        job = submit(**arguments)
+        try:
+            while True:
+                bar.update(job.progress())
+                try:
+                    report = job.result(timeout=0.1)
+                    break
+                except TimeoutError:
+                    if job.done():
+                        raise
+        except KeyboardInterrupt:
+            job.cancel()
+            job.wait()
+            raise
+        bar.update(job.progress())
+    return report
+
+
+def submit(data: Any, **options: Any) -> Job:
+    """Start scoring and return at once; the arguments are those of `score`, without ``progress``.
+
+    Bad arguments are refused here; what takes longer to find out is raised by ``job.result()``.
+
+    Returns
+    -------
+    Job
+    """
+    refuse_import_of_main()
+    options.pop("progress", None)
+    checked = Options(data=data, **options)
+    return Job(lambda job: _run(job, checked))
+
+
+def plan_run(data: Any, **options: Any) -> str:
+    """What a run would do, without starting anything (``--dry-run``)."""
+    options.pop("progress", None)
+    prepared = prepare(Options(data=data, **options))
+    client = prepared.options.client
+    workers = (
+        expected_workers(prepared)
+        if client is None
+        else len(client.scheduler_info(n_workers=-1)["workers"])
+    )
+    spec, layout = settle(prepared, workers)
+    n = spec.build().n
+    least = {"exact": 1.0, "none": n / spec.k}[prepared.options.repair]
+    lines = [
+        f"input   {prepared.source.rows:,} rows of {prepared.source.feature_shape} "
+        f"{prepared.source.dtype}",
+        f"model   {prepared.handle.name}: rows to {prepared.probe.output_shape} "
+        f"{prepared.probe.output_dtype}, {prepared.probe.rows_per_second:,.0f} rows/s on one "
+        "thread here",
+        f"code    {_scheme(prepared, spec.scheme, spec.k, n)}, repair {prepared.options.repair!r}, "
+        f"order {layout.order!r}",
+        f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
+        f"{layout.micro_batch}",
+        f"cluster {workers} workers ({conflicting(spec)} needed), "
+        f"{groups_in_flight(n, workers)} groups in flight",
+        f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs",
+        *(f"note    {note}" for note in prepared.notes),
+    ]
+    if prepared.stored is not None:
+        lines.append(f"resume  {prepared.options.out} exists and would be gone on with")
+    return "\n".join(lines)
+
+
+def _run(job: Job, options: Options) -> Report:
+    """The work of a job, in its thread."""
+    begin = time.monotonic()
+    job.stage("opening input and model")
+    prepared = prepare(options)
+    job.check_cancelled()
+    with ExitStack() as stack:
+        cluster = stack.enter_context(open_workers(prepared, job.stage))
+        job.check_cancelled()
+        setup, spec = open_run(prepared, cluster, stack)
+        engine = Engine(setup, job.stream)
+        job.stream.read_back = engine.read_back
+        job.stage("loading the model on the workers")
+        job.run(engine, cluster.client.loop.asyncio_loop)
+        status = setup.store.status()
+        found = Counter(FLAG_MEANINGS[value] for value in status.tolist())
+        counts = {name: found.get(name, 0) for name in ("exact", "decoded", "repaired", "failed")}
+        started = engine.started or time.monotonic()
+        evaluations = sum(w["evaluations"] for w in engine.ledger["workers"])
+        setup.store.close(counts=counts, workers=engine.workers)
+        wall = time.monotonic() - started
+        setup.journal.append(
+            {
+                "event": "close",
+                "session": setup.session,
+                "counts": counts,
+                "evaluations": evaluations,
+                "wall_seconds": round(wall, 3),
+            },
+            fsync=True,
+        )
+        return Report(
+            out=setup.store.path,
+            rows=setup.store.rows,
+            counts=counts,
+            workers=engine.worker_records(),
+            evaluations=evaluations,
+            wall_seconds=wall,
+            setup_seconds=started - begin,
+            scheme=_scheme(prepared, spec.scheme, spec.k, spec.build().n),
+            resumed=engine.resumed,
+            notes=prepared.notes,
+        )
+
+
+def _scheme(prepared: Prepared, scheme: str, k: int, n: int) -> str:
+    return f"{scheme} K={k} S={prepared.options.stragglers}, {n} shares"

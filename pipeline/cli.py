@@ -1,0 +1,241 @@
+"""The command line: ``approxifer score | demo | inspect``.
+
+Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wrong usage or input,
+130 interrupted. What is heavy is imported inside the commands, so that ``--help`` comes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from approxifer.errors import ApproxiferError
+from approxifer.version import __version__
+
+if TYPE_CHECKING:
+    from approxifer.pipeline.report import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would swallow the defaults in brackets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="approxifer")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"approxifer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Score a Zarr dataset with a torch model on a Dask cluster with unreliable workers."""
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn errors that are meant for the user into one line and an exit code."""
+    try:
+        yield
+    except ApproxiferError as error:
+        typer.echo(f"approxifer: error: {error}", err=True)
+        raise typer.Exit(2 if error.usage else 1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("approxifer: interrupted; the same command goes on where it stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _finish(report: Report) -> None:
+    typer.echo(str(report))
+    if failed := report.counts.get("failed", 0):
+        typer.echo(f"approxifer: {failed:,} rows failed (status 4 in {report.out})", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Zarr store to score: a path or an fsspec URL.")
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="A torch.export program (.pt2), or MODULE:FACTORY.")
+    ],
+    out: Annotated[
+        str,
+        typer.Option(metavar="OUT", help="Output store; one that is there already is resumed."),
+    ],
+    variable: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Array in the store to score.")
+    ] = None,
+    sample_dim: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Dimension of the rows. [the first]")
+    ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Cluster file. [a local cluster]")
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Code: systematic, berrut, replication, uncoded. [systematic]"
+        ),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Queries per codeword. [at most 8]")
+    ] = None,
+    stragglers: Annotated[
+        int | None, typer.Option("-s", min=0, help="Stragglers tolerated per group. [1]")
+    ] = None,
+    byzantine: Annotated[
+        int | None, typer.Option("-e", min=0, help="Byzantine workers tolerated. [0]")
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Which rows form a codeword: none, natural, similar, random."
+        ),
+    ] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Decoded rows to run again: exact (all), doubtful, none. [exact]"
+        ),
+    ] = None,
+    redundancy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="When parity shares are sent: eager, lazy.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option(min=0.0, help="Wait for exactness, in median share times.")
+    ] = None,
+    late: Annotated[
+        float | None, typer.Option(min=0.0, help="Resubmit a share after so many medians. [3]")
+    ] = None,
+    audit: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Fraction of shares run twice.")
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(min=1, metavar="ROWS", help="Rows per share.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, metavar="ROWS", help="Rows committed at once.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory for the client's windows. [1GB]")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Applied to rows before the model."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the model is fed. [float32]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda. [auto]")
+    ] = None,
+    trust_model: Annotated[
+        bool, typer.Option("--trust-model", help="Load a file that can run code of its author's.")
+    ] = False,
+    heal: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Hung workers: restart, or avoid.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random choices. [0]")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    no_progress: Annotated[
+        bool, typer.Option("--no-progress", help="Show no progress on stderr.")
+    ] = False,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw what the workers did: .png or .svg.")
+    ] = None,
+) -> None:
+    """Score every row of IN, and write predictions and how each was obtained to OUT."""
+    given: dict[str, Any] = {
+        "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
+        "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
+        "byzantine": byzantine, "order": order, "repair": repair, "redundancy": redundancy,
+        "patience": patience, "late": late, "audit": audit, "block": block, "window": window,
+        "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
+        "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,
+        "progress": False if no_progress else None,
+    }  # fmt: skip
+    # What is left out is left to score()'s own defaults.
+    given = {name: value for name, value in given.items() if value is not None}
+    with _exit_codes():
+        if timeline is not None:
+            from approxifer.pipeline.timeline import check_suffix
+
+            check_suffix(timeline)  # now, not after the work
+        from approxifer.pipeline import api
+
+        if dry_run:
+            typer.echo(api.plan_run(source, **given))
+            return
+        report = api.score(source, **given)
+        if timeline is not None:
+            _draw(report, timeline)
+    _finish(report)
+
+
+def _draw(report: Report, timeline: Path) -> None:
+    from approxifer.datasets import Journal
+    from approxifer.pipeline.timeline import draw_timeline
+
+    draw_timeline(Journal.read(report.out), timeline, title=Path(report.out).name)
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where data and results go.")
+    ] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
+) -> None:
+    """Score real data on a local cluster while its workers are slowed, hung and killed."""
+    with _exit_codes():
+        from approxifer.pipeline.demo import run_demo
+
+        report = run_demo(directory, seed=seed)
+    _finish(report)
+
+
+@app.command()
+def inspect(
+    store: Annotated[str, typer.Argument(metavar="OUT", help="Output store, finished or not.")],
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw what the workers did: .png or .svg.")
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Session to draw. [the last]")
+    ] = None,
+) -> None:
+    """Tell what happened: rows by status, sessions, workers."""
+    with _exit_codes():
+        from approxifer.pipeline.inspect import inspect_store
+
+        typer.echo(inspect_store(store, timeline=timeline, session=session))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Opening a cluster: the one that ``cluster.yaml`` describes, a client's, or a local one.
+
+A worker runs one share at a time, so local workers get one Dask thread each and ``threads`` is the
+number of threads that torch may use inside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
+from approxifer.pipeline.clusterspec import ClusterSpec, load_cluster
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["ClusterSpec", "OpenCluster", "load_cluster", "open_cluster", "refuse_import_of_main"]
+
+Say = Callable[[str], None]
+
+
+class OpenCluster:
+    """A connected cluster; a context manager. ``close`` may be called twice.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Synchronous.
+    owned : bool
+        Whether we started the cluster, hence may restart its workers.
+    threads : int
+        Threads that torch may use in each worker.
+    """
+
+    def __init__(
+        self, client: Client, *, owned: bool, threads: int, cleanup: contextlib.ExitStack
+    ) -> None:
+        self.client = client
+        self.owned = owned
+        self.threads = threads
+        self._cleanup = cleanup
+
+    def close(self) -> None:
+        """Disconnect; stop what was started. A client that was given stays open."""
+        self._cleanup.close()
+
+    def __enter__(self) -> OpenCluster:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_cluster(
+    spec: ClusterSpec | None,
+    *,
+    client: Client | None = None,
+    needed: int,
+    spares: int = 1,
+    say: Say | None = None,
+    timeout: float = 10.0,
+) -> OpenCluster:
+    """Connect to a cluster with at least ``needed`` workers, or start one.
+
+    Parameters
+    ----------
+    spec : ClusterSpec or None
+        None: a local cluster (or the given client's).
+    client : distributed.Client, optional
+        Used as it is and never closed.
+    needed : int
+        Workers that the code needs: the shares that must not share a worker.
+    spares : int
+        Workers beyond those, where the number is ours to choose.
+    say : callable, optional
+        Told, from another thread, how a slow start gets on.
+    timeout : float
+        Seconds to wait for a scheduler to answer and for its workers to join.
+
+    Raises
+    ------
+    ConfigError, ClusterError, TooFewWorkersError
+    """
+    refuse_import_of_main()
+    with contextlib.ExitStack() as stack:
+        if client is not None:
+            _check_client(client)
+            _check_enough(_count(client), needed, "the client's cluster has")
+            threads = spec.threads if spec is not None else None
+            return OpenCluster(
+                client,
+                owned=False,
+                threads=threads or _threads(client),
+                cleanup=stack.pop_all(),
+            )
+        spec = spec or ClusterSpec()
+        if spec.kind == "address":
+            client = _connect(spec, needed, timeout, stack)
+            threads = spec.threads or _threads(client)
+        else:
+            n_workers = spec.workers or max(2, needed + spares)
+            _check_enough(
+                n_workers, needed, f"{spec.origin} asks for workers: {n_workers}, so it has"
+            )
+            client = _start(spec, n_workers, say, stack)
+            threads = spec.threads or 1
+        return OpenCluster(
+            client, owned=spec.kind != "address", threads=threads, cleanup=stack.pop_all()
+        )
+
+
+def refuse_import_of_main() -> None:
+    """Refuse to work in a worker process that is importing the user's script as its main module.
+
+    Raises
+    ------
+    ClusterError
+        The script makes its call without ``if __name__ == "__main__":``.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ClusterError(
+            "a local cluster starts Python processes that import your script; put the call under "
+            "if __name__ == '__main__':"
+        )
+
+
+def _check_client(client: Any) -> None:
+    from distributed import Client
+
+    if not isinstance(client, Client):
+        raise ConfigError(
+            f"client: {type(client).__name__} given; give a distributed.Client, or leave it out"
+        )
+    if client.asynchronous:
+        raise ConfigError("client: it is asynchronous; give one made with asynchronous=False")
+    if client.status != "running":
+        raise ConfigError(f"client: its status is {client.status!r}; give one that is connected")
+
+
+def _workers(client: Client) -> dict[str, Any]:
+    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return workers
+
+
+def _count(client: Client) -> int:
+    return len(_workers(client))
+
+
+def _threads(client: Client) -> int:
+    return min((int(worker["nthreads"]) for worker in _workers(client).values()), default=1)
+
+
+def _check_enough(there: int, needed: int, who: str) -> None:
+    if there < needed:
+        raise TooFewWorkersError(
+            f"the code needs {needed} workers (that many shares of one group must not share a "
+            f"worker), but {who} {there}; ask for a smaller K, S or E, or for more workers"
+        )
+
+
+def _connect(spec: ClusterSpec, needed: int, timeout: float, stack: contextlib.ExitStack) -> Client:
+    from distributed import Client
+
+    address = spec.options["address"]
+    try:
+        client = Client(address, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        raise ClusterError(
+            f"{spec.origin}: no Dask scheduler answered at {address} within {timeout:g} s "
+            f"({error}); check the address and that the scheduler runs"
+        ) from error
+    stack.callback(client.close)
+    with contextlib.suppress(TimeoutError):  # they may still be joining
+        client.wait_for_workers(spec.workers or needed, timeout=timeout)
+    _check_enough(_count(client), needed, f"the cluster at {address} has")
+    return client
+
+
+def _start(
+    spec: ClusterSpec,
+    n_workers: int,
+    say: Say | None,
+    stack: contextlib.ExitStack,
+) -> Client:
+    from distributed import Client
+
+    from approxifer.pipeline.localcluster import local_cluster
+
+    cluster = stack.enter_context(
+        local_cluster(
+            n_workers=n_workers,
+            memory=spec.memory,
+            options=spec.options,
+            say=say,
+        )
+    )
+    client = Client(cluster, set_as_default=False)
+    stack.callback(client.close)
+    return client

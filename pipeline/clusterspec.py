@@ -1,0 +1,167 @@
+"""What ``cluster.yaml`` says: one flat mapping, checked before anything is started.
+
+``kind``, ``workers``, ``threads`` and ``memory`` mean the same for every kind; everything else goes
+to the cluster class under its own name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
+
+from approxifer.errors import ConfigError
+
+#: The keys that mean the same for every kind.
+COMMON_KEYS = ("kind", "workers", "threads", "memory")
+
+#: Keys of distributed's LocalCluster, Nanny and Worker that make sense in a file. The others are
+#: objects, or are set here.
+LOCAL_KEYS = (
+    "dashboard_address", "death_timeout", "env", "heartbeat_interval", "host", "interface",
+    "lifetime", "lifetime_restart", "lifetime_stagger", "local_directory", "name", "preload",
+    "preload_argv", "preload_nanny", "preload_nanny_argv", "protocol", "resources",
+    "scheduler_port", "silence_logs", "worker_dashboard_address", "worker_port",
+)  # fmt: skip
+
+#: What each kind takes besides the common keys. A kind of dask-jobqueue joins here, and in
+#: `approxifer.pipeline.cluster.open_cluster`.
+KEYS: dict[str, tuple[str, ...]] = {"local": LOCAL_KEYS, "address": ("address",)}
+
+#: Kinds that a later version opens through dask-jobqueue.
+LATER = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
+
+#: Dask's and others' names for our keys.
+ALIASES = {
+    "n_workers": "workers", "num_workers": "workers", "processes": "workers",
+    "nthreads": "threads", "threads_per_worker": "threads", "cores": "threads",
+    "memory_limit": "memory", "scheduler": "address", "scheduler_address": "address",
+}  # fmt: skip
+
+_SMALLEST_MEMORY = 100_000_000
+
+
+def _to_bytes(value: Any) -> int | None:
+    """``"2GB"`` to 2000000000."""
+    from dask.utils import parse_bytes
+
+    if value is None or isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError("give a size such as 2GB or 512MiB")
+    try:
+        size = int(parse_bytes(value))
+    except ValueError:
+        raise ValueError("give a size such as 2GB or 512MiB") from None
+    if size < _SMALLEST_MEMORY:
+        raise ValueError(f"that is {size} bytes; a worker needs at least 100MB (mind the unit)")
+    return size
+
+
+class ClusterSpec(BaseModel):
+    """A cluster as described in ``cluster.yaml``; make one with :func:`load_cluster`.
+
+    Attributes
+    ----------
+    kind : "local" or "address"
+    workers : int or None
+        None: what the code needs, plus spares.
+    threads : int or None
+        Torch threads per worker. None: one on a local cluster, else the workers' own number.
+    memory : int or None
+        Bytes per worker. None: an equal share of the machine.
+    options : dict
+        Everything else, under the cluster class's own names.
+    origin : str
+        Where this came from, for messages.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: str = "local"
+    workers: PositiveInt | None = None
+    threads: PositiveInt | None = None
+    memory: Annotated[int, BeforeValidator(_to_bytes)] | None = None
+    options: dict[str, Any] = {}
+    origin: str = "cluster"
+
+
+def load_cluster(source: str | os.PathLike[str] | Mapping[str, Any] | ClusterSpec) -> ClusterSpec:
+    """Read and check a cluster's description.
+
+    Parameters
+    ----------
+    source : path of a YAML file, or the mapping itself
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read or is no mapping, a key is unknown, or a value has the wrong type.
+    """
+    if isinstance(source, ClusterSpec):
+        return source
+    if isinstance(source, Mapping):
+        return _parse(dict(source), "cluster")
+    origin = os.fspath(source)
+    try:
+        text = Path(origin).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{origin}: no such cluster file; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{origin}: cannot be read as a cluster file ({error})") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else type(content).__name__
+        raise ConfigError(
+            f"{origin}: holds {found}; it must hold one mapping such as 'kind: local'"
+        )
+    return _parse(content, origin)
+
+
+def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
+    entries = {str(key).replace("-", "_"): value for key, value in content.items()}
+    kind = entries.get("kind", "local")
+    if kind in LATER:
+        raise ConfigError(
+            f"{origin}: kind {kind!r} is not available in this version; start a Dask cluster there "
+            "yourself and give its scheduler (kind: address, address: tcp://host:8786), or use "
+            "kind: local"
+        )
+    if not isinstance(kind, str) or kind not in KEYS:
+        hint = _nearest(str(kind), [*KEYS, *LATER])
+        raise ConfigError(f"{origin}: unknown kind {kind!r}{hint}; allowed: {', '.join(KEYS)}")
+    allowed = (*COMMON_KEYS, *KEYS[kind])
+    for key in content:
+        name = str(key).replace("-", "_")
+        if name not in allowed:
+            hint = _nearest(name, allowed)
+            raise ConfigError(
+                f"{origin}: unknown key {str(key)!r} for kind {kind!r}{hint}; "
+                f"allowed: {', '.join(allowed)}"
+            )
+    options = {key: value for key, value in entries.items() if key not in COMMON_KEYS}
+    address = options.get("address")
+    if kind == "address" and not (isinstance(address, str) and "://" in address):
+        given = "is missing" if address is None else f"is {address!r}"
+        raise ConfigError(f"{origin}: address {given}; give a scheduler's, as in tcp://host:8786")
+    common = {key: entries[key] for key in COMMON_KEYS if key in entries}
+    try:
+        return ClusterSpec(**common, options=options, origin=origin)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, given = first["loc"][0], first["input"]
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = reason.replace("Input should be", "it must be")
+        raise ConfigError(f"{origin}: {key}: {given!r} does not do: {reason}") from None
+
+
+def _nearest(word: str, allowed: Sequence[str]) -> str:
+    found = difflib.get_close_matches(word, [*allowed, *ALIASES], n=1)
+    name = ALIASES.get(found[0], found[0]) if found else ""
+    return f", did you mean {name!r}?" if name in allowed else ""

@@ -1,0 +1,348 @@
+"""The books of the runs on one scheduler: workers, groups, attempts, and what to tell the clients.
+
+Free of Dask: every method takes the time ``now`` (monotonic seconds) and keys, so that the same
+code is driven by the scheduler's plugin, by tests, and by simulations. Work is told by name (names
+survive a nanny's restart), placement goes by address.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from approxifer.coding import Code
+from approxifer.pipeline.keys import Key, share_key
+from approxifer.pipeline.placement import Candidate, place
+from approxifer.pipeline.policy import AttemptState, GroupState, Policy, ShareTimes, decide
+from approxifer.pipeline.records import Fate, WorkerRecord
+
+#: Seconds without a sign of life after which a worker is given no shares (it is restarted much
+#: later: a call that holds Python's lock keeps a healthy worker silent for a while).
+SILENT = 5.0
+#: How often one worker (by name) is restarted in one run before it is left alone.
+MAX_RESTARTS = 3
+
+
+@dataclass
+class WorkerState:
+    """One worker process, whatever runs it serves."""
+
+    address: str
+    name: str
+    host: str
+    slots: int
+    seen: float  #: when it last showed a sign of life
+    running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
+    waiting: set[Key] = field(default_factory=set)  #: sent there, not started, not idle-time work
+    ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
+    hung: bool = False
+
+    @property
+    def queued(self) -> int:
+        """Shares sent there that have not started."""
+        return len(self.waiting)
+
+    def stuck(self, now: float, limit: float) -> bool:
+        """Whether all its slots have run one share for more than ``limit`` s, or it is silent."""
+        late = sum(now - since > limit for since in self.running.values())
+        return late >= self.slots or self.silent(now)
+
+    def silent(self, now: float, seconds: float = SILENT) -> bool:
+        """Whether nothing was heard of it for that long."""
+        return now - self.seen > seconds
+
+
+@dataclass
+class RunState:
+    """One run: its groups, its share times, its ledger of workers, its news for the client."""
+
+    run: str
+    client: str
+    codes: dict[str, Code]
+    policy: Policy
+    fingerprint: str
+    seed: int
+    restart: bool
+    began: float
+    workers: dict[str, WorkerState]  #: by address, shared by all runs
+    groups: dict[int, GroupState] = field(default_factory=dict)
+    by_key: dict[Key, tuple[GroupState, AttemptState]] = field(default_factory=dict)
+    times: ShareTimes = field(default_factory=ShareTimes)
+    pace: dict[str, float] = field(default_factory=dict)  #: seconds a share takes, by worker name
+    latencies: dict[str, deque[float]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=1000))
+    )
+    records: dict[str, WorkerRecord] = field(default_factory=dict)
+    unreported: dict[Key, tuple[str, int]] = field(default_factory=dict)  #: started, rows not told
+    unready: dict[str, str] = field(default_factory=dict)  #: worker name to why it has no model
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    # ---- what happens -------------------------------------------------------------------------
+
+    def open_group(self, group: GroupState) -> None:
+        """Take in a group; its shares are sent at the next `advance`."""
+        self.groups[group.group] = group
+
+    def started(self, key: Key, address: str, now: float) -> None:
+        """A worker has begun a share."""
+        worker = self.workers.get(address)
+        if worker is not None:
+            worker.running[key] = now
+            worker.waiting.discard(key)
+        if key in self.by_key:
+            group, attempt = self.by_key[key]
+            attempt.start = now
+            self.unreported[key] = (attempt.name, group.rows)
+
+    def ended(self, key: Key, address: str, *, seconds: float, rows: int, whole: bool) -> None:
+        """A worker has left a share: ``whole``, or stopped, or failed, after starting ``rows``."""
+        worker = self.workers.get(address)
+        if worker is not None:
+            worker.running.pop(key, None)
+        if key not in self.by_key:
+            return
+        _, attempt = self.by_key[key]
+        self.unreported.pop(key, None)
+        self.record(attempt.name).evaluations += rows
+        known = self.pace.get(attempt.name)
+        if whole:
+            self.times.add(seconds)
+            self.latencies[attempt.name].append(seconds)
+        if whole or seconds > (known or 0.0):  # a stopped share shows only that it takes longer
+            self.pace[attempt.name] = seconds if known is None else 0.7 * known + 0.3 * seconds
+        if attempt.fate is not None and not attempt.returned:
+            self._forget(key)
+
+    def returned(self, key: Key, now: float) -> GroupState | None:
+        """A share's output lies on its worker. The group to look at, if that changes anything."""
+        found = self.by_key.get(key)
+        if found is None or not found[1].live:
+            return None
+        group, attempt = found
+        attempt.returned, attempt.stop = True, now
+        self._left_queue(key, attempt)
+        self.record(attempt.name).run += 1
+        self.events.append(
+            {
+                "op": "in",
+                "group": group.group,
+                "share": attempt.share,
+                "attempt": attempt.attempt,
+                "address": attempt.address,
+            }
+        )
+        return group
+
+    def lost(
+        self, key: Key, now: float, *, fate: Fate = Fate.LOST, error: str | None = None
+    ) -> GroupState | None:
+        """A share will not come back, or what came back could not be fetched."""
+        found = self.by_key.get(key)
+        if found is None or found[1].fate in (Fate.LOST, Fate.FAILED, Fate.DROPPED, Fate.UNSTARTED):
+            return None
+        group, attempt = found
+        if attempt.returned:
+            self.record(attempt.name).run -= 1
+        attempt.returned, attempt.fate, attempt.stop, attempt.error = False, fate, now, error
+        self.record(attempt.name).erased += 1
+        self._left_queue(key, attempt)
+        group.complete = False
+        return group
+
+    def worker_gone(self, address: str, now: float) -> set[int]:
+        """A worker has left: its shares are erasures. The groups to look at."""
+        touched = set()
+        for key, (_, attempt) in list(self.by_key.items()):
+            if attempt.address != address:
+                continue
+            if key in self.unreported:  # how far it came is not known: count the whole share
+                name, rows = self.unreported.pop(key)
+                self.record(name).evaluations += rows
+            # A share that came back may have been fetched already; the client will tell.
+            group = None if attempt.returned else self.lost(key, now)
+            if group is not None:
+                touched.add(group.group)
+            if attempt.fate in (Fate.DROPPED, Fate.UNSTARTED):
+                self._forget(key)
+        return touched
+
+    def settle(self, group: int) -> None:
+        """The client has all it needs of a group."""
+        state = self.groups.pop(group, None)
+        for attempt in state.attempts if state else ():
+            key = self.key(group, attempt)
+            if key not in self.unreported:  # a zombie still has to say what it did
+                self._forget(key)
+
+    # ---- what to do ---------------------------------------------------------------------------
+
+    def advance(self, group: GroupState, now: float) -> list[Key]:
+        """Act on the policy's decision for one group. The keys to drop, if any."""
+        if group.complete or group.group not in self.groups:
+            return []
+        if not group.attempts:
+            self._send(group, range(group.code.n), now)
+            return []
+        typical = self.times.typical
+        decision = decide(
+            group, now, policy=self.policy, typical=typical, workers=dict(self.workers)
+        )
+        if decision.submit:
+            self._send(group, decision.submit, now)
+        return self._complete(group, now, broken=decision.broken) if decision.complete else []
+
+    def hung_workers(self, now: float) -> Iterator[WorkerState]:
+        """Workers that have just been found to hang, by this run's limits."""
+        limit = self.policy.hang_limit(self.times.typical)
+        name = share_key(self.run, 0, 0, 0)[0]
+        for worker in self.workers.values():
+            if worker.hung or self.run not in worker.ready:
+                continue
+            ours = [since for key, since in worker.running.items() if key[0] == name]
+            if any(now - since > limit for since in ours) or worker.silent(now, limit):
+                yield worker
+
+    def _send(self, group: GroupState, shares: Iterable[int], now: float) -> None:
+        held, live = defaultdict(set), defaultdict(set)
+        tries: dict[int, int] = defaultdict(int)
+        for attempt in group.attempts:
+            held[attempt.share].add(attempt.address)
+            tries[attempt.share] = max(tries[attempt.share], attempt.attempt + 1)
+            if attempt.live:
+                live[attempt.share].add(attempt.address)
+        placed = place(
+            list(shares),
+            group.code,
+            self.candidates(now),
+            rng=np.random.default_rng([self.seed, group.group, len(group.attempts)]),
+            held=held,
+            live=live,
+            avoid=group.avoid,
+            reuse=self.policy.reuse and bool(group.attempts),
+        )
+        first = not group.attempts
+        for share, address in placed.items():
+            worker = self.workers[address]
+            lazy = first and self.policy.lazy and group.code.carries[share] is None
+            attempt = AttemptState(share, tries[share], address, worker.name, now, lazy=lazy)
+            group.attempts.append(attempt)
+            key = self.key(group.group, attempt)
+            self.by_key[key] = (group, attempt)
+            if not lazy:
+                worker.waiting.add(key)
+            if worker.name in self.pace and self.times.typical:  # let a slow record fade
+                self.pace[worker.name] += 0.02 * (self.times.typical - self.pace[worker.name])
+        if placed:
+            to = [[a.share, a.attempt, a.address] for a in group.attempts[-len(placed) :]]
+            self.events.append({"op": "send", "group": group.group, "to": to})
+
+    def candidates(self, now: float) -> list[Candidate]:
+        """The workers that may be given this run's shares."""
+        typical = self.times.typical
+        limit = self.policy.late_limit(typical)
+        found = []
+        for worker in self.workers.values():
+            if self.run not in worker.ready or worker.hung or worker.stuck(now, limit):
+                continue
+            pace = self.pace.get(worker.name, typical or 1.0)
+            ahead = (worker.queued + len(worker.running)) / worker.slots
+            found.append(Candidate(worker.address, worker.name, ahead * pace, pace))
+        return found
+
+    def _complete(self, group: GroupState, now: float, *, broken: bool) -> list[Key]:
+        group.complete = True
+        present = group.present()
+        exact = group.code.exact(present)
+        dropped = []
+        for attempt in group.attempts:
+            key = self.key(group.group, attempt)
+            if attempt.live:
+                attempt.fate = Fate.UNSTARTED if attempt.start is None else Fate.DROPPED
+                attempt.stop = now
+                record = self.record(attempt.name)
+                record.dropped += attempt.fate is Fate.DROPPED
+                record.unstarted += attempt.fate is Fate.UNSTARTED
+                self._left_queue(key, attempt)
+                dropped.append(key)
+            elif attempt.returned:
+                needed = not exact.all() or group.code.carries[attempt.share] is not None
+                first = present[attempt.share] is attempt
+                attempt.fate = Fate.USED if needed and first else Fate.SPARE
+        self.events.append(
+            {
+                "op": "complete",
+                "group": group.group,
+                "broken": broken,
+                "used": [[share, a.attempt] for share, a in present.items()],
+                "attempts": [self._history(a) for a in group.attempts],
+            }
+        )
+        return dropped
+
+    def _history(self, attempt: AttemptState) -> dict[str, Any]:
+        def since(t: float | None) -> float | None:
+            return None if t is None else round(t - self.began, 4)
+
+        assert attempt.fate is not None
+        return {
+            "share": attempt.share,
+            "attempt": attempt.attempt,
+            "worker": attempt.name,
+            "fate": attempt.fate.value,
+            "start": since(attempt.start),
+            "stop": since(attempt.stop),
+            "error": attempt.error,
+        }
+
+    # ---- bookkeeping --------------------------------------------------------------------------
+
+    def key(self, group: int, attempt: AttemptState) -> Key:
+        """The Dask key of an attempt."""
+        return share_key(self.run, group, attempt.share, attempt.attempt)
+
+    def record(self, name: str) -> WorkerRecord:
+        """The run's record of a worker."""
+        return self.records.setdefault(name, WorkerRecord(name))
+
+    def tell(self, name: str, what: str, now: float) -> None:
+        """Tell the client that a worker became ``ready``, ``hung``, ``restarting`` or ``gone``."""
+        self.record(name).state = what
+        self.record(name).restarts += what == "restarting"
+        self.events.append(
+            {"op": "worker", "worker": name, "what": what, "time": round(now - self.began, 4)}
+        )
+
+    def ready_workers(self) -> int:
+        """Workers that have this run's model and are not hung."""
+        return sum(self.run in w.ready and not w.hung for w in self.workers.values())
+
+    def summary(self) -> dict[str, Any]:
+        """The ledger: a record for each worker."""
+        open_rows: dict[str, int] = defaultdict(int)
+        for name, rows in self.unreported.values():
+            open_rows[name] += rows
+        workers = []
+        for name, record in self.records.items():
+            times = self.latencies.get(name)
+            workers.append(
+                asdict(record)
+                | {
+                    "latency": median(times) if times else None,
+                    # Shares that never came to an end are counted whole.
+                    "evaluations": record.evaluations + open_rows[name],
+                }
+            )
+        return {"workers": workers, "typical": self.times.typical, "unready": self.unready}
+
+    def _left_queue(self, key: Key, attempt: AttemptState) -> None:
+        worker = self.workers.get(attempt.address)
+        if worker is not None:
+            worker.waiting.discard(key)
+
+    def _forget(self, key: Key) -> None:
+        self.by_key.pop(key, None)

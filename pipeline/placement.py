@@ -1,0 +1,93 @@
+"""Which worker runs which share: pure, seeded, least loaded first.
+
+Shares that must not share a worker (``Code.conflicts``) never do. Among equally loaded workers the
+choice is random, so that no worker always holds the same share of a group. Shares that carry a
+block unchanged are placed first: what is left for parity is the slowest or the fullest worker,
+whose loss then costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from approxifer.coding import Code
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A worker that may be given shares. ``wait`` and ``time``: seconds until it is free, and that
+    one share takes there."""
+
+    address: str
+    name: str
+    wait: float
+    time: float
+
+
+def place(
+    shares: Sequence[int],
+    code: Code,
+    candidates: Sequence[Candidate],
+    *,
+    rng: np.random.Generator,
+    held: Mapping[int, Collection[str]] | None = None,
+    live: Mapping[int, Collection[str]] | None = None,
+    avoid: Collection[str] = (),
+    reuse: bool = True,
+) -> dict[int, str]:
+    """Choose a worker for each share.
+
+    Parameters
+    ----------
+    shares
+        Shares to place.
+    code
+        Tells which of them must not share a worker.
+    candidates
+        The workers that may be given work.
+    rng
+        Breaks ties.
+    held
+        Addresses at which each share of the group is or ever was.
+    live
+        Addresses at which each share of the group is still awaited.
+    avoid
+        Names that are used only where no other worker is left.
+    reuse
+        Whether, where no other worker is left, a share may go to one that holds no conflicting
+        share any more: its own is in, or lost.
+
+    Returns
+    -------
+    dict
+        Share to address. A share for which there is no worker is left out.
+    """
+    held = {share: set(addresses) for share, addresses in (held or {}).items()}
+    live = {share: set(addresses) for share, addresses in (live or {}).items()}
+    load = {c.address: c.wait + c.time for c in candidates}
+    unit = float(np.median([c.time for c in candidates])) if candidates else 1.0
+    order = [shares[i] for i in rng.permutation(len(shares))]
+    order.sort(key=lambda s: code.carries[s] is None)
+    placed: dict[int, str] = {}
+    for share in order:
+        rivals = {share}.union(*(c for c in code.conflicts if share in c))
+        taken = set().union(*(held.get(rival, ()) for rival in rivals))
+        pool = [c for c in candidates if c.address not in taken]
+        pool = [c for c in pool if c.name not in avoid] or pool
+        if not pool and reuse:
+            busy = set().union(*(live.get(rival, ()) for rival in rivals))
+            pool = [c for c in candidates if c.address not in busy]
+            pool = [c for c in pool if c.address not in held.get(share, ())] or pool
+        if not pool:
+            continue
+        tie = rng.random(len(pool))
+        best = min(range(len(pool)), key=lambda i: (round(load[pool[i].address] / unit), tie[i]))
+        address = pool[best].address
+        placed[share] = address
+        held.setdefault(share, set()).add(address)
+        live.setdefault(share, set()).add(address)
+        load[address] += pool[best].time
+    return placed

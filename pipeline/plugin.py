@@ -1,0 +1,397 @@
+"""The scheduler plugin: pins shares, drops stragglers, keeps the ledger, heals hung workers.
+
+One per scheduler, shared by all runs, gone with the last of them. It is thin: hooks translate what
+Dask does into calls of `ledger.RunState`, and carry out what the policy answers. Clients talk to it
+by four RPC handlers (``approxifer_open``, ``_groups``, ``_report``, ``_poll``, ``_close``).
+
+Nothing acts from inside ``transition``: cancelling a key that is in transition breaks the scheduler
+(KeyError, a healthy worker thrown out), so drops are deferred to the next turn of its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+from distributed import Scheduler, SchedulerPlugin
+from tornado.ioloop import PeriodicCallback
+
+from approxifer.coding import CodeSpec
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, input_key, model_plugin_name
+from approxifer.pipeline.ledger import MAX_RESTARTS, RunState, WorkerState
+from approxifer.pipeline.policy import GroupState, Policy
+from approxifer.pipeline.records import Fate
+from approxifer.version import __version__
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.025  #: seconds between two looks at the clock
+POLL = 1.0  #: seconds after which a poll without news returns
+
+
+class StragglerPlugin(SchedulerPlugin):
+    """See the module's docstring."""
+
+    name = PLUGIN
+    idempotent = True
+
+    def __init__(self) -> None:
+        self.runs: dict[str, RunState] = {}
+        self.workers: dict[str, WorkerState] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._seen: dict[str, float] = {}
+        self._due: set[tuple[str, int]] = set()
+        #: Inputs whose push timed out: they may arrive later, known to nobody.
+        self._orphans: dict[str, list[Key]] = defaultdict(list)
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Learn the workers, offer the handlers, start the clock."""
+        self.scheduler = scheduler
+        for address in scheduler.workers:
+            self.add_worker(scheduler, address)
+        scheduler.handlers.update(self._handlers())
+        self._clock = PeriodicCallback(self._tick, TICK * 1000)
+        self._clock.start()
+
+    def _handlers(self) -> dict[str, Any]:
+        return {
+            "approxifer_open": self.open_run,
+            "approxifer_groups": self.open_groups,
+            "approxifer_report": self.report,
+            "approxifer_poll": self.poll,
+            "approxifer_close": self.close_run,
+        }
+
+    # ---- the clients' calls ---------------------------------------------------------------------
+
+    async def open_run(
+        self,
+        run: str,
+        client: str,
+        codes: dict[str, dict[str, Any]],
+        policy: dict[str, Any],
+        fingerprint: str,
+        seed: int,
+        restart: bool,
+    ) -> dict[str, Any]:
+        """Begin a run. ``codes``: the fields of a `CodeSpec` under each name that groups use."""
+        self.runs[run] = RunState(
+            run=run,
+            client=client,
+            codes={name: CodeSpec(**fields).build() for name, fields in codes.items()},
+            policy=Policy(**policy),
+            fingerprint=fingerprint,
+            seed=seed,
+            restart=restart,
+            began=time.monotonic(),
+            workers=self.workers,
+        )
+        self._news[run] = asyncio.Event()
+        return {"version": __version__, "workers": len(self.workers)}
+
+    async def open_groups(self, run: str, groups: list[dict[str, Any]]) -> None:
+        """Take groups in: ``group``, ``code``, ``rows`` of a share, ``priority``, ``avoid``."""
+        state = self.runs[run]
+        for fields in groups:
+            group = GroupState(
+                group=fields["group"],
+                code=state.codes[fields["code"]],
+                rows=fields["rows"],
+                priority=fields["priority"],
+                avoid=frozenset(fields["avoid"]),
+            )
+            state.open_group(group)
+            self._advance(state, group)
+
+    async def report(
+        self,
+        run: str,
+        done: list[int] | None = None,
+        lost: list[tuple[Key, str, str]] | None = None,
+    ) -> None:
+        """Hear from the client: groups it is done with; shares (key, address,
+        why) that it could not send or fetch."""
+        state = self.runs[run]
+        for group in done or ():
+            state.settle(group)
+        for listed, address, why in lost or ():
+            key = _key(listed)
+            self._orphans[address].append(input_key(run, *key[1:]))
+            self._lose(state, key, why)
+
+    async def poll(self, run: str) -> dict[str, Any]:
+        """The run's news, at once where there is any."""
+        state, news = self.runs[run], self._news[run]
+        if not state.events:
+            news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), POLL)
+        events, state.events = state.events, []
+        return {"events": events, "ready": state.ready_workers()} | state.summary()
+
+    async def close_run(self, run: str) -> dict[str, Any]:
+        """End a run: drop what is left of it, free what it kept, return its ledger."""
+        state = self.runs.pop(run)
+        self._news.pop(run)
+        self._drop(state, [key for key, (_, attempt) in state.by_key.items() if attempt.live])
+        for worker in self.workers.values():
+            worker.ready.discard(run)
+            worker.waiting = {key for key in worker.waiting if key not in state.by_key}
+        for address, keys in self._orphans.items():
+            if address in self.scheduler.workers and keys:
+                stimulus = f"approxifer-orphans-{time.time()}"
+                message = {"op": "free-keys", "keys": list(keys), "stimulus_id": stimulus}
+                self.scheduler.worker_send(address, message)
+        self._orphans.clear()
+        forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
+        # A hung worker does not answer; or the plugin was never registered.
+        with contextlib.suppress(TimeoutError, ValueError):
+            await asyncio.wait_for(forget, 5)
+        if not self.runs:
+            self._stop()
+        return state.summary()
+
+    def _stop(self) -> None:
+        self._clock.stop()
+        if self.scheduler.plugins.get(self.name) is self:
+            self.scheduler.remove_plugin(name=self.name)
+            for name in self._handlers():
+                self.scheduler.handlers.pop(name, None)
+
+    # ---- the scheduler's hooks ------------------------------------------------------------------
+
+    def update_graph(self, scheduler: Scheduler, *, tasks: list[Any], **kwargs: Any) -> None:
+        """Pin each share to the worker that holds its input, and rank it.
+
+        Work stealing leaves a strictly restricted task alone; without its worker its input is gone
+        too, so that it ends as an erasure instead of waiting for ever.
+        """
+        late: dict[str, list[Key]] = defaultdict(list)
+        for key in tasks:
+            state = self._run_of(key)
+            task = scheduler.tasks.get(key)
+            if state is None or task is None:
+                continue
+            found = state.by_key.get(key)
+            if found is None or not found[1].live:  # its group was complete before it arrived
+                late[state.run].append(key)
+                continue
+            group, attempt = found
+            task.worker_restrictions = {attempt.address}
+            task.loose_restrictions = False
+            rank = group.priority - (IDLE if attempt.lazy else 0)
+            task.priority = (-rank, *task.priority[1:])
+        for run, keys in late.items():
+            scheduler.loop.add_callback(self._drop, self.runs[run], keys)
+
+    def transition(
+        self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any
+    ) -> None:
+        """See shares return, fail, and get lost."""
+        state = self._run_of(key)
+        if state is None or key not in state.by_key or not state.by_key[key][1].live:
+            return  # what came back is lost only if the client says so
+        if finish == "memory":
+            self._look(state, state.returned(key, time.monotonic()))
+        elif finish == "erred":
+            task = self.scheduler.tasks.get(key)
+            text = (task.exception_text if task else "") or "the task failed"
+            self._lose(state, key, text, fate=Fate.FAILED)
+        elif start == "processing" or finish == "forgotten":
+            self._lose(state, key, "its worker left")
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Learn of a worker. It is given shares once it says that it has the model."""
+        ws = scheduler.workers[worker]
+        self.workers[worker] = WorkerState(
+            address=worker,
+            name=str(ws.name),
+            host=ws.host,
+            slots=ws.nthreads,
+            seen=time.monotonic(),
+        )
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """A worker has left or died: all it had is lost."""
+        gone = self.workers.pop(worker, None)
+        if gone is None:
+            return
+        self._seen.pop(worker, None)
+        self._orphans.pop(worker, None)
+        now = time.monotonic()
+        for state in self.runs.values():
+            for group in state.worker_gone(worker, now):
+                self._look(state, state.groups.get(group))
+            if state.run in gone.ready and not gone.hung:
+                state.tell(gone.name, "gone", now)
+                self._news[state.run].set()
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """A client has left or died: its runs end."""
+        for state in list(self.runs.values()):
+            if state.client == client:
+                scheduler.loop.add_callback(self._abandon, state.run)
+
+    async def _abandon(self, run: str) -> None:
+        if run in self.runs:
+            await self.close_run(run)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Hear from the workers: model loaded or not, share started, share ended."""
+        if topic != TOPIC or not isinstance(msg, dict):
+            return
+        now = time.monotonic()
+        worker = self.workers.get(msg.get("worker", ""))
+        if worker is None:
+            return
+        if msg["op"] in ("ready", "unready"):
+            self._heard_of_model(worker, msg, now)
+            return
+        key = _key(msg["key"])
+        state = self._run_of(key)
+        if state is None:
+            worker.running.pop(key, None)
+        elif msg["op"] == "started":
+            state.started(key, worker.address, now)
+        elif msg["op"] == "ended":
+            fields = {name: msg[name] for name in ("seconds", "rows", "whole")}
+            state.ended(key, worker.address, **fields)
+
+    def _heard_of_model(self, worker: WorkerState, msg: dict[str, Any], now: float) -> None:
+        state = self.runs.get(msg["run"])
+        if state is None:
+            return
+        if msg["version"] != __version__:
+            why = f"approxifer {msg['version']} there, {__version__} on the scheduler"
+        elif msg["op"] == "unready":
+            why = msg["error"]
+        elif msg["fingerprint"] != state.fingerprint:
+            why = "what it loaded is not the client's model (another fingerprint)"
+        else:
+            worker.ready.add(state.run)
+            state.record(worker.name).host = worker.host
+            state.tell(worker.name, "ready", now)
+            self._news[state.run].set()
+            return
+        state.unready[worker.name] = why
+
+    # ---- acting ---------------------------------------------------------------------------------
+
+    def _run_of(self, key: Any) -> RunState | None:
+        if not isinstance(key, tuple) or not isinstance(key[0], str):
+            return None
+        prefix, _, run = key[0].rpartition("-")
+        return self.runs.get(run) if prefix == "approxifer" else None
+
+    def _lose(self, state: RunState, key: Key, why: str, *, fate: Fate = Fate.LOST) -> None:
+        group = state.lost(key, time.monotonic(), fate=fate, error=why)
+        if group is not None:
+            self.scheduler.loop.add_callback(self._drop, state, [key])
+            self._look(state, group)
+
+    def _look(self, state: RunState, group: GroupState | None) -> None:
+        """Look at a group on the loop's next turn, once for all that has happened to it."""
+        if group is None:
+            return
+        self._news[state.run].set()
+        if not self._due:
+            self.scheduler.loop.add_callback(self._look_now)
+        self._due.add((state.run, group.group))
+
+    def _look_now(self) -> None:
+        due, self._due = self._due, set()
+        for run, number in due:
+            state = self.runs.get(run)
+            group = state.groups.get(number) if state else None
+            if state is not None and group is not None:
+                self._advance(state, group)
+
+    def _advance(self, state: RunState, group: GroupState) -> None:
+        dropped = state.advance(group, time.monotonic())
+        if dropped:
+            self._drop(state, dropped)
+        if state.events:
+            self._news[state.run].set()
+
+    def _drop(self, state: RunState, keys: list[Key]) -> None:
+        """Take keys from the client that wants them; what runs them stops at its next micro-batch.
+
+        ``client_releases_keys`` alone would leave the client's futures pending for ever.
+        """
+        live = []
+        for key in keys:
+            task = self.scheduler.tasks.get(key)
+            if task is not None and task.who_wants and task.state not in ("memory", "erred"):
+                live.append(key)
+        if not live or state.client not in self.scheduler.clients:
+            return
+        self.scheduler.client_releases_keys(
+            keys=live, client=state.client, stimulus_id=f"approxifer-drop-{time.time()}"
+        )
+        self.scheduler.report(
+            {
+                "op": "cancelled-keys",
+                "keys": live,
+                "reason": "dropped",
+                "msg": "the group is complete without this share",
+            },
+            client=state.client,
+        )
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for address, worker in self.workers.items():
+            ws = self.scheduler.workers.get(address)
+            if ws is not None and ws.last_seen != self._seen.get(address):
+                self._seen[address] = ws.last_seen
+                worker.seen = now
+            if worker.hung and not worker.running and not worker.silent(now):
+                worker.hung = False
+                for state in self.runs.values():
+                    if state.run in worker.ready:
+                        state.tell(worker.name, "ready", now)
+        for state in list(self.runs.values()):
+            for worker in list(state.hung_workers(now)):
+                self._give_up(worker, now)
+                if state.restart and self.scheduler.workers[worker.address].nanny:
+                    self._restart(state, worker, now)
+            for group in list(state.groups.values()):
+                self._advance(state, group)
+
+    def _give_up(self, worker: WorkerState, now: float) -> None:
+        """A worker hangs: its shares are erasures, and it gets no more until it moves again."""
+        worker.hung = True
+        for state in self.runs.values():
+            for key, (_, attempt) in list(state.by_key.items()):
+                if attempt.address == worker.address and attempt.live:
+                    self._lose(state, key, "its worker hangs")
+            if state.run in worker.ready:
+                state.tell(worker.name, "hung", now)
+
+    def _restart(self, state: RunState, worker: WorkerState, now: float) -> None:
+        if state.record(worker.name).restarts >= MAX_RESTARTS:
+            return
+        state.tell(worker.name, "restarting", now)
+        restart = partial(
+            self.scheduler.restart_workers,
+            [worker.address],
+            wait_for_workers=False,
+            on_error="return",
+            timeout=30,
+            stimulus_id=f"approxifer-heal-{time.time()}",
+        )
+        self.scheduler.loop.add_callback(restart)
+
+
+#: How far parity shares that run on idle time rank below every other share in flight.
+IDLE = 10**12
+
+
+def _key(listed: Any) -> Key:
+    name, group, share, attempt = listed
+    return (name, group, share, attempt)

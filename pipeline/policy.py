@@ -1,0 +1,225 @@
+"""What to do with a group, decided from records alone.
+
+Nothing here knows of Dask, sleeps, or reads a clock: ``now`` comes in, a `Decision` goes out. The
+scheduler plugin asks `decide` whenever a share of a group starts, returns or is lost, and at every
+tick of its clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+from statistics import median
+from typing import Protocol
+
+from approxifer.coding import Code
+from approxifer.pipeline.records import Fate
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The knobs of one run. Multiples are of the run's median share time."""
+
+    #: How long a decodable group waits for the rest: until each has run for 1 + patience medians;
+    #: 0 waits for nothing (the paper).
+    patience: float = 1.0
+    #: A group below its threshold submits a share again that has run for this many medians.
+    late: float = 3.0
+    #: Seconds below which no share is late: shares of a few ms jitter by more than their length.
+    floor: float = 0.25
+    #: Seconds (but at least 10 medians) after which a running share, or a silent worker, is hung.
+    hang_after: float = 30.0
+    #: Parity shares go to idle time only.
+    lazy: bool = False
+    #: A share may go to a worker that has returned another share of the same group (byzantine = 0).
+    reuse: bool = True
+    #: A share on which the model raised this often is not tried again.
+    max_failures: int = 3
+
+    def patience_limit(self, typical: float | None) -> float:
+        """Seconds from a share's start after which a decodable group stops waiting for it."""
+        return inf if typical is None else max((1 + self.patience) * typical, self.floor)
+
+    def late_limit(self, typical: float | None) -> float:
+        """Seconds from a share's start after which it is submitted again."""
+        return inf if typical is None else max(self.late * typical, self.floor)
+
+    def hang_limit(self, typical: float | None) -> float:
+        """Seconds after which a running share is given up, and its worker with it."""
+        return max(self.hang_after, 10 * (typical or 0.0))
+
+
+class ShareTimes:
+    """The median time of a run's shares, over the last 255 that came back."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=255)
+        self._median: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Take in one share's time, from its start to its return."""
+        self._times.append(seconds)
+        self._median = None
+
+    @property
+    def typical(self) -> float | None:
+        """The median in seconds; None before the third share."""
+        if self._median is None and len(self._times) >= 3:
+            self._median = median(self._times)
+        return self._median
+
+
+class WorkerView(Protocol):
+    """What the policy must know of a worker."""
+
+    @property
+    def queued(self) -> int:
+        """Shares sent there that have not started."""
+
+    def stuck(self, now: float, limit: float) -> bool:
+        """Whether it has run one share for more than ``limit`` seconds, or is silent."""
+
+
+@dataclass
+class AttemptState:
+    """One share given to one worker. Times are the scheduler's monotonic clock."""
+
+    share: int
+    attempt: int
+    address: str
+    name: str
+    sent: float
+    lazy: bool = False
+    start: float | None = None
+    stop: float | None = None
+    returned: bool = False
+    fate: Fate | None = None  #: None while it is live
+    error: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it may still come back."""
+        return self.fate is None and not self.returned
+
+    def overdue(self, now: float, limit: float, worker: WorkerView | None) -> bool:
+        """Whether it has had ``limit`` seconds on its worker, or will not get its turn in time."""
+        if self.start is not None:
+            return now - self.start > limit
+        if worker is None or worker.stuck(now, limit):
+            return True
+        # Behind other people's tasks nothing is known of the queue: one limit for each place in it.
+        return now - self.sent > (1 + worker.queued) * limit + 1.0
+
+
+@dataclass
+class GroupState:
+    """A group's shares and where they are."""
+
+    group: int
+    code: Code
+    rows: int  #: rows of one share
+    priority: int
+    avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
+    attempts: list[AttemptState] = field(default_factory=list)
+    complete: bool = False
+
+    def present(self) -> dict[int, AttemptState]:
+        """The shares that came back, each by its first attempt to do so."""
+        found: dict[int, AttemptState] = {}
+        for attempt in self.attempts:
+            if attempt.returned and attempt.fate in (None, Fate.USED, Fate.SPARE):
+                found.setdefault(attempt.share, attempt)
+        return found
+
+    def failures(self, share: int) -> int:
+        """How often the model raised on a share."""
+        return sum(a.share == share and a.fate is Fate.FAILED for a in self.attempts)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now. ``complete``: stop, drop the rest. ``submit``: shares to send (again)."""
+
+    complete: bool = False
+    #: Complete without an output for every block: its shares failed too often.
+    broken: bool = False
+    submit: tuple[int, ...] = ()
+
+
+WAIT = Decision()
+COMPLETE = Decision(complete=True)
+
+
+def wanted(code: Code, present: Iterable[int], outstanding: set[int]) -> set[int]:
+    """The outstanding shares that would still make the output better.
+
+    Where every block can be had unchanged, these are the shares that carry a missing block;
+    otherwise (``berrut``) each further share helps the interpolation.
+    """
+    exact = code.exact(present)
+    if code.exact(range(code.n)).all():
+        return {
+            s for s in outstanding if (block := code.carries[s]) is not None and not exact[block]
+        }
+    return outstanding
+
+
+def decide(
+    group: GroupState,
+    now: float,
+    *,
+    policy: Policy,
+    typical: float | None,
+    workers: dict[str, WorkerView],
+) -> Decision:
+    """What to do with a group that is not complete.
+
+    It is complete when every block is exact, or when it is decodable and each share that would
+    better it has run out of patience. Below the threshold, shares that are late or lost are
+    submitted again, as few as make an output possible.
+    """
+    code = group.code
+    present = set(group.present())
+    if code.exact(present).all():
+        return COMPLETE
+    live = [a for a in group.attempts if a.live and a.share not in present]
+    if code.decodable(present):
+        limit = policy.patience_limit(typical)
+        helpful = wanted(code, present, {a.share for a in live})
+        patient = policy.patience > 0 and any(
+            a.share in helpful and not a.overdue(now, limit, workers.get(a.address)) for a in live
+        )
+        return WAIT if patient else COMPLETE
+
+    limit = policy.late_limit(typical)
+    hopeful = present | {
+        a.share
+        for a in live
+        if not (a.lazy and a.start is None)  # idle time may never come
+        and not a.overdue(now, limit, workers.get(a.address))
+    }
+    if code.decodable(hopeful):
+        return WAIT
+    candidates = [
+        s for s in range(code.n) if s not in hopeful and group.failures(s) < policy.max_failures
+    ]
+    submit = fewest(code, hopeful, sorted(candidates, key=lambda s: code.carries[s] is None))
+    if submit:
+        return Decision(submit=submit)
+    return WAIT if live else Decision(complete=True, broken=True)
+
+
+def fewest(code: Code, have: set[int], candidates: list[int]) -> tuple[int, ...]:
+    """The candidates, preferring the early ones, without which ``have`` is not decodable.
+
+    Empty where all of them together do not suffice.
+    """
+    chosen = list(candidates)
+    if not code.decodable(have | set(chosen)):
+        return ()
+    for share in reversed(candidates):
+        if code.decodable(have | (set(chosen) - {share})):
+            chosen.remove(share)
+    return tuple(chosen)

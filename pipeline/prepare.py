@@ -1,0 +1,254 @@
+"""From options to a run: open and check everything, in the order of what is cheap to refuse.
+
+Nothing is started or written before the input, the model and the output path have been found fit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from approxifer.coding import CodeSpec
+from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
+from approxifer.errors import ConfigError, InputError
+from approxifer.models import ModelHandle, Probe, open_model, probe, resolve_callable
+from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
+from approxifer.pipeline.engine import Setup
+from approxifer.pipeline.options import Options
+from approxifer.pipeline.plan import (
+    MICRO_BATCH,
+    Layout,
+    Measures,
+    check_workers,
+    choose_k,
+    conflicting,
+    make_layout,
+    micro_batch,
+    row_bytes,
+)
+from approxifer.version import __version__
+
+#: Workers beyond what the code needs, on a cluster whose size is ours to choose.
+SPARES = 1
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The input's rows as the model takes them: preprocessed, as real numbers."""
+
+    source: Source
+    preprocess: Callable[..., Any] | None
+    scheme: str
+    wide: bool  #: float64 stays as it is
+
+    def load(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop): (stop - start, *feature)."""
+        rows = self.source.read(start, stop)
+        if self.preprocess is not None:
+            count, rows = len(rows), np.asarray(self.preprocess(rows))
+            if rows.ndim == 0 or len(rows) != count:
+                raise InputError(
+                    f"preprocess gave an array of shape {rows.shape} for {count} rows: it must "
+                    "give one row for each"
+                )
+        if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
+            return rows
+        return rows.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a run before a worker has been asked for."""
+
+    options: Options
+    cluster: ClusterSpec | None
+    queries: Queries
+    handle: ModelHandle
+    probe: Probe
+    stored: dict[str, Any] | None  #: attributes of the output store, where there is one
+    notes: list[str]
+
+    @property
+    def source(self) -> Source:
+        """The input."""
+        return self.queries.source
+
+
+def prepare(options: Options) -> Prepared:
+    """Open the input and the model, look at the output path, and probe the model on sample rows.
+
+    Raises
+    ------
+    ConfigError, InputError, ModelError, StoreError
+    """
+    cluster = None if options.cluster is None else load_cluster(options.cluster)
+    source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
+    stored = None
+    if OutputStore.exists(options.out):
+        with OutputStore.open(options.out, write=False) as store:
+            stored = store.attrs
+    note = codable(source.dtype, options.scheme) if options.preprocess is None else None
+    handle = open_model(
+        options.model,
+        state=options.state,
+        dtype=options.dtype,
+        device=options.device,
+        trust_model=options.trust_model,
+        preprocess=options.preprocess,
+    )
+    preprocess = None if options.preprocess is None else resolve_callable(options.preprocess)
+    queries = Queries(source, preprocess, options.scheme, wide=options.dtype == "float64")
+    batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
+    found = probe(handle, queries.load(0, min(source.rows, 2 * batch)), batch)
+    coded = options.scheme not in ("uncoded", "replication")
+    if coded and found.output_dtype.kind not in "fc":
+        raise ConfigError(
+            f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
+            "real numbers (logits), or take scheme='uncoded' or 'replication'"
+        )
+    notes = [note] if note else []
+    if not found.bitwise:
+        notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
+    return Prepared(options, cluster, queries, handle, found, stored, notes)
+
+
+def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
+    """The code and the layout: the store's where there is one, else chosen for so many workers.
+
+    Raises
+    ------
+    ConfigError, TooFewWorkersError
+    FingerprintError
+        The store was begun with another K, window, block, order or seed than is asked for.
+    """
+    options = prepared.options
+    if prepared.stored is not None:
+        kept = prepared.stored
+        fields = kept.get("code", {}) | {}
+        k = options.k if options.k is not None else fields.get("k", 1)
+        layout = Layout.of(kept["layout"])
+        asked = {"window": options.window, "block": options.block, "order": options.order}
+        given = {name: value for name, value in asked.items() if value is not None}
+        spec = options.code_for(k)
+        check_workers(spec, workers)
+        return spec, Layout(**(asdict(layout) | given | {"seed": options.seed}))
+    spec = choose_k(options.scheme, options.k, options.stragglers, options.byzantine, workers)
+    check_workers(spec, workers)
+    sample = prepared.queries.load(0, 1)
+    found = prepared.probe
+    measures = Measures(
+        rows=prepared.source.rows,
+        row_bytes=row_bytes(sample.shape[1:], sample.dtype),
+        stored_bytes=row_bytes(prepared.source.feature_shape, prepared.source.dtype),
+        output_bytes=row_bytes(found.output_shape, found.output_dtype) + 20,
+        input_chunk=prepared.source.chunk,
+        rows_per_second=found.rows_per_second,
+        workers=workers,
+    )
+    layout = make_layout(
+        spec,
+        measures,
+        order=options.the_order,
+        seed=options.seed,
+        memory=options.memory_bytes,
+        window=options.window,
+        block=options.block,
+        static_batch=prepared.handle.static_batch,
+    )
+    return spec, layout
+
+
+def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
+    """What the store keeps, and what a resumed run must agree with."""
+    return {
+        "code": asdict(spec) | {"repair": prepared.options.repair},
+        "layout": layout.attrs(),
+        "model": prepared.handle.fingerprint,
+        "input": prepared.source.fingerprint(),
+        "version": __version__,
+    }
+
+
+def expected_workers(prepared: Prepared) -> int:
+    """Workers that a cluster of ours will have, before it is started."""
+    options = prepared.options
+    given = prepared.cluster.workers if prepared.cluster is not None else None
+    if given is not None:
+        return given
+    # Where nothing says how many: one for each core, but enough for K = 4.
+    k = options.k or (prepared.stored or {}).get("code", {}).get("k", 4)
+    return max(os.cpu_count() or 1, conflicting(options.code_for(k)) + SPARES)
+
+
+def open_workers(prepared: Prepared, say: Callable[[str], None] | None) -> OpenCluster:
+    """Connect to the cluster, or start one, with enough workers for the code."""
+    options, spec = prepared.options, prepared.cluster
+    remote = options.client is not None or (spec is not None and spec.kind != "local")
+    if remote:
+        needed = conflicting(options.code_for(options.k or 1))
+        return open_cluster(spec, client=options.client, needed=needed, say=say)
+    workers = expected_workers(prepared)
+    code, _ = settle(prepared, workers)
+    sized = (spec or load_cluster({})).model_copy(update={"workers": workers})
+    return open_cluster(sized, needed=conflicting(code), say=say)
+
+
+def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tuple[Setup, CodeSpec]:
+    """Open or create the output store, and gather what the engine needs. The store and the journal
+    are closed with ``stack``."""
+    options, client = prepared.options, cluster.client
+    present = len(client.scheduler_info(n_workers=-1)["workers"])
+    spec, layout = settle(prepared, present)
+    attrs = attrs_of(prepared, spec, layout)
+    if prepared.stored is not None:
+        store = OutputStore.open(options.out)
+        stack.callback(store.release)
+        store.check(attrs)
+        past = Journal.read(options.out)
+    else:
+        store = OutputStore.create(
+            options.out,
+            source=prepared.source,
+            output_shape=prepared.probe.output_shape,
+            output_dtype=prepared.probe.output_dtype,
+            chunk=layout.chunk,
+            attrs=attrs,
+        )
+        stack.callback(store.release)
+        past = []
+    journal = stack.enter_context(Journal(options.out))
+    heal = options.heal or ("restart" if cluster.owned else "avoid")
+    session = time.strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
+    journal.append(
+        {
+            "event": "session",
+            "session": session,
+            "time": time.time(),
+            "version": __version__,
+            "code": asdict(spec),
+            "rows": store.rows,
+        }
+    )
+    setup = Setup(
+        client=client,
+        store=store,
+        journal=journal,
+        load=prepared.queries.load,
+        handle=prepared.handle,
+        threads=cluster.threads,
+        spec=spec,
+        layout=layout,
+        policy=options.policy,
+        repair=options.repair,
+        restart=heal == "restart",
+        session=session,
+        workers=[event["worker"] for event in past if event.get("event") == "name"],
+    )
+    return setup, spec

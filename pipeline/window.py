@@ -1,0 +1,93 @@
+"""A window: the rows held on the front end at one time, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from approxifer.pipeline.records import Status
+
+
+@dataclass
+class Repair:
+    """Rows of a window to be run plainly, and the workers that failed them."""
+
+    rows: np.ndarray
+    status: Status
+    avoid: frozenset[str]
+
+
+@dataclass
+class Window:
+    """Rows [start, stop) of the input and their outputs so far.
+
+    Attributes
+    ----------
+    queries : (W, *feature)
+        The rows as the model takes them.
+    order : int64 (n,)
+        The rows that are coded, codeword by codeword; those with NaN or Inf are run plainly.
+    prediction, status, group, worker, residual : (W, ...)
+        As they will be written.
+    """
+
+    index: int
+    start: int
+    queries: np.ndarray
+    order: np.ndarray
+    prediction: np.ndarray
+    status: np.ndarray = field(init=False)
+    group: np.ndarray = field(init=False)
+    worker: np.ndarray = field(init=False)
+    residual: np.ndarray = field(init=False)
+    coded_left: int = 0  #: coded groups not yet finished
+    repairs: list[Repair] = field(default_factory=list)
+    closing: bool = False  #: being written
+
+    def __post_init__(self) -> None:
+        rows = len(self.queries)
+        self.status = np.full(rows, Status.PENDING, np.uint8)
+        self.group = np.full(rows, -1, np.int32)
+        self.worker = np.full(rows, -1, np.int32)
+        self.residual = np.full(rows, np.nan, np.float32)
+
+    @property
+    def stop(self) -> int:
+        """One past its last row."""
+        return self.start + len(self.queries)
+
+    @property
+    def whole(self) -> bool:
+        """Whether each row has its final status."""
+        return bool((self.status != Status.PENDING).all())
+
+    def put(
+        self, rows: np.ndarray, prediction: np.ndarray, *, status: Status, worker: int = -1
+    ) -> None:
+        """Set the output of some rows, for good."""
+        self.prediction[rows] = prediction
+        self.status[rows] = status
+        self.worker[rows] = worker
+
+    def fail(self, rows: np.ndarray) -> None:
+        """Rows that no worker could score."""
+        self.status[rows] = Status.FAILED
+
+    def ask_repair(self, rows: np.ndarray, status: Status, avoid: frozenset[str]) -> None:
+        """Have rows run plainly, to end with ``status``."""
+        if len(rows):
+            self.repairs.append(Repair(rows, status, avoid))
+
+    def due_repairs(self, block: int) -> Iterator[Repair]:
+        """Full blocks of rows to repair, and what is left once no coded group can add to it."""
+        for status in {repair.status for repair in self.repairs}:
+            same = [repair for repair in self.repairs if repair.status is status]
+            rows = np.concatenate([repair.rows for repair in same])
+            avoid = frozenset().union(*(repair.avoid for repair in same))
+            cut = len(rows) if self.coded_left == 0 else len(rows) // block * block
+            self.repairs = [r for r in self.repairs if r.status is not status]
+            self.ask_repair(rows[cut:], status, avoid)
+            for first in range(0, cut, block):
+                yield Repair(rows[first : min(first + block, cut)], status, avoid)

@@ -1,0 +1,95 @@
+"""What runs on the workers: the model's set-up, and one share.
+
+Both are found by import on the worker; a run ships only data. Events go to the scheduler's plugin
+by ``Worker.log_event`` under the topic `TOPIC`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from distributed import Worker, WorkerPlugin, get_worker
+
+from approxifer.models import ModelHandle, Stopped, cache, run_rows
+from approxifer.pipeline import faults
+from approxifer.pipeline.keys import TOPIC, model_plugin_name
+from approxifer.version import __version__
+
+
+class ModelOnWorker(WorkerPlugin):
+    """Loads a run's model once per worker process, also on workers that join or restart later.
+
+    Readiness is announced, not assumed: a worker whose set-up fails joins all the same, and the
+    scheduler's plugin gives shares only to those that said ``ready`` with the right fingerprint.
+    """
+
+    def __init__(self, run: str, handle: ModelHandle, threads: int) -> None:
+        self.run = run
+        self.handle = handle
+        self.threads = threads
+        self.name = model_plugin_name(run)
+
+    async def setup(self, worker: Worker) -> None:
+        """Load the model off the worker's event loop, then say so."""
+        report: dict[str, Any] = {"run": self.run, "version": __version__}
+        try:
+            loop = asyncio.get_running_loop()
+            runner = await loop.run_in_executor(None, cache.ensure, self.handle, self.threads)
+            report |= {"op": "ready", "fingerprint": runner.fingerprint}
+        except Exception as error:
+            report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
+        worker.log_event(TOPIC, report)
+
+    def teardown(self, worker: Worker) -> None:
+        """Forget the model, unless another run on this worker uses the same one."""
+        others = [p for p in worker.plugins.values() if isinstance(p, ModelOnWorker)]
+        if all(other.handle.fingerprint != self.handle.fingerprint for other in others):
+            cache.forget(self.handle.fingerprint)
+
+
+def run_share(rows: np.ndarray, *, fingerprint: str, micro_batch: int) -> np.ndarray:
+    """Run the model on one share, micro-batch by micro-batch.
+
+    Parameters
+    ----------
+    rows : (B, *feature)
+    fingerprint
+        Names the model in this process's cache.
+    micro_batch
+        Rows of every forward pass.
+
+    Returns
+    -------
+    ndarray (B, *out)
+
+    Raises
+    ------
+    Stopped
+        The scheduler dropped the share meanwhile (a straggler stops at its next micro-batch).
+    """
+    worker = get_worker()
+    key = worker.get_current_task()
+    evaluations = 0
+    runner = faults.through(cache.get(fingerprint), worker.name)
+
+    def before_batch(rows_started: int) -> None:
+        nonlocal evaluations
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise Stopped(f"share {key} was dropped")
+        evaluations += rows_started
+
+    def report(op: str, **fields: Any) -> None:
+        worker.log_event(TOPIC, {"op": op, "key": list(key), **fields})
+
+    report("started")
+    begin, whole = time.perf_counter(), False
+    try:
+        outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
+        whole = True
+        return outputs
+    finally:
+        report("ended", seconds=time.perf_counter() - begin, rows=evaluations, whole=whole)

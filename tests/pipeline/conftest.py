@@ -1,0 +1,93 @@
+"""One cluster of real worker processes for each module, mended between tests."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+SUPPORT = Path(__file__).parents[1] / "support"
+sys.path.insert(0, str(SUPPORT))  # spawned workers inherit it
+
+from approxifer.pipeline import faults  # noqa: E402
+
+WORKERS = 6
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Six worker processes with nannies, on loopback."""
+    with LocalCluster(
+        n_workers=WORKERS,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        memory_limit=None,
+        silence_logs=50,
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    """A client of its own; afterwards nothing of approxifer's may be left on the scheduler."""
+    with Client(cluster, set_as_default=False) as made:
+        made.wait_for_workers(WORKERS, timeout=30)
+        yield made
+        faults_left = made.run_on_scheduler(
+            lambda dask_scheduler: faults.PLUGIN in dask_scheduler.worker_plugins
+        )
+        if faults_left:
+            faults.remove(made)
+        assert_clean(made)
+
+
+def left_behind(client: Client) -> dict[str, list[str]]:
+    """What approxifer has left on the scheduler and in the client."""
+
+    def on_scheduler(dask_scheduler):  # type: ignore[no-untyped-def]
+        return {
+            "keys": [str(key) for key in dask_scheduler.tasks],
+            "plugins": [name for name in dask_scheduler.plugins if "approxifer" in name],
+            "worker plugins": [n for n in dask_scheduler.worker_plugins if "approxifer" in n],
+            "handlers": [name for name in dask_scheduler.handlers if "approxifer" in name],
+        }
+
+    found = client.run_on_scheduler(on_scheduler)
+    return found | {"futures": [str(key) for key in client.futures]}
+
+
+def assert_clean(client: Client, patience: float = 5.0) -> None:
+    """Wait a little for messages in flight, then insist."""
+    end = time.monotonic() + patience
+    while any(left_behind(client).values()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(left_behind(client).values()), left_behind(client)
+
+    def on_worker(dask_worker):  # type: ignore[no-untyped-def]
+        return [str(key) for key in [*dask_worker.data, *dask_worker.state.tasks]]
+
+    while any(client.run(on_worker, on_error="ignore").values()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(client.run(on_worker, on_error="ignore").values())
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    """(400, 4, 4) float32, all different."""
+    return np.random.default_rng(7).normal(size=(400, 4, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path, rows: np.ndarray) -> Path:
+    """The rows as a Zarr store, in chunks of 100."""
+    path = tmp_path / "in.zarr"
+    data = xr.Dataset({"x": (("sample", "a", "b"), rows)})
+    data.to_zarr(path, encoding={"x": {"chunks": (100, 4, 4)}}, consolidated=False)
+    return path

@@ -1,0 +1,49 @@
+"""Models of a few NumPy lines: workers that never import torch start in a fraction of the time."""
+
+import time
+
+import numpy as np
+
+
+def linear(rows: np.ndarray) -> np.ndarray:
+    """(M, *feature) -> (M, 3): smooth, and different for every row."""
+    flat = rows.reshape(len(rows), -1).astype(np.float32)
+    weights = np.cos(np.arange(flat.shape[1] * 3, dtype=np.float32)).reshape(-1, 3)
+    return flat @ weights
+
+
+def slow_linear(rows: np.ndarray) -> np.ndarray:
+    """The same, 20 ms a micro-batch."""
+    time.sleep(0.02)
+    return linear(rows)
+
+
+def bent(rows: np.ndarray) -> np.ndarray:
+    """Not linear, so that no interpolation hits it by luck; unevenly slow, so that shares return
+    in another order each time."""
+    out = np.tanh(linear(rows)) + linear(rows) ** 2
+    time.sleep(0.001 + 0.02 * float(np.abs(np.sin(out.sum() * 1e3))))
+    return out
+
+
+def count_large(rows: np.ndarray) -> np.ndarray:
+    """Integers in, integers out: (M, n) -> (M, 1)."""
+    return (rows > 4).sum(axis=1, keepdims=True)
+
+
+def double(rows: np.ndarray) -> np.ndarray:
+    """A preprocess function."""
+    return rows * 2
+
+
+def raises_on_large(rows: np.ndarray) -> np.ndarray:
+    """Cannot take a batch that holds a value above 1000."""
+    if (rows > 1000).any():
+        raise ValueError("a value above 1000")
+    return linear(rows)
+
+
+def very_slow_linear(rows: np.ndarray) -> np.ndarray:
+    """`linear`, 150 ms a micro-batch."""
+    time.sleep(0.15)
+    return linear(rows)
