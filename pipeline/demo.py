@@ -7,7 +7,9 @@ enough that waiting for a straggler hurts. The network, its outputs and the faul
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -27,7 +29,13 @@ SLOW, HUNG = "worker-2", "worker-5"
 HANG_AFTER = 1.5
 
 #: K = 4, S = 2: six shares on seven workers.
-CODE = {"k": 4, "stragglers": 2, "block": 8, "window": 600, "hang_after": HANG_AFTER}
+CODE: dict[str, Any] = {
+    "k": 4,
+    "stragglers": 2,
+    "block": 8,
+    "window": 600,
+    "hang_after": HANG_AFTER,
+}
 
 
 def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
@@ -68,7 +76,7 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
     spec = load_cluster({"kind": "local", "workers": WORKERS, "threads": 1})
     with open_cluster(spec, needed=WORKERS) as cluster:
 
-        def run(name: str, armed: dict[str, faults.Fault], **options: object) -> Report:
+        def run(name: str, armed: dict[str, faults.Fault], **options: Any) -> Report:
             out = folder / f"{name}.zarr"
             _remove(out)
             faults.install(cluster.client, armed, seed=seed)
@@ -139,7 +147,5 @@ def _train(split: Split, path: Path) -> None:
 
 
 def _remove(out: Path) -> None:
-    import shutil
-
     shutil.rmtree(out, ignore_errors=True)
     journal_path(out).unlink(missing_ok=True)

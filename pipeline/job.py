@@ -91,7 +91,7 @@ class Job:
         end = engine.finished or time.monotonic()
         elapsed = 0.0 if engine.started is None else end - engine.started
         rate = done / elapsed if done and elapsed > 0 else None
-        workers = engine.ledger["workers"]
+        workers = engine.session.ledger["workers"]
         return Progress(
             rows=rows,
             counts=counts,
@@ -105,7 +105,7 @@ class Job:
             rate=rate,
             eta=(rows - engine.resumed - done) / rate if rate else None,
             stage=self._stage,
-            workers=engine.ready,
+            workers=engine.session.ready,
         )
 
     def cancel(self) -> None:

@@ -65,8 +65,8 @@ def place(
     dict
         Share to address. A share for which there is no worker is left out.
     """
-    held = {share: set(addresses) for share, addresses in (held or {}).items()}
-    live = {share: set(addresses) for share, addresses in (live or {}).items()}
+    ever = {share: set(addresses) for share, addresses in (held or {}).items()}
+    now = {share: set(addresses) for share, addresses in (live or {}).items()}
     load = {c.address: c.wait + c.time for c in candidates}
     unit = float(np.median([c.time for c in candidates])) if candidates else 1.0
     order = [shares[i] for i in rng.permutation(len(shares))]
@@ -74,20 +74,20 @@ def place(
     placed: dict[int, str] = {}
     for share in order:
         rivals = {share}.union(*(c for c in code.conflicts if share in c))
-        taken = set().union(*(held.get(rival, ()) for rival in rivals))
+        taken = set().union(*(ever.get(rival, ()) for rival in rivals))
         pool = [c for c in candidates if c.address not in taken]
         pool = [c for c in pool if c.name not in avoid] or pool
         if not pool and reuse:
-            busy = set().union(*(live.get(rival, ()) for rival in rivals))
+            busy = set().union(*(now.get(rival, ()) for rival in rivals))
             pool = [c for c in candidates if c.address not in busy]
-            pool = [c for c in pool if c.address not in held.get(share, ())] or pool
+            pool = [c for c in pool if c.address not in ever.get(share, ())] or pool
         if not pool:
             continue
         tie = rng.random(len(pool))
         best = min(range(len(pool)), key=lambda i: (round(load[pool[i].address] / unit), tie[i]))
         address = pool[best].address
         placed[share] = address
-        held.setdefault(share, set()).add(address)
-        live.setdefault(share, set()).add(address)
+        ever.setdefault(share, set()).add(address)
+        now.setdefault(share, set()).add(address)
         load[address] += pool[best].time
     return placed

@@ -185,7 +185,7 @@ class StragglerPlugin(SchedulerPlugin):
             task.worker_restrictions = {attempt.address}
             task.loose_restrictions = False
             rank = group.priority - (IDLE if attempt.lazy else 0)
-            task.priority = (-rank, *task.priority[1:])
+            task.priority = (-rank, *(task.priority or (0, 0))[1:])
         for run, keys in late.items():
             scheduler.loop.add_callback(self._drop, self.runs[run], keys)
 

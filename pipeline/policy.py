@@ -8,7 +8,7 @@ tick of its clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import inf
 from statistics import median
@@ -152,7 +152,7 @@ WAIT = Decision()
 COMPLETE = Decision(complete=True)
 
 
-def wanted(code: Code, present: Iterable[int], outstanding: set[int]) -> set[int]:
+def wanted(code: Code, present: Collection[int], outstanding: set[int]) -> set[int]:
     """The outstanding shares that would still make the output better.
 
     Where every block can be had unchanged, these are the shares that carry a missing block;

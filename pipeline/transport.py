@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Client, Future
-from distributed.protocol import to_serialize
+from distributed.protocol.serialize import to_serialize
 from distributed.worker import get_data_from_worker
 
 from approxifer.pipeline.keys import Key
@@ -37,11 +37,12 @@ async def push(client: Client, address: str, key: Key, rows: np.ndarray) -> None
     OSError, TimeoutError
         The worker cannot be reached, or does not answer.
     """
-    call = client.rpc(address).update_data(data={key: to_serialize(rows)})
+    worker: Any = client.rpc(address)
+    call = worker.update_data(data={key: to_serialize(rows)})
     await asyncio.wait_for(call, time_limit(rows.nbytes))
 
 
-async def announce(client: Client, held: Mapping[Key, tuple[str, int]]) -> list[Future]:
+async def announce(client: Client, held: Mapping[Key, tuple[str, int]]) -> list[Future[Any]]:
     """Tell the scheduler which worker holds which input (address, bytes); the client wants them.
 
     Raises
@@ -49,7 +50,8 @@ async def announce(client: Client, held: Mapping[Key, tuple[str, int]]) -> list[
     KeyError
         One of the workers has left meanwhile.
     """
-    await client.scheduler.update_data(
+    scheduler: Any = client.scheduler
+    await scheduler.update_data(
         who_has={key: [address] for key, (address, _) in held.items()},
         nbytes={key: nbytes for key, (_, nbytes) in held.items()},
         client=client.id,
@@ -59,14 +61,14 @@ async def announce(client: Client, held: Mapping[Key, tuple[str, int]]) -> list[
 
 def submit(
     client: Client,
-    inputs: Sequence[Future],
+    inputs: Sequence[Future[Any]],
     keys: Sequence[Key],
     *,
     fingerprint: str,
     micro_batch: int,
-) -> list[Future]:
+) -> list[Future[Any]]:
     """Have shares run; the scheduler's plugin pins each to the worker that holds its input."""
-    futures: list[Future] = client.map(
+    futures: list[Future[Any]] = client.map(
         run_share,
         inputs,
         key=list(keys),

@@ -66,14 +66,10 @@ class Window:
     def put(
         self, rows: np.ndarray, prediction: np.ndarray, *, status: Status, worker: int = -1
     ) -> None:
-        """Set the output of some rows, for good."""
-        self.prediction[rows] = prediction
+        """Set the output of some rows, for good; a block's padding is left out."""
+        self.prediction[rows] = prediction[: len(rows)]
         self.status[rows] = status
         self.worker[rows] = worker
-
-    def fail(self, rows: np.ndarray) -> None:
-        """Rows that no worker could score."""
-        self.status[rows] = Status.FAILED
 
     def ask_repair(self, rows: np.ndarray, status: Status, avoid: frozenset[str]) -> None:
         """Have rows run plainly, to end with ``status``."""

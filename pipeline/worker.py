@@ -71,7 +71,7 @@ def run_share(rows: np.ndarray, *, fingerprint: str, micro_batch: int) -> np.nda
         The scheduler dropped the share meanwhile (a straggler stops at its next micro-batch).
     """
     worker = get_worker()
-    key = worker.get_current_task()
+    key: Any = worker.get_current_task()
     evaluations = 0
     runner = faults.through(cache.get(fingerprint), worker.name)
 

@@ -1,0 +1,212 @@
+"""Carries a group's shares to the workers and its outputs back, each share on its own.
+
+It follows the plugin's news: ``send`` gives shares to workers, ``in`` says that an output can be
+fetched, ``complete`` that no more shares are wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from distributed import Future
+
+from approxifer.coding import Code
+from approxifer.pipeline import transport
+from approxifer.pipeline.keys import Key, input_key, share_key
+from approxifer.pipeline.records import Status
+from approxifer.pipeline.session import Session
+from approxifer.pipeline.window import Window
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@dataclass
+class GroupRun:
+    """A group on the client: its shares, and the outputs that are back."""
+
+    number: int
+    code: Code
+    window: Window
+    members: np.ndarray  #: rows of the window, codeword by codeword
+    shares: np.ndarray  #: (N, B, *feature)
+    status: Status  #: of its exact rows: EXACT, or REPAIRED where it is a repair
+    coded: bool  #: false for rows that are run plainly: repairs, rows with NaN
+    outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    futures: dict[Key, tuple[Future[Any], Future[Any]]] = field(default_factory=dict)
+    completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
+    done: bool = False
+
+    @property
+    def used(self) -> set[tuple[int, int]]:
+        """The shares, and which attempt of each, that are to be decoded from."""
+        return {(s, a) for s, a in self.completion["used"]} if self.completion else set()
+
+    def release(self) -> None:
+        """Let the scheduler forget what is left of it."""
+        for pair in self.futures.values():
+            for future in pair:
+                future.release()
+        self.futures.clear()
+
+
+class Courier:
+    """The groups in flight."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        fingerprint: str,
+        micro_batch: int,
+        output_shape: tuple[int, ...],
+        output_dtype: np.dtype[Any],
+        spawn: Spawn,
+        finish: Callable[[GroupRun, dict[int, np.ndarray]], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.groups: dict[int, GroupRun] = {}
+        self._session = session
+        self._client = session.client
+        self._fingerprint = fingerprint
+        self._micro_batch = micro_batch
+        self._output_shape = output_shape
+        self._output_dtype = output_dtype
+        self._spawn = spawn
+        self._finish = finish
+
+    async def take(
+        self, group: GroupRun, *, code: str, priority: int, avoid: frozenset[str]
+    ) -> None:
+        """Have the plugin place a group's shares; ``finish`` is called with the outputs."""
+        self.groups[group.number] = group
+        opening = {
+            "group": group.number,
+            "code": code,
+            "rows": group.shares.shape[1],
+            "priority": priority,
+            "avoid": sorted(avoid),
+        }
+        await self._session.tell("groups", groups=[opening])
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Act on one piece of news."""
+        group = self.groups.get(event["group"])
+        if group is None:
+            return
+        if event["op"] == "send":
+            self._spawn(self._send(group, event["to"]))
+        elif event["op"] == "in":
+            self._spawn(self._fetch(group, event["share"], event["attempt"], event["address"]))
+        elif event["op"] == "complete":
+            group.completion = event
+            self._finish_if_whole(group)
+
+    def release(self) -> None:
+        """Drop every group in flight."""
+        for group in self.groups.values():
+            group.done = True
+            group.release()
+        self.groups.clear()
+
+    # ---- there ----------------------------------------------------------------------------------
+
+    async def _send(self, group: GroupRun, to: list[tuple[int, int, str]]) -> None:
+        """Lay the inputs on their workers, and submit each share as soon as its input is there."""
+        pushes: dict[asyncio.Task[None], tuple[int, int, str]] = {}
+        for share, attempt, address in to:
+            key = input_key(self._session.run, group.number, share, attempt)
+            push = transport.push(self._client, address, key, group.shares[share])
+            pushes[asyncio.create_task(push)] = (share, attempt, address)
+        pending = set(pushes)
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if pending:  # those that are nearly there come along
+                    more, pending = await asyncio.wait(pending, timeout=0.005)
+                    done |= more
+                arrived = []
+                for task in done:
+                    if task.exception() is None:
+                        arrived.append(pushes[task])
+                    else:
+                        await self._lost(group, *pushes[task], f"not sent: {task.exception()!r}")
+                await self._submit(group, arrived)
+        finally:
+            for task in pending:
+                task.cancel()
+
+    async def _submit(self, group: GroupRun, arrived: Sequence[tuple[int, int, str]]) -> None:
+        if not arrived:
+            return
+        run, nbytes = self._session.run, group.shares[0].nbytes
+        held = {
+            input_key(run, group.number, share, attempt): (address, nbytes)
+            for share, attempt, address in arrived
+        }
+        try:
+            inputs = await transport.announce(self._client, held)
+        except KeyError:  # a worker has left meanwhile: one by one, to find out which
+            if len(arrived) == 1:
+                await self._lost(group, *arrived[0], "its worker left")
+                return
+            for one in arrived:
+                await self._submit(group, [one])
+            return
+        if group.done:
+            for future in inputs:
+                future.release()
+            return
+        keys = [share_key(run, group.number, share, attempt) for share, attempt, _ in arrived]
+        futures = transport.submit(
+            self._client,
+            inputs,
+            keys,
+            fingerprint=self._fingerprint,
+            micro_batch=self._micro_batch,
+        )
+        group.futures |= dict(zip(keys, zip(inputs, futures, strict=True), strict=True))
+
+    # ---- and back -------------------------------------------------------------------------------
+
+    async def _fetch(self, group: GroupRun, share: int, attempt: int, address: str) -> None:
+        key = share_key(self._session.run, group.number, share, attempt)
+        expected = (group.shares.shape[1], *self._output_shape)
+        nbytes = int(np.prod(expected)) * self._output_dtype.itemsize
+        why = None
+        try:
+            output = await transport.fetch(self._client, address, key, nbytes)
+        except (OSError, KeyError) as error:  # TimeoutError is an OSError
+            why = f"not fetched: {error!r}"
+        else:
+            found = (getattr(output, "shape", None), getattr(output, "dtype", None))
+            if found != (expected, self._output_dtype):
+                why = f"output {found} instead of {expected} {self._output_dtype}"
+        if group.done:
+            return
+        if why is not None:
+            if (share, attempt) in group.used:
+                group.completion = None  # the plugin opens the group again
+            await self._lost(group, share, attempt, address, why)
+            return
+        for future in group.futures.pop(key, ()):
+            future.release()
+        group.outputs[share, attempt] = output
+        self._finish_if_whole(group)
+
+    def _finish_if_whole(self, group: GroupRun) -> None:
+        if group.done or group.completion is None or not group.used <= group.outputs.keys():
+            return
+        group.done = True
+        group.release()
+        self.groups.pop(group.number)
+        outputs = {share: group.outputs[share, attempt] for share, attempt in group.used}
+        self._spawn(self._finish(group, outputs))
+
+    async def _lost(
+        self, group: GroupRun, share: int, attempt: int, address: str, why: str
+    ) -> None:
+        key = share_key(self._session.run, group.number, share, attempt)
+        await self._session.tell("report", lost=[(key, address, why)])
