@@ -53,6 +53,7 @@ class Setup:
     repair: str
     restart: bool
     session: str
+    most_in_flight: int  #: groups that memory allows
     workers: Sequence[str] = ()  #: names that earlier sessions gave an index to
 
 
@@ -81,6 +82,10 @@ class Engine:
         self.windows_done = 0
         self.started: float | None = None
         self.finished: float | None = None
+        self._in_flight = 0
+        self._news = asyncio.Event()
+        self._open_windows = asyncio.Semaphore(OPEN_WINDOWS)
+        self._all_done = asyncio.Event()
         self._sequence = count()
         self._loaders = ThreadPoolExecutor(1, "approxifer-read")
         self._coders = ThreadPoolExecutor(2, "approxifer-code")
@@ -139,11 +144,6 @@ class Engine:
     # ---- windows in, groups out -----------------------------------------------------------------
 
     async def _score(self) -> None:
-        flight = groups_in_flight(self.code.n, max(self.session.ready, 1))
-        self._flight = asyncio.Semaphore(flight)
-        self._open_windows = asyncio.Semaphore(OPEN_WINDOWS)
-        self._all_done = asyncio.Event()
-        self._left = len(self.pending)
         if not self.pending:
             return
         loaded: asyncio.Queue[Window] = asyncio.Queue()
@@ -189,10 +189,20 @@ class Engine:
         await self._repair(window)
         spans = cut_groups(len(window.order), self.code.k, self.setup.layout.block)
         for i, span in enumerate(spans):
-            await self._flight.acquire()
+            await self._room()
             members = window.order[span.start : span.stop]
             number = window.index * self.groups_per_window + i
             await self._open(window, number, self.code, members, Status.EXACT)
+
+    async def _room(self) -> None:
+        """Wait until one more group may be in flight: as many as keep the workers that are there
+        busy, and as memory allows."""
+        while self._in_flight >= min(
+            self.setup.most_in_flight, groups_in_flight(self.code.n, self.session.ready)
+        ):
+            self._news.clear()
+            await self._news.wait()
+        self._in_flight += 1
 
     async def _repair(self, window: Window) -> None:
         """Run plainly what is due: decoded rows under ``repair="exact"``, rows with NaN, rows of
@@ -228,6 +238,7 @@ class Engine:
         if event["op"] == "worker":
             fields = {"worker": event["worker"], "what": event["what"]}
             self._journal("worker", time=event["time"], **fields)
+            self._news.set()
         else:
             self.courier.hear(event)
 
@@ -255,7 +266,8 @@ class Engine:
                     : len(group.members)
                 ]
             window.coded_left -= 1
-            self._flight.release()
+            self._in_flight -= 1
+            self._news.set()
         self._journal(
             "group",
             group=group.number,
@@ -345,8 +357,7 @@ class Engine:
         self.stream.committed(window.index, window.start, window.stop)
         self.windows_done += 1
         self._open_windows.release()
-        self._left -= 1
-        if self._left == 0:
+        if self.windows_done == len(self.pending):
             self._all_done.set()
 
     def read_back(self, start: int, stop: int) -> Block:

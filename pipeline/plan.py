@@ -153,9 +153,9 @@ def make_layout(
         sized = fastest if fastest < batch else fastest // batch * batch
 
     def shares_bytes(rows: int) -> int:
-        return (flight + 1) * (n + spec.k) * rows * measures.row_bytes
+        return (flight + 1) * group_bytes(spec, rows, measures)
 
-    per_row = 2 * (measures.row_bytes + measures.output_bytes) + measures.stored_bytes
+    per_row = window_bytes(1, measures)
     most = (memory - shares_bytes(sized)) // per_row
     if block is None:
         while sized > 1 and most < spec.k * sized * max(4, flight):
@@ -187,6 +187,23 @@ def make_layout(
         order=order,
         seed=seed,
     )
+
+
+def group_bytes(spec: CodeSpec, block: int, measures: Measures) -> int:
+    """Bytes of one group on the client: its blocks and its shares."""
+    return (spec.build().n + spec.k) * block * measures.row_bytes
+
+
+def window_bytes(rows: int, measures: Measures) -> int:
+    """Bytes of the windows on the client: two open ones, and the rows just being read."""
+    open_rows = 2 * (measures.row_bytes + measures.output_bytes)
+    return rows * (open_rows + measures.stored_bytes)
+
+
+def most_in_flight(spec: CodeSpec, layout: Layout, measures: Measures, memory: int) -> int:
+    """Groups that fit into memory beside the windows (however many workers may join later)."""
+    left = memory - window_bytes(layout.window, measures)
+    return max(3, left // group_bytes(spec, layout.block, measures) - 1)
 
 
 def _chunk(window: int, output_bytes: int) -> int:

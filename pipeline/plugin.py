@@ -151,7 +151,7 @@ class StragglerPlugin(SchedulerPlugin):
         forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
         # A hung worker does not answer; or the plugin was never registered.
         with contextlib.suppress(TimeoutError, ValueError):
-            await asyncio.wait_for(forget, 5)
+            await asyncio.wait_for(forget, 2)
         if not self.runs:
             self._stop()
         return state.summary()

@@ -31,12 +31,15 @@ from approxifer.pipeline.plan import (
     conflicting,
     make_layout,
     micro_batch,
+    most_in_flight,
     row_bytes,
 )
 from approxifer.version import __version__
 
 #: Workers beyond what the code needs, on a cluster whose size is ours to choose.
 SPARES = 1
+#: Bytes of a row's status, group, worker and residual.
+STATUS_BYTES = 1 + 4 + 4 + 4
 
 
 @dataclass(frozen=True)
@@ -119,42 +122,42 @@ def prepare(options: Options) -> Prepared:
     return Prepared(options, cluster, queries, handle, found, stored, notes)
 
 
-def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
-    """The code and the layout: the store's where there is one, else chosen for so many workers.
-
-    Raises
-    ------
-    ConfigError, TooFewWorkersError
-    FingerprintError
-        The store was begun with another K, window, block, order or seed than is asked for.
-    """
-    options = prepared.options
-    if prepared.stored is not None:
-        kept = prepared.stored
-        fields = kept.get("code", {}) | {}
-        k = options.k if options.k is not None else fields.get("k", 1)
-        layout = Layout.of(kept["layout"])
-        asked = {"window": options.window, "block": options.block, "order": options.order}
-        given = {name: value for name, value in asked.items() if value is not None}
-        spec = options.code_for(k)
-        check_workers(spec, workers)
-        return spec, Layout(**(asdict(layout) | given | {"seed": options.seed}))
-    spec = choose_k(options.scheme, options.k, options.stragglers, options.byzantine, workers)
-    check_workers(spec, workers)
+def measure(prepared: Prepared, workers: int) -> Measures:
+    """What the layout follows from."""
     sample = prepared.queries.load(0, 1)
     found = prepared.probe
-    measures = Measures(
+    return Measures(
         rows=prepared.source.rows,
         row_bytes=row_bytes(sample.shape[1:], sample.dtype),
         stored_bytes=row_bytes(prepared.source.feature_shape, prepared.source.dtype),
-        output_bytes=row_bytes(found.output_shape, found.output_dtype) + 20,
+        output_bytes=row_bytes(found.output_shape, found.output_dtype) + STATUS_BYTES,
         input_chunk=prepared.source.chunk,
         rows_per_second=found.rows_per_second,
         workers=workers,
     )
+
+
+def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
+    """The code and the layout: the store's where there is one, else chosen for so many workers.
+
+    What the user asks for goes before what the store holds; where they differ, `OutputStore.check`
+    refuses.
+
+    Raises
+    ------
+    ConfigError, TooFewWorkersError
+    """
+    options, stored = prepared.options, prepared.stored
+    k = options.k if stored is None else options.k or stored["code"]["k"]
+    spec = choose_k(options.scheme, k, options.stragglers, options.byzantine, workers)
+    check_workers(spec, workers)
+    if stored is not None:
+        asked = {"window": options.window, "block": options.block, "order": options.order}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return spec, Layout.of(stored["layout"] | given | {"seed": options.seed})
     layout = make_layout(
         spec,
-        measures,
+        measure(prepared, workers),
         order=options.the_order,
         seed=options.seed,
         memory=options.memory_bytes,
@@ -249,6 +252,9 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         repair=options.repair,
         restart=heal == "restart",
         session=session,
+        most_in_flight=most_in_flight(
+            spec, layout, measure(prepared, present), options.memory_bytes
+        ),
         workers=[event["worker"] for event in past if event.get("event") == "name"],
     )
     return setup, spec

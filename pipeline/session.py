@@ -24,8 +24,10 @@ from approxifer.version import __version__
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to wait for the rest of the workers once enough for an output are ready.
-STRAGGLING_START = 10.0
+#: Seconds to wait for the rest of the workers once as many are ready as the code wants.
+SHORT_WAIT = 2.0
+#: The same once there are enough for an output, though fewer than the code wants.
+LONG_WAIT = 10.0
 #: Seconds to wait for workers to load the model at all.
 SLOWEST_START = 300.0
 
@@ -138,7 +140,7 @@ class Session:
                 hear(event)
 
     async def enough_ready(self, needed: int, enough: int) -> None:
-        """Wait until the workers have the model: all of them, or after a while ``enough``.
+        """Wait until the workers have the model: all of them, or after a while enough of them.
 
         Parameters
         ----------
@@ -161,7 +163,7 @@ class Session:
                 return
             if self.ready >= enough:
                 since = since or now
-                if now - since > STRAGGLING_START:
+                if now - since > (SHORT_WAIT if self.ready >= needed else LONG_WAIT):
                     return
             hopeless = len(unready) > 0 and present - len(unready) < enough
             if hopeless or now - begin > SLOWEST_START:

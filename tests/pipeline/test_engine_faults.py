@@ -92,7 +92,7 @@ def test_hung_workers_are_restarted_where_that_is_allowed(
         client=client,
         hang_after=1.0,
         heal="restart",
-        **COMMON | {"model": toy_models.very_slow_linear, "block": 2},
+        **COMMON | {"model": toy_models.very_slow_linear, "block": 1},
     )
     until(lambda: job.progress().done > 0)
     until(lambda: job.progress().workers == 5)
