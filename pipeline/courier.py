@@ -132,7 +132,8 @@ class Courier:
                     if task.exception() is None:
                         arrived.append(pushes[task])
                     else:
-                        await self._lost(group, *pushes[task], f"not sent: {task.exception()!r}")
+                        share, attempt, _ = pushes[task]
+                        await self._lost(group, share, attempt, f"not sent: {task.exception()!r}")
                 await self._submit(group, arrived)
         finally:
             for task in pending:
@@ -150,7 +151,8 @@ class Courier:
             inputs = await transport.announce(self._client, held)
         except KeyError:  # a worker has left meanwhile: one by one, to find out which
             if len(arrived) == 1:
-                await self._lost(group, *arrived[0], "its worker left")
+                share, attempt, _ = arrived[0]
+                await self._lost(group, share, attempt, "its worker left")
                 return
             for one in arrived:
                 await self._submit(group, [one])
@@ -189,7 +191,7 @@ class Courier:
         if why is not None:
             if (share, attempt) in group.used:
                 group.completion = None  # the plugin opens the group again
-            await self._lost(group, share, attempt, address, why)
+            await self._lost(group, share, attempt, why)
             return
         for future in group.futures.pop(key, ()):
             future.release()
@@ -205,8 +207,6 @@ class Courier:
         outputs = {share: group.outputs[share, attempt] for share, attempt in group.used}
         self._spawn(self._finish(group, outputs))
 
-    async def _lost(
-        self, group: GroupRun, share: int, attempt: int, address: str, why: str
-    ) -> None:
+    async def _lost(self, group: GroupRun, share: int, attempt: int, why: str) -> None:
         key = share_key(self._session.run, group.number, share, attempt)
-        await self._session.tell("report", lost=[(key, address, why)])
+        await self._session.tell("report", lost=[(key, why)])

@@ -351,9 +351,9 @@ class Engine:
                 worker=window.worker,
                 residual=window.residual,
             )
+            self._journal("window", window=window.index, rows=[window.start, window.stop])
 
         await self._in(self._writers, write)
-        self._journal("window", window=window.index, rows=[window.start, window.stop])
         self.stream.committed(window.index, window.start, window.stop)
         self.windows_done += 1
         self._open_windows.release()

@@ -22,7 +22,7 @@ from distributed import Scheduler, SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, input_key, model_plugin_name
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, model_plugin_name
 from approxifer.pipeline.ledger import MAX_RESTARTS, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
@@ -46,8 +46,6 @@ class StragglerPlugin(SchedulerPlugin):
         self._news: dict[str, asyncio.Event] = {}
         self._seen: dict[str, float] = {}
         self._due: set[tuple[str, int]] = set()
-        #: Inputs whose push timed out: they may arrive later, known to nobody.
-        self._orphans: dict[str, list[Key]] = defaultdict(list)
 
     async def start(self, scheduler: Scheduler) -> None:
         """Learn the workers, offer the handlers, start the clock."""
@@ -112,17 +110,15 @@ class StragglerPlugin(SchedulerPlugin):
         self,
         run: str,
         done: list[int] | None = None,
-        lost: list[tuple[Key, str, str]] | None = None,
+        lost: list[tuple[Key, str]] | None = None,
     ) -> None:
-        """Hear from the client: groups it is done with; shares (key, address,
-        why) that it could not send or fetch."""
+        """Hear from the client: groups it is done with; shares (key, why)
+        that it could not send or fetch."""
         state = self.runs[run]
         for group in done or ():
             state.settle(group)
-        for listed, address, why in lost or ():
-            key = _key(listed)
-            self._orphans[address].append(input_key(run, *key[1:]))
-            self._lose(state, key, why)
+        for key, why in lost or ():
+            self._lose(state, _key(key), why)
 
     async def poll(self, run: str) -> dict[str, Any]:
         """The run's news, at once where there is any."""
@@ -142,12 +138,6 @@ class StragglerPlugin(SchedulerPlugin):
         for worker in self.workers.values():
             worker.ready.discard(run)
             worker.waiting = {key for key in worker.waiting if key not in state.by_key}
-        for address, keys in self._orphans.items():
-            if address in self.scheduler.workers and keys:
-                stimulus = f"approxifer-orphans-{time.time()}"
-                message = {"op": "free-keys", "keys": list(keys), "stimulus_id": stimulus}
-                self.scheduler.worker_send(address, message)
-        self._orphans.clear()
         forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
         # A hung worker does not answer; or the plugin was never registered.
         with contextlib.suppress(TimeoutError, ValueError):
@@ -222,7 +212,6 @@ class StragglerPlugin(SchedulerPlugin):
         if gone is None:
             return
         self._seen.pop(worker, None)
-        self._orphans.pop(worker, None)
         now = time.monotonic()
         for state in self.runs.values():
             for group in state.worker_gone(worker, now):

@@ -52,13 +52,7 @@ class BlockStream:
         with self._lock:
             if not self._items and not self._closed:
                 self._lock.wait(timeout)
-            if self._items:
-                return self._items.popleft()[1]
-            if self._closed:
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
-            return None
+            return self._items.popleft()[1] if self._items else None
 
     async def blocks(self) -> AsyncIterator[Block]:
         """Yield blocks until the run ends.
@@ -66,11 +60,13 @@ class BlockStream:
         Rows of a window that was written before its blocks were taken come once more, whole.
         """
         while True:
-            try:
-                item = await asyncio.to_thread(self._take, 0.2)
-            except StopAsyncIteration:
-                return
+            ended = self._closed  # before looking: what was put before it is still yielded
+            item = await asyncio.to_thread(self._take, 0.2)
             if isinstance(item, Block):
                 yield item
             elif item is not None and self.read_back is not None:
                 yield await asyncio.to_thread(self.read_back, *item)
+            elif ended and self._error is not None:
+                raise self._error
+            elif ended:
+                return

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
+from distributed.worker_state_machine import FreeKeysEvent
 
 from approxifer.models import ModelHandle, Stopped, cache, run_rows
 from approxifer.pipeline import faults
-from approxifer.pipeline.keys import TOPIC, model_plugin_name
+from approxifer.pipeline.keys import TOPIC, input_key, model_plugin_name
 from approxifer.version import __version__
 
 
@@ -44,10 +45,20 @@ class ModelOnWorker(WorkerPlugin):
         worker.log_event(TOPIC, report)
 
     def teardown(self, worker: Worker) -> None:
-        """Forget the model, unless another run on this worker uses the same one."""
+        """Forget the model, unless another run on this worker uses the same one, and inputs that
+        no client announced to the scheduler: it was killed, or had given this worker up."""
+        self._free_inputs(worker)
+        asyncio.get_running_loop().call_later(1.0, self._free_inputs, worker)
         others = [p for p in worker.plugins.values() if isinstance(p, ModelOnWorker)]
         if all(other.handle.fingerprint != self.handle.fingerprint for other in others):
             cache.forget(self.handle.fingerprint)
+
+    def _free_inputs(self, worker: Worker) -> None:
+        name = input_key(self.run, 0, 0, 0)[0]
+        keys = [key for key in worker.data if isinstance(key, tuple) and key[0] == name]
+        if keys:
+            stimulus = f"approxifer-free-{time.time()}"
+            worker.handle_stimulus(FreeKeysEvent(keys=keys, stimulus_id=stimulus))
 
 
 def run_share(rows: np.ndarray, *, fingerprint: str, micro_batch: int) -> np.ndarray:
