@@ -225,7 +225,8 @@ class RunState:
             avoid=group.avoid,
             reuse=self.policy.reuse and bool(group.attempts),
         )
-        first = not group.attempts
+        # Parity can wait for idle time where the blocks themselves are under way (not: berrut).
+        first = not group.attempts and group.code.exact(range(group.code.n)).all()
         for share, address in placed.items():
             worker = self.workers[address]
             lazy = first and self.policy.lazy and group.code.carries[share] is None
