@@ -1,0 +1,37 @@
+"""The Python blocks of the guide run, in order, in one namespace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: str) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+
+
+@pytest.mark.slow
+def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks("docs/guide.md")
+    assert len(found) >= 6
+    namespace: dict[str, object] = {"__name__": "guide"}
+    for block in found:
+        exec(compile(block, "docs/guide.md", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
+    for link in links:
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_python_blocks_of_the_readme_are_python() -> None:
+    for block in blocks("README.md"):
+        compile(block, "README.md", "exec", flags=0x2000)  # top-level await allowed
