@@ -1,0 +1,21 @@
+"""Options of the whole test run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--data DIR``: real data that does not come with the project."""
+    parser.addoption("--data", default=None, help="folder with mnist.npz (and others)")
+
+
+@pytest.fixture(scope="session")
+def data_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder given by ``--data``."""
+    given = request.config.getoption("--data")
+    if given is None:
+        pytest.skip("needs real data: pytest --data DIR, a folder with mnist.npz")
+    return Path(given).resolve()

@@ -1,0 +1,619 @@
+"""Bad input is refused at once, in one line, and leaves nothing behind: no file, no process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import toy_models
+import xarray as xr
+import zarr
+from typer.testing import CliRunner
+
+import approxifer
+from approxifer.coding import CodeSpec
+from approxifer.datasets import OutputStore, open_source
+from approxifer.datasets.journal import journal_path
+from approxifer.datasets.lock import Lock
+from approxifer.errors import ApproxiferError, ConfigError, InputNotFoundError, ModelError
+from approxifer.models import open_model
+from approxifer.pipeline import localcluster
+from approxifer.pipeline.cli import app
+from approxifer.pipeline.plan import Layout
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+#: A module that workers could import: factories of what is no good model, and preprocess functions.
+MODULE = """
+    import toy_models
+
+    def linear():
+        return toy_models.linear
+
+    def raises():
+        return _raise
+
+    def _raise(rows):
+        raise ValueError("the first line\\nand a second one")
+
+    def forgets_rows():
+        return _first
+
+    def _first(rows):
+        return rows[:1]
+
+    def integers():
+        return toy_models.count_large
+
+    def nothing():
+        return 3
+
+    def broken():
+        raise OSError("no weights here")
+
+    def dropout():
+        import torch
+
+        class Forgetful(torch.nn.Module):
+            def forward(self, x):
+                return torch.nn.functional.dropout(x.flatten(1), 0.5, training=True)
+
+        return Forgetful()
+
+    def batchnorm():
+        import torch
+
+        class Training(torch.nn.Module):
+            def forward(self, x):
+                x = x.flatten(1)
+                return torch.nn.functional.batch_norm(x, None, None, training=True)
+
+        return Training()
+
+    def small():
+        import torch
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+
+    def half(rows):
+        return rows[::2]
+
+    def cannot(rows):
+        raise ValueError("cannot do this\\nand a second line")
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`bad_models`, importable here and in processes that inherit the environment."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "bad_models.py").write_text(textwrap.dedent(MODULE))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(SUPPORT)]))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    yield
+    sys.modules.pop("bad_models", None)
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting a cluster is a failure here, and takes no time."""
+
+    def start(**options: Any) -> None:
+        raise AssertionError(f"a cluster is started: {options}")
+
+    monkeypatch.setattr(localcluster, "local_cluster", start)
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder, with its bytes; None for a directory."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def arguments(tmp_path: Path, *changes: str) -> list[str]:
+    """A good call, then what is bad about it; ``IN=`` replaces the input, ``{tmp}`` the folder."""
+    source, rest = str(tmp_path / "in.zarr"), []
+    for change in (change.replace("{tmp}", str(tmp_path)) for change in changes):
+        if change.startswith("IN="):
+            source = change.removeprefix("IN=")
+        else:
+            rest.append(change)
+    given = {"--model": "bad_models:linear", "--out": str(tmp_path / "out.zarr")}
+    for name, value in given.items():
+        if name not in rest:
+            rest += [name, value]
+    return ["score", source, *rest]
+
+
+def refused(tmp_path: Path, *changes: str) -> str:
+    """Call the command line; what it says, once it is sure that it did nothing else."""
+    before, running, begin = snapshot(tmp_path), children(), time.monotonic()
+    result = CliRunner().invoke(app, [*arguments(tmp_path, *changes), "--no-progress"])
+    seconds = time.monotonic() - begin
+    if not isinstance(result.exception, SystemExit):
+        raise AssertionError(f"not refused in one line: {result.exception!r}") from result.exception
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    check_line(result.stderr)
+    assert snapshot(tmp_path) == before
+    assert children() <= running
+    assert seconds < 10
+    return result.stderr
+
+
+def check_line(stderr: str) -> None:
+    assert stderr.startswith("approxifer: error: ")
+    assert stderr.endswith("\n")
+    assert len(stderr.splitlines()) == 1, stderr
+    assert "Traceback" not in stderr
+
+
+# ---- the input -----------------------------------------------------------------------------------
+
+INPUTS = {
+    "missing": (["IN={tmp}/none.zarr"], ["Found no dataset", "none.zarr"]),
+    "a text file": (["IN={tmp}/text"], ["is not Zarr"]),
+    "an empty folder": (["IN={tmp}/empty"], ["is not Zarr"]),
+    "no such variable": (["--variable", "y"], ["'y'", "'x'"]),
+    "no such dimension": (["--sample-dim", "time"], ["'time'", "sample"]),
+    "two variables": (["IN={tmp}/two.zarr"], ["'t2m'", "'z500'", "variable"]),
+    "no rows": (["IN={tmp}/norows.zarr"], ["row"]),
+    "token ids": (["IN={tmp}/tokens.zarr"], ["int64", "scheme='systematic'", "uncoded"]),
+    "text": (["IN={tmp}/names.zarr", "--scheme", "uncoded"], ["not made of numbers"]),
+    "a damaged chunk": (["IN={tmp}/damaged.zarr"], ["rows 0 to", "'x'"]),
+}
+
+
+def write(path: Path, **variables: Any) -> None:
+    data = {name: (("sample", "f")[: value.ndim], value) for name, value in variables.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr's, about strings
+        xr.Dataset(data).to_zarr(path, consolidated=False)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, store: Path) -> Path:
+    floats = np.ones((10, 3), np.float32)
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "two.zarr", t2m=floats, z500=floats)
+    write(tmp_path / "norows.zarr", x=floats[:0])
+    write(tmp_path / "tokens.zarr", x=np.ones((10, 3), np.int64))
+    write(tmp_path / "names.zarr", x=np.array([["a", "b"]] * 4))
+    shutil.copytree(store, tmp_path / "damaged.zarr")
+    chunk = tmp_path / "damaged.zarr" / "x" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:40])
+    return store
+
+
+@pytest.mark.usefixtures("no_cluster", "inputs")
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs(tmp_path: Path, name: str) -> None:
+    changes, messages = INPUTS[name]
+    said = refused(tmp_path, *changes)
+    for message in messages:
+        assert message in said
+
+
+# ---- the model -----------------------------------------------------------------------------------
+
+MODELS = {
+    "missing file": (["--model", "{tmp}/none.pt2"], ["none.pt2"]),
+    "a text file": (["--model", "{tmp}/text.pt2"], ["text.pt2", "not a zip archive"]),
+    "a pickle": (["--model", "{tmp}/pickled.pt2"], ["pickled.pt2", "pickle"]),
+    "no such module": (["--model", "nowhere_at_all:f"], ["no module 'nowhere_at_all'"]),
+    "no such name": (["--model", "bad_models:linaer"], ["no 'linaer'", "'linear'"]),
+    "neither": (["--model", "resnet"], ["'resnet'"]),
+    "a factory that raises": (["--model", "bad_models:broken"], ["no weights here"]),
+    "a factory of nothing": (["--model", "bad_models:nothing"], ["returned a int"]),
+    "raises on sample rows": (["--model", "bad_models:raises"], ["raised on float32 rows"]),
+    "other rows out than in": (["--model", "bad_models:forgets_rows"], ["rows"]),
+    "integers to interpolate": (["--model", "bad_models:integers"], ["int64", "interpolated"]),
+    "dropout": (["--model", "bad_models:dropout"], ["eval()"]),
+    "batch norm in training": (["--model", "bad_models:batchnorm"], ["BatchNorm", "eval()"]),
+    "missing weights": (
+        ["--model", "bad_models:small", "--state", "{tmp}/none.pt"],
+        ["none.pt"],
+    ),
+    "weights that are none": (
+        ["--model", "bad_models:small", "--state", "{tmp}/text.pt2"],
+        ["text.pt2"],
+    ),
+    "no such dtype": (["--dtype", "float33"], ["'float33'"]),
+    "no such device": (["--device", "abacus"], ["'abacus'"]),
+    "no such preprocess": (["--preprocess", "bad_models:quarter"], ["no 'quarter'"]),
+    "preprocess that is no name": (["--preprocess", "quarter"], ["'quarter'"]),
+    "preprocess that drops rows": (["--preprocess", "bad_models:half"], ["one row for each"]),
+    "preprocess that raises": (["--preprocess", "bad_models:cannot"], ["cannot do this"]),
+}
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+@pytest.mark.parametrize("name", MODELS)
+def test_models(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.pt2").write_text("hello")
+    (tmp_path / "pickled.pt2").write_bytes(pickle.dumps({"a": 1}))
+    changes, messages = MODELS[name]
+    said = refused(tmp_path, *changes)
+    for message in messages:
+        assert message in said
+
+
+class Payload:
+    """An object whose unpickling makes a file, and gives an empty dict."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (f"[open({self.marker!r}, 'w').close(), {{}}][1]",)
+
+
+@pytest.fixture(scope="module")
+def program() -> bytes:
+    """A good ``.pt2``."""
+    import torch
+
+    plain = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)).eval()
+        batch = {0: torch.export.Dim("batch", min=1, max=512)}
+        exported = torch.export.export(net, (torch.zeros(3, 4, 4),), dynamic_shapes=(batch,))
+        torch.export.save(exported, plain)
+    return plain.getvalue()
+
+
+def craft(program: bytes, path: Path, marker: Path) -> None:
+    """Write the program with a pickle as one of its weights, which makes the marker's file."""
+    import torch
+
+    saved = io.BytesIO()
+    torch.save(Payload(marker), saved)
+    with zipfile.ZipFile(io.BytesIO(program)) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (n for n in records if n.endswith("data/weights/model_weights_config.json"))
+    config = json.loads(records[name])
+    meta = next(iter(config["config"].values()))
+    meta["use_pickle"] = True
+    records[name.replace("model_weights_config.json", meta["path_name"])] = saved.getvalue()
+    records[name] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for record, data in records.items():
+            archive.writestr(record, data)
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+def test_a_crafted_model_runs_nothing(tmp_path: Path, program: bytes) -> None:
+    marker = tmp_path / "it_ran"
+    craft(program, tmp_path / "crafted.pt2", marker)
+    said = refused(tmp_path, "--model", "{tmp}/crafted.pt2")
+    assert "trust" in said
+    assert not marker.exists()
+    # The payload is a real one.
+    import torch
+
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
+        torch.export.load(tmp_path / "crafted.pt2")
+    assert marker.exists()
+
+
+# ---- the code, the cluster, the rest -------------------------------------------------------------
+
+OPTIONS = {
+    "byzantine": (["-e", "1"], ["byzantine=1", "not available"]),
+    "too many shares": (["-k", "2000"], ["1024"]),
+    "scheme": (["--scheme", "sistematic"], ["'sistematic'", "systematic"]),
+    "order": (["--order", "similiar"], ["'similiar'", "did you mean 'similar'"]),
+    "repair": (["--repair", "doubtful"], ["'doubtful'", "'exact'"]),
+    "redundancy": (["--redundancy", "lasy"], ["'lasy'", "'lazy'"]),
+    "heal": (["--heal", "kill"], ["'kill'", "'restart'"]),
+    "audit": (["--audit", "0.1"], ["audit=0.1", "not available"]),
+    "late": (["--late", "0.5"], ["late=0.5", "at least 1"]),
+    "seed": (["--seed", "-1"], ["seed=-1", "at least 0"]),
+    "no size": (["--memory", "much"], ["memory='much'"]),
+    "infinite memory": (["--memory", "1e999GB"], ["memory='1e999GB'"]),
+    "too little memory": (["--memory", "2kB"], ["does not hold two windows", "memory="]),
+    "too little for the window": (
+        ["--memory", "50kB", "--window", "400"],
+        ["does not hold two windows of 400 rows"],
+    ),
+    "too few workers": (["--cluster", "{tmp}/two.yaml", "-k", "8"], ["9", "2 workers"]),
+    "too few for any code": (["--cluster", "{tmp}/two.yaml", "-s", "2"], ["3 workers", "are 2"]),
+    "no cluster file": (["--cluster", "{tmp}/none.yaml"], ["none.yaml", "no such cluster file"]),
+    "a folder": (["--cluster", "{tmp}"], ["cannot be read"]),
+    "not text": (["--cluster", "{tmp}/binary.yaml"], ["cannot be read"]),
+    "not YAML": (["--cluster", "{tmp}/bad.yaml"], ["not valid YAML"]),
+    "a list": (["--cluster", "{tmp}/list.yaml"], ["list", "mapping"]),
+    "unknown key": (["--cluster", "{tmp}/key.yaml"], ["'worker'", "did you mean 'workers'"]),
+    "unknown kind": (["--cluster", "{tmp}/kind.yaml"], ["'locl'", "did you mean 'local'"]),
+    "a later kind": (["--cluster", "{tmp}/slurm.yaml"], ["'slurm'", "not available"]),
+    "bad value": (["--cluster", "{tmp}/value.yaml"], ["workers", "'many'"]),
+    "no workers": (["--cluster", "{tmp}/zero.yaml"], ["workers", "0"]),
+    "no address": (["--cluster", "{tmp}/address.yaml"], ["address", "tcp://"]),
+}  # fmt: skip
+
+YAML = {
+    "two": b"kind: local\nworkers: 2\n",
+    "binary": b"\xff\xfe\x00\x80",
+    "bad": b"kind: [local\nworkers: }\n",
+    "list": b"- kind\n- local\n",
+    "key": b"worker: 4\n",
+    "kind": b"kind: locl\n",
+    "slurm": b"kind: slurm\nqueue: short\n",
+    "value": b"workers: many\n",
+    "zero": b"workers: 0\n",
+    "address": b"kind: address\n",
+}
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(tmp_path: Path, name: str) -> None:
+    for file, text in YAML.items():
+        (tmp_path / f"{file}.yaml").write_bytes(text)
+    changes, messages = OPTIONS[name]
+    said = refused(tmp_path, *changes)
+    for message in messages:
+        assert message in said
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+@pytest.mark.parametrize(
+    "changes",
+    [["-k", "0"], ["-k", "-2"], ["-s", "-1"], ["-e", "-1"], ["--block", "0"], ["-k", "x"]],
+)
+def test_values_that_the_command_line_itself_refuses(tmp_path: Path, changes: list[str]) -> None:
+    before = snapshot(tmp_path)
+    result = CliRunner().invoke(app, arguments(tmp_path, *changes))
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert f"Invalid value for '{changes[0]}'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+def test_a_dry_run_refuses_the_same(tmp_path: Path) -> None:
+    assert "'nope'" in refused(tmp_path, "--order", "nope", "--dry-run")
+    assert "Found no dataset" in refused(tmp_path, "IN={tmp}/none.zarr", "--dry-run")
+    assert "does not hold" in refused(tmp_path, "--memory", "2kB", "--dry-run")
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+def test_with_progress_the_error_is_still_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, arguments(tmp_path, "--model", "bad_models:raises"))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("approxifer: ") for line in lines)
+    assert [line.startswith("approxifer: error: ") for line in lines].count(True) == 1
+    assert lines[-1].startswith("approxifer: error: ")
+
+
+# ---- the output ----------------------------------------------------------------------------------
+
+
+def begun(tmp_path: Path, **changes: Any) -> None:
+    """A store as a run that was killed leaves it, with its journal: K = 4, blocks of 5 rows."""
+    source = open_source(tmp_path / "in.zarr")
+    spec = CodeSpec(scheme="systematic", k=4)
+    layout = Layout(window=100, block=5, micro_batch=8, chunk=100, order="none", seed=0)
+    attrs = {
+        "code": asdict(spec) | {"repair": "exact"},
+        "layout": layout.attrs(),
+        "model": open_model("bad_models:linear").fingerprint,
+        "input": source.fingerprint(),
+        "version": approxifer.__version__,
+    }
+    out = tmp_path / "out.zarr"
+    with OutputStore.create(
+        out,
+        source=source,
+        output_shape=(3,),
+        output_dtype=np.float32,
+        chunk=100,
+        attrs=attrs | changes,
+    ):
+        pass
+    journal_path(out).write_text('{"event": "session", "session": "a"}\n')
+
+
+DIFFERENT = {
+    "model": (["--model", "toy_models:make_very_slow"], "model: given"),
+    "weights": (
+        ["--model", "bad_models:small", "--preprocess", "toy_models:double"],
+        "model: given",
+    ),
+    "block": (["--block", "6"], "layout.block: given 6, stored 5"),
+    "window": (["--window", "200"], "layout.window: given 200, stored 100"),
+    "order": (["--order", "natural"], "layout.order: given 'natural', stored 'none'"),
+    "seed": (["--seed", "1"], "layout.seed: given 1, stored 0"),
+    "k": (["-k", "2"], "code.k: given 2, stored 4"),
+    "stragglers": (["-s", "2"], "code.stragglers: given 2, stored 1"),
+    "scheme": (["--scheme", "berrut"], "code.scheme: given 'berrut', stored 'systematic'"),
+    "repair": (["--repair", "none"], "code.repair: given 'none', stored 'exact'"),
+    "input": (["IN={tmp}/other.zarr"], "input: given"),
+}
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_an_output_that_was_begun_differently(tmp_path: Path, rows: np.ndarray, name: str) -> None:
+    begun(tmp_path)
+    other = xr.Dataset({"x": (("sample", "a", "b"), rows[::-1])})
+    other.to_zarr(tmp_path / "other.zarr", consolidated=False)
+    changes, message = DIFFERENT[name]
+    said = refused(tmp_path, *changes)
+    assert message in said
+    assert "another path" in said
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+def test_a_dry_run_does_not_promise_to_go_on_with_another_output(tmp_path: Path) -> None:
+    begun(tmp_path)
+    assert "layout.block: given 6, stored 5" in refused(tmp_path, "--block", "6", "--dry-run")
+
+
+@pytest.mark.usefixtures("store")
+def test_an_output_that_was_begun_alike_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other cases are refused for their one difference alone."""
+    begun(tmp_path)
+
+    def start(**options: Any) -> None:
+        raise ConfigError("it would start")
+
+    monkeypatch.setattr(localcluster, "local_cluster", start)
+    assert "it would start" in refused(tmp_path)
+
+
+OUTPUTS = {
+    "somebody's Zarr": ("theirs.zarr", "not an approxifer output store"),
+    "the input": ("in.zarr", "not an approxifer output store"),
+    "a file": ("file", "not an approxifer output store"),
+    "a folder": ("folder", "not an approxifer output store"),
+    "a dangling link": ("link", "link"),
+    "a damaged store": ("damaged.zarr", "damaged.zarr"),
+    "below a file": ("file/out.zarr", "file"),
+    "a URL": ("s3://bucket/out.zarr", "s3://bucket/out.zarr"),
+}
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_that_cannot_be_written_to(tmp_path: Path, name: str) -> None:
+    theirs = zarr.open_group(str(tmp_path / "theirs.zarr"), mode="w")
+    theirs.create_array("x", shape=(4,), dtype="f4")[:] = 7
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    begun(tmp_path)
+    (tmp_path / "out.zarr").rename(tmp_path / "damaged.zarr")
+    shutil.rmtree(tmp_path / "damaged.zarr" / "status")
+    path, message = OUTPUTS[name]
+    out = path if "://" in path else str(tmp_path / path)
+    assert message in refused(tmp_path, "--out", out)
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+def test_an_output_in_use(tmp_path: Path) -> None:
+    begun(tmp_path)
+    held = Lock(tmp_path / "out.zarr.lock", what="it")
+    try:
+        assert "in use by pid" in refused(tmp_path)
+    finally:
+        held.release()
+
+
+# ---- from Python ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_cluster", "store")
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"k": 0}, ConfigError, "k=0"),
+        ({"stragglers": -1}, ConfigError, "stragglers=-1"),
+        ({"block": 0}, ConfigError, "block=0"),
+        ({"patience": -1}, ConfigError, "patience=-1"),
+        ({"hedge": True}, ConfigError, "hedge=True"),
+        ({"client": "tcp://127.0.0.1:1"}, ConfigError, "client: str given"),
+        ({"cluster": {"workers": 2}, "k": 8}, ApproxiferError, "9"),
+        ({"cluster": {"workres": 2}}, ConfigError, "did you mean 'workers'"),
+        ({"data": "none.zarr"}, InputNotFoundError, "none.zarr"),
+        ({"model": lambda rows: rows}, ModelError, "lambda"),
+        ({"model": 3}, ModelError, "3|int"),
+        ({"preprocess": lambda rows: rows}, ModelError, "lambda"),
+    ],
+    ids=str,
+)
+def test_from_python(
+    tmp_path: Path, changes: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    before, running = snapshot(tmp_path), children()
+    good = {
+        "data": tmp_path / "in.zarr",
+        "model": toy_models.linear,
+        "out": tmp_path / "out.zarr",
+        "progress": False,
+    }
+    with pytest.raises(kind, match=message):
+        approxifer.score(**(good | changes))
+    assert snapshot(tmp_path) == before
+    assert children() <= running
+
+
+# ---- as a user calls it --------------------------------------------------------------------------
+
+
+def command() -> str:
+    found = shutil.which("approxifer", path=sysconfig.get_path("scripts"))
+    if found is None:
+        pytest.skip("approxifer is not installed beside this Python")
+    return found
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("name", ["missing input", "crafted model", "too few workers", "begun"])
+def test_the_real_command(tmp_path: Path, program: bytes, name: str) -> None:
+    marker = tmp_path / "it_ran"
+    changes = {
+        "missing input": ["IN={tmp}/none.zarr"],
+        "crafted model": ["--model", "{tmp}/crafted.pt2"],
+        "too few workers": ["--cluster", "{tmp}/two.yaml", "-k", "8"],
+        "begun": ["--block", "6"],
+    }[name]
+    if name == "crafted model":
+        craft(program, tmp_path / "crafted.pt2", marker)
+    if name == "begun":
+        begun(tmp_path)
+    (tmp_path / "two.yaml").write_bytes(YAML["two"])
+    before, begin = snapshot(tmp_path), time.monotonic()
+    call = [command(), *arguments(tmp_path, *changes), "--no-progress"]
+    seen: set[str] = set()
+    with subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        process = psutil.Process(running.pid)
+        while running.poll() is None and time.monotonic() - begin < 60:
+            with contextlib.suppress(psutil.Error):
+                seen |= {" ".join(child.cmdline()) for child in process.children(recursive=True)}
+            time.sleep(0.02)
+        running.kill()
+        stdout, stderr = running.communicate()
+    assert running.returncode == 2, stderr
+    assert stdout == ""
+    check_line(stderr)
+    assert not [line for line in seen if "multiprocessing" in line]  # no server, no worker
+    assert snapshot(tmp_path) == before
+    assert not marker.exists()
+    assert time.monotonic() - begin < 20

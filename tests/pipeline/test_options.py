@@ -1,0 +1,149 @@
+"""Arguments that are wrong are refused at once, with what was given and what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from approxifer.errors import ConfigError
+from approxifer.pipeline.options import Options
+from approxifer.pipeline.policy import Policy
+
+
+def options(**changes: Any) -> Options:
+    return Options(**({"data": "in.zarr", "model": "m.pt2", "out": "out.zarr"} | changes))
+
+
+def test_the_defaults() -> None:
+    plain = options()
+    assert plain.memory_bytes == 10**9
+    assert plain.code_for(4).n == 5
+    assert plain.the_order == "none"
+    assert plain.policy == Policy(patience=1.0, late=3.0, hang_after=30.0, lazy=True, reuse=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "order", "lazy", "patience"),
+    [
+        ({}, "none", True, 1.0),
+        ({"repair": "exact"}, "none", True, 1.0),
+        ({"repair": "none"}, "similar", False, 0.0),
+        ({"repair": "none", "order": "natural"}, "natural", False, 0.0),
+        ({"order": "random"}, "random", True, 1.0),
+        ({"redundancy": "eager"}, "none", False, 1.0),
+        ({"repair": "none", "redundancy": "lazy"}, "similar", True, 0.0),
+        ({"patience": 0}, "none", True, 0.0),
+        ({"repair": "none", "patience": 0.5}, "similar", False, 0.5),
+        ({"scheme": "berrut", "repair": "none"}, "similar", False, 0.0),
+    ],
+)
+def test_what_follows_from_what(
+    given: dict[str, Any], order: str, lazy: bool, patience: float
+) -> None:
+    found = options(**given)
+    assert (found.the_order, found.policy.lazy, found.policy.patience) == (order, lazy, patience)
+
+
+def test_the_policys_numbers_are_passed_on() -> None:
+    policy = options(late=2, hang_after=7, patience=2).policy
+    assert (policy.late, policy.hang_after, policy.patience) == (2.0, 7.0, 2.0)
+    assert all(isinstance(v, float) for v in (policy.late, policy.hang_after, policy.patience))
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"), [("1GB", 10**9), ("2GiB", 2**31), (5_000_000, 5_000_000), ("500 MB", 5e8)]
+)
+def test_memory(memory: str | int, size: int) -> None:
+    assert options(memory=memory).memory_bytes == size
+
+
+WHOLE = "give a whole number, at least 1"
+
+
+@pytest.mark.parametrize(
+    ("given", "messages"),
+    [
+        ({"scheme": "sistematic"}, ["'sistematic'", "systematic", "berrut", "uncoded"]),
+        ({"scheme": "parm"}, ["'parm'", "not available", "systematic"]),
+        ({"scheme": None}, ["None", "systematic"]),
+        ({"k": 0}, ["k=0", "at least 1"]),
+        ({"k": -3}, ["k=-3", "at least 1"]),
+        ({"k": 4.0}, ["k=4.0", "whole number"]),
+        ({"k": "4"}, ["k='4'", "whole number"]),
+        ({"k": True}, ["k=True", "whole number"]),
+        ({"k": 2000}, ["2000", "1024"]),
+        ({"stragglers": -1}, ["stragglers=-1", "at least 0"]),
+        ({"stragglers": 1.5}, ["stragglers=1.5", "whole number"]),
+        ({"stragglers": None}, ["stragglers=None", "whole number"]),
+        ({"byzantine": 1}, ["byzantine=1", "not available", "byzantine=0"]),
+        ({"byzantine": -1}, ["byzantine=-1", "at least 0"]),
+        ({"order": "similiar"}, ["'similiar'", "did you mean 'similar'?", "'natural'", "'none'"]),
+        ({"order": 3}, ["order=3", "'random'"]),
+        ({"repair": "doubtful"}, ["'doubtful'", "'none'", "'exact'"]),
+        ({"repair": None}, ["repair=None", "'exact'"]),
+        ({"redundancy": "lasy"}, ["'lasy'", "did you mean 'lazy'?", "'eager'"]),
+        ({"heal": "kill"}, ["'kill'", "'restart'", "'avoid'"]),
+        ({"hedge": "auto"}, ["hedge='auto'", "not available", "leave it out"]),
+        ({"audit": 0.05}, ["audit=0.05", "not available", "leave it out"]),
+        ({"assurance": 0.9}, ["assurance=0.9", "not available"]),
+        ({"quarantine": "node"}, ["quarantine='node'", "not available"]),
+        ({"referee": "quorum"}, ["referee='quorum'", "'client'"]),
+        ({"window": 0}, ["window=0", WHOLE]),
+        ({"window": 10.0}, ["window=10.0", WHOLE]),
+        ({"window": "10"}, ["window='10'", WHOLE]),
+        ({"block": -1}, ["block=-1", WHOLE]),
+        ({"patience": -0.1}, ["patience=-0.1", "at least 0"]),
+        ({"patience": float("nan")}, ["patience=nan", "at least 0"]),
+        ({"patience": "1"}, ["patience='1'", "number"]),
+        ({"late": 0.5}, ["late=0.5", "at least 1"]),
+        ({"late": float("nan")}, ["late=nan", "at least 1"]),
+        ({"hang_after": 0}, ["hang_after=0", "at least 0.1"]),
+        ({"seed": -1}, ["seed=-1", "at least 0"]),
+        ({"seed": 1.0}, ["seed=1.0", "whole number"]),
+        ({"seed": None}, ["seed=None", "whole number"]),
+        ({"memory": "1XB"}, ["memory='1XB'", "'1GB'"]),
+        ({"memory": "much"}, ["memory='much'", "'1GB'"]),
+        ({"memory": 0}, ["memory=0", "'1GB'"]),
+        ({"memory": -5}, ["memory=-5", "'1GB'"]),
+        ({"memory": "-1GB"}, ["memory='-1GB'", "'1GB'"]),
+        ({"memory": None}, ["memory=None", "'1GB'"]),
+        ({"memory": float("nan")}, ["memory=nan", "'1GB'"]),
+        ({"cluster": "c.yaml", "client": object()}, ["cluster=", "client=", "one of the two"]),
+    ],
+    ids=str,
+)
+def test_bad_values(given: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        options(**given)
+    for message in messages:
+        assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"memory": "1e999GB"},
+        {"memory": float("inf")},
+        {"window": True},
+        {"block": True},
+        {"seed": True},
+    ],
+    ids=str,
+)
+def test_values_that_are_hardly_numbers(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(ConfigError, match=f"{name}="):
+        options(**given)
+
+
+def test_numpys_integers_are_whole_numbers() -> None:
+    found = options(k=np.int64(4), window=np.int64(64), block=np.int32(8), seed=np.int64(3))
+    assert (found.k, found.window, found.block, found.seed) == (4, 64, 8, 3)
+
+
+def test_a_misspelt_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="straglers"):
+        options(straglers=1)
