@@ -215,14 +215,13 @@ def _run(job: Job, options: Options) -> Report:
         setup, spec = open_run(prepared, cluster, stack)
         engine = Engine(setup, job.stream)
         job.stream.read_back = engine.read_back
-        job.stage("loading the model on the workers")
         job.run(engine, cluster.client.loop.asyncio_loop)  # type: ignore[union-attr]
         status = setup.store.status()
         found = Counter(FLAG_MEANINGS[value] for value in status.tolist())
         counts = {name: found.get(name, 0) for name in ("exact", "decoded", "repaired", "failed")}
         started = engine.started or time.monotonic()
         evaluations = sum(w["evaluations"] for w in engine.session.ledger["workers"])
-        setup.store.close(counts=counts, workers=engine.workers)
+        setup.store.close(counts=counts, workers=engine.intake.workers)
         wall = time.monotonic() - started
         setup.journal.append(
             {

@@ -45,6 +45,11 @@ class GroupRun:
         """The shares, and which attempt of each, that are to be decoded from."""
         return {(s, a) for s, a in self.completion["used"]} if self.completion else set()
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What became of each attempt at each share, as the journal keeps it."""
+        return list(self.completion["attempts"]) if self.completion else []
+
     def release(self) -> None:
         """Let the scheduler forget what is left of it."""
         for pair in self.futures.values():

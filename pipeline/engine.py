@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from approxifer.coding import Code, CodeSpec, Decoded, block_rows, gather, order_rows
+from approxifer.coding import Code, CodeSpec, gather, order_rows
 from approxifer.coding import groups as cut_groups
 from approxifer.datasets import Journal, OutputStore
 from approxifer.models import ModelHandle
 from approxifer.pipeline.courier import Courier, GroupRun
+from approxifer.pipeline.intake import Intake, Returned
 from approxifer.pipeline.plan import Layout, conflicting, groups_in_flight
 from approxifer.pipeline.policy import Policy
-from approxifer.pipeline.records import Block, Fate, Status
+from approxifer.pipeline.records import Block, Status
 from approxifer.pipeline.session import Session
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
@@ -75,10 +76,13 @@ class Engine:
         )
         self.code = setup.spec.build()
         self.plain = CodeSpec(scheme="uncoded", k=1).build()
-        #: The store's ``worker`` holds indices into this; new names go to the journal first.
-        self.workers: list[str] = list(setup.workers)
-        self.counts = dict.fromkeys(("exact", "decoded", "repaired", "failed"), 0)
-        self.provisional = 0
+        self.intake = Intake(
+            stream,
+            keep_decoded=setup.repair == "none",
+            blank=self._blank,
+            workers=setup.workers,
+            on_new_worker=self._new_worker,
+        )
         self.windows_done = 0
         self.started: float | None = None
         self.finished: float | None = None
@@ -247,24 +251,10 @@ class Engine:
     async def _finish(self, group: GroupRun, outputs: dict[int, np.ndarray]) -> None:
         """Decode a group, take its rows in, order its repairs, and write its window if that was
         the last of it."""
-        assert group.completion is not None
-        window, attempts = group.window, group.completion["attempts"]
-        decoded, residual = await self._in(self._coders, _decode, group.code, outputs)
-        names = {
-            a["share"]: a["worker"] for a in attempts if (a["share"], a["attempt"]) in group.used
-        }
-        failed = frozenset(
-            a["worker"] for a in attempts if a["fate"] in (Fate.DROPPED, Fate.LOST, Fate.FAILED)
-        )
-        for j, rows in enumerate(block_rows(group.members, group.code.k)):
-            if len(rows):
-                self._take_block(group, j, rows, outputs, decoded, names, failed)
+        window = group.window
+        returned = await self._in(self._coders, _decode, group, outputs)
+        self.intake.take(returned)
         if group.coded:
-            window.group[group.members] = group.number
-            if residual is not None:
-                window.residual[group.members] = np.repeat(residual, group.code.k)[
-                    : len(group.members)
-                ]
             window.coded_left -= 1
             self._in_flight -= 1
             self._news.set()
@@ -273,69 +263,14 @@ class Engine:
             group=group.number,
             window=window.index,
             kind="coded" if group.coded else "repair",
-            shares={str(share): names[share] for share in sorted(outputs)},
-            attempts=attempts,
+            shares={str(share): name for share, name in sorted(returned.names.items())},
+            attempts=group.history,
         )
         await self.session.tell("report", done=[group.number])
         await self._repair(window)
         if window.whole and not window.closing:  # two groups may end in one turn
             window.closing = True
             await self._commit(window)
-
-    def _take_block(
-        self,
-        group: GroupRun,
-        block: int,
-        rows: np.ndarray,
-        outputs: dict[int, np.ndarray],
-        decoded: Decoded | None,
-        names: dict[int, str],
-        failed: frozenset[str],
-    ) -> None:
-        """Take in the rows of one block: exact, decoded, to be repaired, or failed."""
-        window = group.window
-        carrier = next((s for s in sorted(outputs) if group.code.carries[s] == block), None)
-        if carrier is not None:
-            index = self._index(names[carrier])
-            window.put(rows, outputs[carrier], status=group.status, worker=index)
-            self._count(window, rows, outputs[carrier], group.status)
-        elif not group.coded:
-            window.put(rows, self._blank(len(rows)), status=Status.FAILED)
-            self._count(window, rows, self._blank(len(rows)), Status.FAILED)
-        elif decoded is None:  # not decodable, whatever was tried
-            window.ask_repair(rows, Status.REPAIRED, failed)
-        elif self.setup.repair == "none":
-            window.put(rows, decoded.blocks[block], status=Status.DECODED)
-            self._count(window, rows, decoded.blocks[block], Status.DECODED)
-        else:
-            self.provisional += len(rows)
-            self._stream(window, rows, decoded.blocks[block], Status.DECODED, provisional=True)
-            window.ask_repair(rows, Status.REPAIRED, failed)
-
-    def _count(self, window: Window, rows: np.ndarray, outputs: np.ndarray, status: Status) -> None:
-        self.counts[status.name.lower()] += len(rows)
-        if status is Status.REPAIRED:
-            self.provisional = max(0, self.provisional - len(rows))
-        self._stream(window, rows, outputs, status)
-
-    def _stream(
-        self,
-        window: Window,
-        rows: np.ndarray,
-        outputs: np.ndarray,
-        status: Status,
-        *,
-        provisional: bool = False,
-    ) -> None:
-        self.stream.put(
-            window.index,
-            Block(
-                rows=window.start + rows,
-                predictions=outputs[: len(rows)],
-                status=np.full(len(rows), status, np.uint8),
-                provisional=provisional,
-            ),
-        )
 
     async def _commit(self, window: Window) -> None:
         """Write a window: the journal's groups and the data first, its status last."""
@@ -377,12 +312,8 @@ class Engine:
         nothing = np.nan if store.output_dtype.kind in "fc" else 0
         return np.full((rows, *store.output_shape), nothing, store.output_dtype)
 
-    def _index(self, name: str) -> int:
-        """The index of a worker in the store's list."""
-        if name not in self.workers:
-            self._journal("name", index=len(self.workers), worker=name)
-            self.workers.append(name)
-        return self.workers.index(name)
+    def _new_worker(self, index: int, name: str) -> None:
+        self._journal("name", index=index, worker=name)
 
     def _journal(self, event: str, **fields: Any) -> None:
         seconds = round(time.monotonic() - self.session.opened, 4)
@@ -397,8 +328,8 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
 
 
-def _decode(code: Code, outputs: dict[int, np.ndarray]) -> tuple[Decoded | None, np.ndarray | None]:
-    """Decode, where there are enough shares: (None, None) otherwise."""
-    if not code.decodable(outputs.keys()):
-        return None, None
-    return code.decode(outputs), code.residual(outputs)
+def _decode(group: GroupRun, outputs: dict[int, np.ndarray]) -> Returned:
+    if not group.code.decodable(outputs.keys()):
+        return Returned(group, outputs, None, None)
+    decoded, residual = group.code.decode(outputs), group.code.residual(outputs)
+    return Returned(group, outputs, decoded, residual)

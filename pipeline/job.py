@@ -85,17 +85,18 @@ class Job:
         engine = self.engine
         if engine is None:
             return Progress(stage=self._stage)
-        counts = dict(engine.counts)
+        counts = dict(engine.intake.counts)
         done = sum(counts.values())
         rows = engine.setup.store.rows
         end = engine.finished or time.monotonic()
         elapsed = 0.0 if engine.started is None else end - engine.started
         rate = done / elapsed if done and elapsed > 0 else None
+        loading = self._stage == "running" and engine.started is None
         workers = engine.session.ledger["workers"]
         return Progress(
             rows=rows,
             counts=counts,
-            provisional=engine.provisional,
+            provisional=engine.intake.provisional,
             windows=engine.windows,
             windows_done=engine.windows - len(engine.pending) + engine.windows_done,
             resumed=engine.resumed,
@@ -104,7 +105,7 @@ class Job:
             elapsed=elapsed,
             rate=rate,
             eta=(rows - engine.resumed - done) / rate if rate else None,
-            stage=self._stage,
+            stage="loading the model on the workers" if loading else self._stage,
             workers=engine.session.ready,
         )
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 TICK = 0.025  #: seconds between two looks at the clock
 POLL = 1.0  #: seconds after which a poll without news returns
+SUMMARY = 0.25  #: seconds between two summaries of the ledger
 
 
 class StragglerPlugin(SchedulerPlugin):
@@ -45,6 +46,7 @@ class StragglerPlugin(SchedulerPlugin):
         self.workers: dict[str, WorkerState] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._seen: dict[str, float] = {}
+        self._summed: dict[str, float] = {}
         self._due: set[tuple[str, int]] = set()
 
     async def start(self, scheduler: Scheduler) -> None:
@@ -128,12 +130,17 @@ class StragglerPlugin(SchedulerPlugin):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), POLL)
         events, state.events = state.events, []
-        return {"events": events, "ready": state.ready_workers()} | state.summary()
+        reply = {"events": events, "ready": state.ready_workers()}
+        if (now := time.monotonic()) - self._summed.get(run, 0.0) > SUMMARY:
+            self._summed[run] = now
+            reply |= state.summary()
+        return reply
 
     async def close_run(self, run: str) -> dict[str, Any]:
         """End a run: drop what is left of it, free what it kept, return its ledger."""
         state = self.runs.pop(run)
         self._news.pop(run)
+        self._summed.pop(run, None)
         self._drop(state, [key for key, (_, attempt) in state.by_key.items() if attempt.live])
         for worker in self.workers.values():
             worker.ready.discard(run)
