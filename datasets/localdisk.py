@@ -42,6 +42,13 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def check_parent(path: Path) -> None:
+    """Raise what `make_parent` would, and touch nothing."""
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise StoreError(f"Cannot write to {path}: {there} is no directory that can be written to.")
+
+
 def make_parent(path: Path) -> None:
     """Create the directory in which ``path`` is to be, where it is missing.
 

@@ -74,10 +74,16 @@ class Source:
         """
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"Cannot read rows {start} to {stop}: there are rows 0 to {self.rows}")
-        data = self._data.isel({self.sample_dim: slice(start, stop)}).data
-        if hasattr(data, "dask"):  # here, and not on the cluster that is scoring
-            data = data.compute(scheduler="threads")
-        rows = np.moveaxis(np.asarray(data), self._axis, 0)
+        try:
+            data = self._data.isel({self.sample_dim: slice(start, stop)}).data
+            if hasattr(data, "dask"):  # here, and not on the cluster that is scoring
+                data = data.compute(scheduler="threads")
+            rows = np.moveaxis(np.asarray(data), self._axis, 0)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"Cannot read rows {start} to {stop} of {self.variable!r}: {error}. A chunk of the "
+                "input may be damaged, or its store out of reach."
+            ) from error
         return np.array(rows, dtype=self.dtype, order="C")
 
     def fingerprint(self) -> str:

@@ -22,7 +22,14 @@ from approxifer.datasets.arrays import Arrays
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.jsonable import jsonable
 from approxifer.datasets.layout import FLAG_MEANINGS, VARIABLES, layout_of, not_reserved, our_group
-from approxifer.datasets.localdisk import beside, building, local_path, make_parent, sync
+from approxifer.datasets.localdisk import (
+    beside,
+    building,
+    check_parent,
+    local_path,
+    make_parent,
+    sync,
+)
 from approxifer.datasets.lock import Lock
 from approxifer.datasets.source import Source
 from approxifer.errors import StoreError
@@ -130,6 +137,11 @@ class OutputStore:
             store = cls(where, lock)
             undo.pop_all()
         return store
+
+    @staticmethod
+    def check_path(path: str | os.PathLike[str]) -> None:
+        """Raise `StoreError` where `create` could not write; touch nothing."""
+        check_parent(local_path(path))
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:

@@ -57,7 +57,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except ApproxiferError as error:
-        typer.echo(f"approxifer: error: {error}", err=True)
+        typer.echo(f"approxifer: error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2 if error.usage else 1) from error
     except KeyboardInterrupt as error:
         typer.echo("approxifer: interrupted; the same command goes on where it stopped", err=True)
@@ -116,7 +116,7 @@ def score(
     repair: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Decoded rows to run again: exact (all), doubtful, none. [exact]"
+            metavar="NAME", help="Decoded rows to run again: exact (all of them) or none. [exact]"
         ),
     ] = None,
     redundancy: Annotated[

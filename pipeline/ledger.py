@@ -106,7 +106,7 @@ class RunState:
             worker.running.pop(key, None)
         if key not in self.by_key:
             return
-        _, attempt = self.by_key[key]
+        group, attempt = self.by_key[key]
         self.unreported.pop(key, None)
         self.record(attempt.name).evaluations += rows
         known = self.pace.get(attempt.name)
@@ -115,7 +115,8 @@ class RunState:
             self.latencies[attempt.name].append(seconds)
         if whole or seconds > (known or 0.0):  # a stopped share shows only that it takes longer
             self.pace[attempt.name] = seconds if known is None else 0.7 * known + 0.3 * seconds
-        if attempt.fate is not None and not attempt.returned:
+        settled = group.group not in self.groups
+        if settled or (attempt.fate is not None and not attempt.returned):
             self._forget(key)
 
     def returned(self, key: Key, now: float) -> GroupState | None:
@@ -157,7 +158,7 @@ class RunState:
     def worker_gone(self, address: str, now: float) -> set[int]:
         """A worker has left: its shares are erasures. The groups to look at."""
         touched = set()
-        for key, (_, attempt) in list(self.by_key.items()):
+        for key, (state, attempt) in list(self.by_key.items()):
             if attempt.address != address:
                 continue
             if key in self.unreported:  # how far it came is not known: count the whole share
@@ -167,7 +168,7 @@ class RunState:
             group = None if attempt.returned else self.lost(key, now)
             if group is not None:
                 touched.add(group.group)
-            if attempt.fate in (Fate.DROPPED, Fate.UNSTARTED):
+            if attempt.fate in (Fate.DROPPED, Fate.UNSTARTED) or state.group not in self.groups:
                 self._forget(key)
         return touched
 
@@ -226,7 +227,7 @@ class RunState:
             reuse=self.policy.reuse and bool(group.attempts),
         )
         # Parity can wait for idle time where the blocks themselves are under way (not: berrut).
-        first = not group.attempts and group.code.exact(range(group.code.n)).all()
+        first = not group.attempts and bool(group.code.exact(range(group.code.n)).all())
         for share, address in placed.items():
             worker = self.workers[address]
             lazy = first and self.policy.lazy and group.code.carries[share] is None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from dask.utils import parse_bytes
 
 from approxifer.coding import CodeSpec
@@ -75,16 +76,21 @@ class Options:
         if self.referee != "client":
             raise ConfigError(f"referee={self.referee!r}: this version has only 'client'")
         for name in ("window", "block", "k"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name}={value!r}: give a whole number, at least 1, or None")
+            if getattr(self, name) is not None:
+                self._whole(name, least=1)
         for name, least in (("patience", 0.0), ("late", 1.0), ("hang_after", 0.1)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and value >= least):
                 raise ConfigError(f"{name}={value!r}: give a number, at least {least:g}")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"seed={self.seed!r}: give a whole number, at least 0")
+        self._whole("seed", least=0)
         _ = self.memory_bytes
+
+    def _whole(self, name: str, *, least: int) -> None:
+        """Check a whole number, and keep it as Python's own."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ConfigError(f"{name}={value!r}: give a whole number, at least {least}")
+        object.__setattr__(self, name, int(value))
 
     def code_for(self, k: int) -> CodeSpec:
         """The code with this K."""
@@ -97,7 +103,7 @@ class Options:
         """``memory`` in bytes."""
         try:
             size = int(parse_bytes(self.memory))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError):
             size = 0
         if size < 1:
             raise ConfigError(f"memory={self.memory!r}: give a size such as '1GB'")

@@ -64,7 +64,12 @@ def choose_k(scheme: str, k: int | None, stragglers: int, byzantine: int, worker
     if k is not None:
         return CodeSpec(scheme=scheme, k=k, stragglers=stragglers, byzantine=byzantine)
     for tried in range(MOST_K, 0, -1):
-        spec = CodeSpec(scheme=scheme, k=tried, stragglers=stragglers, byzantine=byzantine)
+        try:
+            spec = CodeSpec(scheme=scheme, k=tried, stragglers=stragglers, byzantine=byzantine)
+        except ConfigError:  # more shares than a code may have
+            if tried == 1:
+                raise
+            continue
         if conflicting(spec) <= workers:
             return spec
     raise TooFewWorkersError(
@@ -207,11 +212,12 @@ def most_in_flight(spec: CodeSpec, layout: Layout, measures: Measures, memory: i
 
 
 def _chunk(window: int, output_bytes: int) -> int:
-    """The largest divisor of a window that keeps a chunk of the output below CHUNK_BYTES."""
-    most = max(1, CHUNK_BYTES // max(output_bytes, 1))
-    if window <= most:
-        return window
-    return max(d for d in range(1, most + 1) if window % d == 0)
+    """A divisor of a window that keeps a chunk of the output below CHUNK_BYTES; where the next one
+    below is tiny (the window is prime, say), one above."""
+    fewest = ceil(window * max(output_bytes, 1) / CHUNK_BYTES)
+    counts = [*range(fewest, min(16 * fewest, window) + 1), *range(fewest - 1, 0, -1)]
+    count: int = next(count for count in counts if window % count == 0)
+    return window // count
 
 
 def row_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -11,14 +11,18 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from approxifer.coding import CodeSpec
+from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
+from approxifer.datasets.compare import check_same
 from approxifer.errors import ConfigError, InputError
 from approxifer.models import ModelHandle, Probe, open_model, probe, resolve_callable
+from approxifer.models.names import first_line
 from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
 from approxifer.pipeline.engine import Setup
 from approxifer.pipeline.options import Options
@@ -55,7 +59,14 @@ class Queries:
         """Rows [start, stop): (stop - start, *feature)."""
         rows = self.source.read(start, stop)
         if self.preprocess is not None:
-            count, rows = len(rows), np.asarray(self.preprocess(rows))
+            count = len(rows)
+            try:
+                rows = np.asarray(self.preprocess(rows))
+            except Exception as error:
+                raise InputError(
+                    f"preprocess raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
+                    f"{first_line(error)}"
+                ) from error
             if rows.ndim == 0 or len(rows) != count:
                 raise InputError(
                     f"preprocess gave an array of shape {rows.shape} for {count} rows: it must "
@@ -95,8 +106,10 @@ def prepare(options: Options) -> Prepared:
     source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
     stored = None
     if OutputStore.exists(options.out):
-        with OutputStore.open(options.out, write=False) as store:
+        with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
             stored = store.attrs
+    else:
+        OutputStore.check_path(options.out)
     note = codable(source.dtype, options.scheme) if options.preprocess is None else None
     handle = open_model(
         options.model,
@@ -119,7 +132,11 @@ def prepare(options: Options) -> Prepared:
     notes = [note] if note else []
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
-    return Prepared(options, cluster, queries, handle, found, stored, notes)
+    prepared = Prepared(options, cluster, queries, handle, found, stored, notes)
+    if stored is not None:  # now, not once the workers are there
+        given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
+        check_same(Path(options.out), given=given, stored=stored)
+    return prepared
 
 
 def measure(prepared: Prepared, workers: int) -> Measures:

@@ -48,10 +48,13 @@ class BlockStream:
             self._closed, self._error = True, error
             self._lock.notify_all()
 
-    def _take(self, timeout: float) -> Block | tuple[int, int] | None:
+    def _wait(self, timeout: float) -> None:
         with self._lock:
             if not self._items and not self._closed:
                 self._lock.wait(timeout)
+
+    def _take(self) -> Block | tuple[int, int] | None:
+        with self._lock:
             return self._items.popleft()[1] if self._items else None
 
     async def blocks(self) -> AsyncIterator[Block]:
@@ -61,7 +64,8 @@ class BlockStream:
         """
         while True:
             ended = self._closed  # before looking: what was put before it is still yielded
-            item = await asyncio.to_thread(self._take, 0.2)
+            await asyncio.to_thread(self._wait, 0.2)
+            item = self._take()  # here: a reader that is cancelled while it waits takes nothing
             if isinstance(item, Block):
                 yield item
             elif item is not None and self.read_back is not None:

@@ -235,7 +235,7 @@ MODELS = {
     "raises on sample rows": (["--model", "bad_models:raises"], ["raised on float32 rows"]),
     "other rows out than in": (["--model", "bad_models:forgets_rows"], ["rows"]),
     "integers to interpolate": (["--model", "bad_models:integers"], ["int64", "interpolated"]),
-    "dropout": (["--model", "bad_models:dropout"], ["eval()"]),
+    "dropout": (["--model", "bad_models:dropout"], ["random numbers", "eval()"]),
     "batch norm in training": (["--model", "bad_models:batchnorm"], ["BatchNorm", "eval()"]),
     "missing weights": (
         ["--model", "bad_models:small", "--state", "{tmp}/none.pt"],

@@ -369,17 +369,19 @@ def test_a_share_returns_once() -> None:
 # ---- losses --------------------------------------------------------------------------------------
 
 
-def test_a_lost_share_is_sent_again() -> None:
+def test_a_lost_share_is_sent_again_to_another_worker() -> None:
     run = make("uncoded", 2, workers=3)
-    group = begin(run)
-    key = start(run, group, 0, 0.0)
-    assert run.lost(key, 0.5, error="gone") is group
-    assert run.lost(key, 0.6) is None
-    assert find(group, 0).fate is Fate.LOST
-    assert find(group, 0).error == "gone"
-    run.advance(group, 0.6)
-    assert find(group, 0, 1).address not in {find(group, 0).address}
-    assert totals(run)["erased"] == 1
+    for number in range(12):
+        group = begin(run, number)
+        key = start(run, group, 0, 0.0)
+        end(run, group, 0, 0.4, 3)
+        assert run.lost(key, 0.5, error="gone") is group
+        assert run.lost(key, 0.6) is None
+        assert find(group, 0).fate is Fate.LOST
+        assert find(group, 0).error == "gone"
+        run.advance(group, 0.6)
+        assert find(group, 0, 1).address != find(group, 0).address
+    assert totals(run)["erased"] == 12
 
 
 def test_a_model_that_always_raises_breaks_the_group() -> None:
@@ -603,7 +605,7 @@ def test_pace_follows_a_workers_shares() -> None:
 def test_a_stopped_share_only_ever_slows_the_pace() -> None:
     run = make("uncoded", 1, workers=1)
     run.pace["w0"] = 2.0
-    for number, (seconds, pace) in enumerate([(1.0, 2.0), (4.0, 2.6)]):
+    for number, (seconds, pace) in enumerate([(1.0, 2.0), (4.0, 2.6), (2.0, 2.6)]):
         group = begin(run, number)
         start(run, group, 0, 0.0)
         end(run, group, 0, seconds, 3)

@@ -92,6 +92,12 @@ def test_too_few_workers_leave_shares_out(workers: int) -> None:
     assert len(set(placed.values())) == len(placed)
 
 
+def test_it_is_not_always_the_same_shares_that_are_left_out() -> None:
+    code = build("berrut", 4, 1)
+    out = {min(set(range(5)) - set(place(range(5), code, equal(4), rng=rng(s)))) for s in range(60)}
+    assert out == {0, 1, 2, 3, 4}
+
+
 def test_data_is_placed_before_parity_where_not_all_fits() -> None:
     for seed in range(20):
         placed = place([5, 4, 3, 2, 1, 0], build("systematic", 4, 2), equal(4), rng=rng(seed))

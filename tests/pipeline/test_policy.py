@@ -167,6 +167,17 @@ def test_berrut_is_complete_once_all_are_in() -> None:
     assert ask(group_of(code, back=range(6)), 0.0) == COMPLETE
 
 
+def test_a_second_attempt_at_a_share_that_is_in_is_not_waited_for() -> None:
+    code = build("berrut", 4, 1)
+    group = group_of(code, back=(0, 1, 2, 3))
+    group.attempts.append(attempt(0, number=1, sent=0.0, start=0.0))
+    group.attempts.append(attempt(4, sent=0.0, start=0.0, fate=Fate.LOST))
+    assert ask(group, 0.1) == COMPLETE
+    hopeless = failed(build("uncoded"), 3, 3, (0, 1, 2))
+    hopeless.attempts.append(attempt(0, number=1, sent=0.0, start=0.0))
+    assert ask(hopeless, 0.1) == Decision(complete=True, broken=True)
+
+
 def test_wanted() -> None:
     code = build("systematic", 4, 2)
     assert wanted(code, {0, 1, 4, 5}, {2, 3}) == {2, 3}
