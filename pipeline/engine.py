@@ -31,6 +31,7 @@ from approxifer.pipeline.records import Block, Status
 from approxifer.pipeline.session import Session
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
+from approxifer.pipeline.worker import ModelOnWorker
 
 #: Rank of repairs above all fresh groups, so that the oldest windows close first.
 REPAIRS_FIRST = 10**9
@@ -117,8 +118,13 @@ class Engine:
         registered = self.session.registered(
             codes={"coded": setup.spec, "plain": self.plain.spec},
             policy=setup.policy,
-            handle=setup.handle,
-            threads=setup.threads,
+            model=ModelOnWorker(
+                self.session.run,
+                setup.handle,
+                setup.threads,
+                await self._in(self._loaders, setup.load, 0, 1),
+                setup.layout.micro_batch,
+            ),
             seed=setup.layout.seed,
             restart=setup.restart,
         )

@@ -200,9 +200,10 @@ def group_bytes(spec: CodeSpec, block: int, measures: Measures) -> int:
 
 
 def window_bytes(rows: int, measures: Measures) -> int:
-    """Bytes of the windows on the client: two open ones, and the rows just being read."""
+    """Bytes of the windows on the client: two open ones, and the rows just being read, which the
+    store holds twice for a moment: as chunks, and joined."""
     open_rows = 2 * (measures.row_bytes + measures.output_bytes)
-    return rows * (open_rows + measures.stored_bytes)
+    return rows * (open_rows + 2 * measures.stored_bytes)
 
 
 def most_in_flight(spec: CodeSpec, layout: Layout, measures: Measures, memory: int) -> int:

@@ -14,7 +14,6 @@ from distributed import Client
 
 from approxifer.coding import CodeSpec
 from approxifer.errors import ClusterError
-from approxifer.models import ModelHandle
 from approxifer.pipeline.keys import PLUGIN
 from approxifer.pipeline.plugin import StragglerPlugin
 from approxifer.pipeline.policy import Policy
@@ -58,8 +57,7 @@ class Session:
         *,
         codes: dict[str, CodeSpec],
         policy: Policy,
-        handle: ModelHandle,
-        threads: int,
+        model: ModelOnWorker,
         seed: int,
         restart: bool,
     ) -> AsyncIterator[None]:
@@ -74,12 +72,11 @@ class Session:
             "client": self.client.id,
             "codes": {name: asdict(spec) for name, spec in codes.items()},
             "policy": asdict(policy),
-            "fingerprint": handle.fingerprint,
+            "fingerprint": model.handle.fingerprint,
             "seed": seed,
             "restart": restart,
         }
         await self._open(fields)
-        model = ModelOnWorker(self.run, handle, threads)
         # Not awaited: one hung worker would hold it up for ever. Workers announce themselves.
         loading = asyncio.ensure_future(self.client.register_plugin(model, name=model.name))
         loading.add_done_callback(_log_failure)

@@ -14,7 +14,7 @@ import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
 from distributed.worker_state_machine import FreeKeysEvent
 
-from approxifer.models import ModelHandle, Stopped, cache, run_rows
+from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
 from approxifer.pipeline import faults
 from approxifer.pipeline.keys import TOPIC, input_key, model_plugin_name
 from approxifer.version import __version__
@@ -27,10 +27,14 @@ class ModelOnWorker(WorkerPlugin):
     scheduler's plugin gives shares only to those that said ``ready`` with the right fingerprint.
     """
 
-    def __init__(self, run: str, handle: ModelHandle, threads: int) -> None:
+    def __init__(
+        self, run: str, handle: ModelHandle, threads: int, row: np.ndarray, micro_batch: int
+    ) -> None:
         self.run = run
         self.handle = handle
         self.threads = threads
+        self.row = row  #: (1, *feature)
+        self.micro_batch = micro_batch
         self.name = model_plugin_name(run)
 
     async def setup(self, worker: Worker) -> None:
@@ -38,11 +42,18 @@ class ModelOnWorker(WorkerPlugin):
         report: dict[str, Any] = {"run": self.run, "version": __version__}
         try:
             loop = asyncio.get_running_loop()
-            runner = await loop.run_in_executor(None, cache.ensure, self.handle, self.threads)
+            runner = await loop.run_in_executor(None, self._load)
             report |= {"op": "ready", "fingerprint": runner.fingerprint}
         except Exception as error:
             report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
         worker.log_event(TOPIC, report)
+
+    def _load(self) -> Runner:
+        """Load the model, and run it once: a first pass takes many times as long as the others,
+        and would make a straggler of its worker."""
+        runner = cache.ensure(self.handle, self.threads)
+        run_rows(runner, self.row, self.micro_batch)
+        return runner
 
     def teardown(self, worker: Worker) -> None:
         """Forget the model, unless another run on this worker uses the same one, and inputs that

@@ -142,11 +142,11 @@ def test_row_bytes() -> None:
 
 
 def bytes_held(code: CodeSpec, measures: Measures, found: Layout) -> int:
-    """What a run holds at one time: two windows with inputs and outputs, the chunk being read, and
+    """What a run holds at one time: two windows with inputs and outputs, the rows being read, and
     the shares in flight, encoded, beside the blocks they are made of."""
     flight = groups_in_flight(code.n, measures.workers)
     windows = 2 * found.window * (measures.row_bytes + measures.output_bytes)
-    reading = found.window * measures.stored_bytes
+    reading = 2 * found.window * measures.stored_bytes
     shares = (flight + 1) * (code.n + code.k) * found.block * measures.row_bytes
     return windows + reading + shares
 

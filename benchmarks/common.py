@@ -1,0 +1,126 @@
+"""What the benchmarks share: the machine's facts, progress, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+import psutil
+
+from approxifer.errors import ApproxiferError
+from approxifer.pipeline.progress import duration
+from approxifer.version import __version__
+
+PACKAGES = ("dask", "distributed", "numpy", "torch", "xarray", "zarr")
+
+
+def machine() -> dict[str, Any]:
+    """The facts of this machine that figures depend on. Nothing that names it."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "cpus": os.cpu_count(),
+        "processor": _processor(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "approxifer": __version__,
+        **versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((li.partition(":")[2].strip() for li in lines if li.startswith("model name")), "")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, extremes, and the values themselves in the order in which they were taken."""
+    return {
+        "median": median(values),
+        "min": min(values),
+        "max": max(values),
+        "values": list(values),
+    }
+
+
+def write_json(path: str | os.PathLike[str] | None, results: Mapping[str, Any]) -> None:
+    """Write results with the machine's facts; nothing without a path."""
+    if path is None:
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": machine(), **results}, indent=1)
+    target.write_text(text + "\n", encoding="utf-8")
+    print(f"written: {target}")
+
+
+class Steps:
+    """A line on stderr at the start of each of a known number of steps, with what is left.
+
+    Parameters
+    ----------
+    total : int
+        Steps, taken to be about equally long.
+    stream : file, optional
+        None: stderr.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total = total
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._began = clock()
+        self._done = -1
+
+    def begin(self, label: str) -> None:
+        """Say what begins now."""
+        self._done += 1
+        left = ""
+        if self._done:
+            pace = (self._clock() - self._began) / self._done
+            left = f", about {duration(pace * (self._total - self._done))} left"
+        line = f"[{self._done + 1}/{self._total}] {label}{left}"
+        print(line, file=self._stream, flush=True)
+
+
+def command(run: Callable[[], Mapping[str, Any]], out: str | None) -> int:
+    """Run a benchmark and write its results; its exit code, 2 for a mistake in what was given."""
+    try:
+        results = run()
+    except ApproxiferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_json(out, results)
+    return 0
