@@ -12,7 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 help:
 	@echo "make demo       score real data on a local cluster while its workers fail, and report"
 	@echo "make test       run the tests, except the slow ones"
-	@echo "make test-slow  run the slow tests"
+	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz)"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove what these made"
 	@echo "PYTHON=...      another Python than python3 (3.11 or newer)"
@@ -38,7 +38,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	@echo "== the slow tests"
-	@$(PY) -m pytest -m slow
+	@$(PY) -m pytest -m slow $(if $(DATA),--data "$(DATA)")
 
 # mypy follows the mapping of folders to approxifer.* only in a plain install.
 lint: $(READY)
