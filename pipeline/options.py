@@ -134,5 +134,5 @@ def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
         names = [a for a in allowed if a is not None]
         near = difflib.get_close_matches(str(value), names, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        hint = f", did you mean {near[0]!r}?" if near else ": not one of those known."
         raise ConfigError(f"{name}={value!r}{hint} Allowed: {', '.join(map(repr, names))}")
