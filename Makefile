@@ -38,7 +38,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	@echo "== the slow tests"
-	@$(PY) -m pytest -m slow $(if $(DATA),--data "$(DATA)")
+	@$(PY) -m pytest -m slow $(if $(DATA),"--data=$(DATA)")
 
 # mypy follows the mapping of folders to approxifer.* only in a plain install.
 lint: $(READY)

@@ -8,7 +8,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--data DIR``: real data that does not come with the project."""
+    """``--data=DIR``: real data that does not come with the project."""
     parser.addoption("--data", default=None, help="folder with mnist.npz (and others)")
 
 
@@ -17,5 +17,5 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
     """The folder given by ``--data``."""
     given = request.config.getoption("--data")
     if given is None:
-        pytest.skip("needs real data: pytest --data DIR, a folder with mnist.npz")
+        pytest.skip("needs real data: pytest --data=DIR, a folder with mnist.npz")
     return Path(given).resolve()
