@@ -22,6 +22,7 @@ from distributed import Client
 from approxifer.coding import Code, CodeSpec, gather, order_rows
 from approxifer.coding import groups as cut_groups
 from approxifer.datasets import Journal, OutputStore
+from approxifer.datasets.windows import windows
 from approxifer.models import ModelHandle
 from approxifer.pipeline.courier import Courier, GroupRun
 from approxifer.pipeline.intake import Intake, Returned
@@ -97,7 +98,7 @@ class Engine:
         self._writers = ThreadPoolExecutor(1, "approxifer-write")
 
         rows, window, status = setup.store.rows, setup.layout.window, setup.store.status()
-        spans = [(i, a, min(a + window, rows)) for i, a in enumerate(range(0, rows, window))]
+        spans = [(i, *span) for i, span in enumerate(windows(rows, window))]
         self.windows = len(spans)
         #: The windows that no earlier session has committed.
         self.pending = [span for span in spans if (status[span[1] : span[2]] == 0).any()]
