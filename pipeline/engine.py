@@ -48,6 +48,7 @@ class Setup:
     store: OutputStore
     journal: Journal
     load: Callable[[int, int], np.ndarray]  #: rows [start, stop) as the model takes them
+    row: np.ndarray  #: (1, *feature), to warm the model up with
     handle: ModelHandle
     threads: int
     spec: CodeSpec
@@ -123,7 +124,7 @@ class Engine:
                 self.session.run,
                 setup.handle,
                 setup.threads,
-                await self._in(self._loaders, setup.load, 0, 1),
+                setup.row,
                 setup.layout.micro_batch,
             ),
             seed=setup.layout.seed,

@@ -190,9 +190,7 @@ class RunState:
             self._send(group, range(group.code.n), now)
             return []
         typical = self.times.typical
-        decision = decide(
-            group, now, policy=self.policy, typical=typical, workers=dict(self.workers)
-        )
+        decision = decide(group, now, policy=self.policy, typical=typical, workers=self.workers)
         if decision.submit:
             self._send(group, decision.submit, now)
         return self._complete(group, now, broken=decision.broken) if decision.complete else []

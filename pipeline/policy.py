@@ -8,7 +8,7 @@ tick of its clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from statistics import median
@@ -172,7 +172,7 @@ def decide(
     *,
     policy: Policy,
     typical: float | None,
-    workers: dict[str, WorkerView],
+    workers: Mapping[str, WorkerView],
 ) -> Decision:
     """What to do with a group that is not complete.
 

@@ -20,6 +20,7 @@ from approxifer.coding import CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
+from approxifer.datasets.dtypes import PLAIN_SCHEMES
 from approxifer.errors import ConfigError, InputError
 from approxifer.models import ModelHandle, Probe, open_model, probe, resolve_callable
 from approxifer.models.names import first_line
@@ -84,6 +85,7 @@ class Prepared:
     options: Options
     cluster: ClusterSpec | None
     queries: Queries
+    row: np.ndarray  #: (1, *feature): the first, as the model takes it
     handle: ModelHandle
     probe: Probe
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
@@ -122,9 +124,9 @@ def prepare(options: Options) -> Prepared:
     preprocess = None if options.preprocess is None else resolve_callable(options.preprocess)
     queries = Queries(source, preprocess, options.scheme, wide=options.dtype == "float64")
     batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
-    found = probe(handle, queries.load(0, min(source.rows, 2 * batch)), batch)
-    coded = options.scheme not in ("uncoded", "replication")
-    if coded and found.output_dtype.kind not in "fc":
+    sample = queries.load(0, min(source.rows, 2 * batch))
+    found = probe(handle, sample, batch)
+    if options.scheme not in PLAIN_SCHEMES and found.output_dtype.kind not in "fc":
         raise ConfigError(
             f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
             "real numbers (logits), or take scheme='uncoded' or 'replication'"
@@ -132,7 +134,7 @@ def prepare(options: Options) -> Prepared:
     notes = [note] if note else []
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
-    prepared = Prepared(options, cluster, queries, handle, found, stored, notes)
+    prepared = Prepared(options, cluster, queries, sample[:1].copy(), handle, found, stored, notes)
     if stored is not None:  # now, not once the workers are there
         given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
@@ -141,11 +143,10 @@ def prepare(options: Options) -> Prepared:
 
 def measure(prepared: Prepared, workers: int) -> Measures:
     """What the layout follows from."""
-    sample = prepared.queries.load(0, 1)
-    found = prepared.probe
+    row, found = prepared.row, prepared.probe
     return Measures(
         rows=prepared.source.rows,
-        row_bytes=row_bytes(sample.shape[1:], sample.dtype),
+        row_bytes=row_bytes(row.shape[1:], row.dtype),
         stored_bytes=row_bytes(prepared.source.feature_shape, prepared.source.dtype),
         output_bytes=row_bytes(found.output_shape, found.output_dtype) + STATUS_BYTES,
         input_chunk=prepared.source.chunk,
@@ -261,6 +262,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store=store,
         journal=journal,
         load=prepared.queries.load,
+        row=prepared.row,
         handle=prepared.handle,
         threads=cluster.threads,
         spec=spec,
