@@ -3,13 +3,13 @@
 ::
 
     python -m approxifer.benchmarks.accuracy --data DIR [--model lenet.pt2] [--schemes berrut
-        systematic] [--k 8] [--stragglers 1 2 3] [--orders random similar] [--window 8000]
-        [--seed 0] [--out results.json]
+        systematic] [--k 8] [--stragglers 1 2 3] [--orders random similar] [--rows N]
+        [--window 8000] [--epochs 3] [--seed 0] [--quick] [--out results.json]
 
 The test images of ``DIR/mnist.npz`` are coded, run and decoded in this process, with the same calls
 as the engine's. Which shares are lost is drawn codeword by codeword, every set of them equally
 often. Without ``--model`` a LeNet-5 is trained on the training images first (minutes), and kept
-beside ``--out`` for the next time.
+beside ``--out`` for the next time. ``--quick`` is a first look with few rows, rough figures.
 
 Three figures each for accuracy (against the labels) and agreement (with the uncoded model's class):
 
@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from approxifer.benchmarks.common import Steps, command, positive
+from approxifer.benchmarks.common import Steps, command, parse, positive
 from approxifer.benchmarks.losses import Forward, Recovered, recover
 from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
@@ -44,6 +44,8 @@ from approxifer.pipeline.report import as_text, table
 
 SCHEMES = ("berrut", "systematic", "replication")
 MICRO_BATCH = 64
+#: What ``--quick`` puts for what is left out.
+QUICK = {"rows": 2000, "stragglers": (1,), "epochs": 1}
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def run(
     k: int,
     stragglers: Sequence[int],
     orders: Sequence[str],
+    rows: int | None,
     window: int,
+    epochs: int,
     seed: int,
     out: str | None,
 ) -> dict[str, Any]:
@@ -113,24 +117,25 @@ def run(
     from approxifer.models.samples import npz_split
 
     split = npz_split(data / "mnist.npz")
-    rows, labels = split.rows[split.test].astype(np.float32), split.labels[split.test]
+    chosen = split.test[:rows]
+    images, labels = split.rows[chosen].astype(np.float32), split.labels[chosen]
     settings = [
         Setting(scheme, k, s, order, window, seed)
         for scheme, order, s in product(schemes, orders, stragglers)
     ]
-    with _program(model, out, data / "mnist.npz", seed) as program:
+    with _program(model, out, data / "mnist.npz", epochs, seed) as program:
         runner = open_model(program).load(threads=os.cpu_count() or 1)
     begin = time.perf_counter()
 
     def forward(some: np.ndarray) -> np.ndarray:
         return run_rows(runner, some, MICRO_BATCH)
 
-    uncoded = forward(rows).argmax(axis=1)
+    uncoded = forward(images).argmax(axis=1)
     steps = Steps(len(settings))
     measured = []
     for setting in settings:
         steps.begin(f"{setting.scheme}, {setting.order} order, S={setting.stragglers}")
-        found = measure(setting, rows, forward)
+        found = measure(setting, images, forward)
         measured.append(
             {
                 "scheme": setting.scheme,
@@ -143,7 +148,7 @@ def run(
         )
     results = {
         "benchmark": "accuracy",
-        "rows": len(rows),
+        "rows": len(images),
         "k": k,
         "window": window,
         "seed": seed,
@@ -176,17 +181,21 @@ def describe(results: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _program(model: Path | None, out: str | None, data: Path, seed: int) -> Iterator[Path]:
+def _program(
+    model: Path | None, out: str | None, data: Path, epochs: int, seed: int
+) -> Iterator[Path]:
     """The model given, or a LeNet-5: the one beside the results, trained if it is not there."""
     if model is not None:
         yield model
         return
     with tempfile.TemporaryDirectory(prefix="approxifer-accuracy-") as name:
-        kept = (Path(name) if out is None else Path(out).parent) / f"lenet5-mnist-{seed}.pt2"
+        folder = Path(name) if out is None else Path(out).parent
+        kept = folder / f"lenet5-mnist-{epochs}-epochs-{seed}.pt2"
         if not kept.exists():
             from approxifer.models.train import main as train
 
-            if train(["lenet5", str(data), "--out", str(kept), "--seed", str(seed)]):
+            options = ["--out", str(kept), "--epochs", str(epochs), "--seed", str(seed)]
+            if train(["lenet5", str(data), *options]):
                 raise ConfigError(f"no LeNet-5 could be trained on {data}; give one with --model")
         yield kept
 
@@ -203,11 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--k", type=positive, default=8)
     parser.add_argument("--stragglers", nargs="+", type=int, default=(1, 2, 3))
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=("random", "similar"))
+    parser.add_argument("--rows", type=positive, help="only so many test rows")
     parser.add_argument("--window", type=positive, default=8000)
+    parser.add_argument("--epochs", type=positive, default=3, help="of the LeNet-5's training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="JSON file to write")
-    given = vars(parser.parse_args(arguments))
-    return command(lambda: run(**given), given["out"])
+    given = parse(parser, arguments, quick=QUICK)
+    quick = given.pop("quick")
+    return command(lambda: run(**given), given["out"], quick=quick)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,26 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    *,
+    quick: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Parse the arguments with ``--quick``, which puts the values in `quick` for those left out."""
+    said = ", ".join(f"{name} {_plain(value)}" for name, value in quick.items())
+    parser.add_argument("--quick", action="store_true", help=f"a first, rough look: {said}")
+    given = parser.parse_args(arguments)
+    if given.quick:
+        parser.set_defaults(**quick)
+        given = parser.parse_args(arguments)
+    return vars(given)
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Median, extremes, and the values themselves in the order in which they were taken."""
     return {
@@ -115,12 +135,18 @@ class Steps:
         print(line, file=self._stream, flush=True)
 
 
-def command(run: Callable[[], Mapping[str, Any]], out: str | None) -> int:
-    """Run a benchmark and write its results; its exit code, 2 for a mistake in what was given."""
+def command(run: Callable[[], Mapping[str, Any]], out: str | None, *, quick: bool = False) -> int:
+    """Run a benchmark and write its results; its exit code, 2 for a mistake in what was given.
+
+    Of a `quick` run, both the output and the file say that it was one.
+    """
     try:
         results = run()
     except ApproxiferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if quick:
+        print("a quick run, for a first look: its figures are rough")
+        results = {**results, "quick": True}
     write_json(out, results)
     return 0

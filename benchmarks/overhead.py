@@ -3,7 +3,7 @@
 ::
 
     python -m approxifer.benchmarks.overhead --data DIR [--model FILE.pt2] [--rows N] [--repeats 3]
-        [--systematic-workers N] [--out results.json]
+        [--systematic-workers N] [--quick] [--out results.json]
 
 The test images of ``DIR/cifar10.npz`` become a Zarr store in a temporary folder and are scored in
 three ways, in turn (A B C A B C ...), each time on a new local cluster, so that only one lives:
@@ -16,7 +16,8 @@ three ways, in turn (A B C A B C ...), each time on a new local cluster, so that
 
 All three write a Zarr store. The clock runs from the first read of the input to the closed store;
 starting workers and loading the model come before it, for all three. Without ``--model`` a small
-untrained ResNet is exported; its speed is that of a trained one.
+untrained ResNet is exported; its speed is that of a trained one. ``--quick`` is a first look with
+few rows, rough figures.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import zarr
 
 import approxifer
 from approxifer.benchmarks import plain
-from approxifer.benchmarks.common import Steps, command, positive, spread
+from approxifer.benchmarks.common import Steps, command, parse, positive, spread
 from approxifer.datasets.convert import convert
 from approxifer.datasets.images import Images, write
 from approxifer.errors import ModelNotFoundError
@@ -44,6 +45,8 @@ from approxifer.pipeline.report import as_text, table
 
 VARIABLE = "image"
 K, S = 8, 1
+#: What ``--quick`` puts for what is left out.
+QUICK = {"rows": 2000, "repeats": 1}
 
 
 @dataclass(frozen=True)
@@ -226,17 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--systematic-workers", type=positive, default=K + S)
     parser.add_argument("--out", help="JSON file to write")
-    given = parser.parse_args(arguments)
-    return command(
-        lambda: run(
-            given.data,
-            model=given.model,
-            rows=given.rows,
-            repeats=given.repeats,
-            systematic_workers=given.systematic_workers,
-        ),
-        given.out,
-    )
+    given = parse(parser, arguments, quick=QUICK)
+    out, quick = given.pop("out"), given.pop("quick")
+    return command(lambda: run(**given), out, quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Labelled pictures to train on: scikit-learn's digits, or arrays in an ``.npz`` file."""
+"""Rows to train on: scikit-learn's digits, pictures in an ``.npz`` file, fields in a Zarr store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,10 @@ LAYOUTS = (
     ("x_train", "y_train", "x_test", "y_test"),
 )
 TEST_FRACTION = 0.3
+#: Of the rows of a time series.
+LATE_FRACTION = 0.2
+#: Hours that are forecast.
+LEAD = 6
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,9 @@ class Split:
     Attributes
     ----------
     rows : ndarray, (n, *feature)
-        Pixels as stored.
-    labels : ndarray of int64, (n,)
+        As stored.
+    labels : ndarray of int64, (n,), or of floats, (n, *out)
+        What a network is to find: classes, or values.
     train, test : ndarray of int64
         Disjoint row numbers that together are all rows.
     """
@@ -87,3 +92,44 @@ def npz_split(path: str | Path) -> Split:
     return Split(
         np.concatenate([train, test]), labels, numbers[: len(train)], numbers[len(train) :]
     )
+
+
+def era5_split(path: str | Path, variable: str | None = None) -> Split:
+    """Return hourly fields and their increments over `LEAD` hours; the last hours are test rows.
+
+    No field that a test row is to forecast is among the training rows or in their increments.
+
+    Parameters
+    ----------
+    path : path
+        A Zarr store with floating-point fields (time, lat, lon), an hour apart, such as ERA5's.
+    variable : str, optional
+        By default the only one.
+
+    Returns
+    -------
+    Split
+        Rows (n, lat, lon) as stored, labels of that shape and unit; n is `LEAD` fewer than the
+        hours. The last `LATE_FRACTION` of them are test rows.
+
+    Raises
+    ------
+    InputNotFoundError
+        No such store.
+    InputError
+        It is not Zarr, has no such variable, or other fields than these.
+    """
+    from approxifer.datasets import open_source
+
+    source = open_source(path, variable)
+    fields = source.read(0, source.rows)
+    fit = fields.ndim == 3 and fields.dtype.kind == "f" and len(fields) >= LEAD + 2
+    if not fit or not np.isfinite(fields).all():
+        raise InputError(
+            f"{source.variable!r} in {str(path)!r} is {fields.dtype} of shape {fields.shape};"
+            f" needed are at least {LEAD + 2} finite floating-point fields (time, lat, lon)."
+        )
+    rows, labels = fields[:-LEAD], fields[LEAD:] - fields[:-LEAD]
+    numbers = np.arange(len(rows))
+    cut = int((1 - LATE_FRACTION) * len(rows))
+    return Split(rows, labels, numbers[:cut], numbers[cut:])

@@ -5,9 +5,11 @@
     python -m approxifer.models.train lenet5 digits --out digits.pt2
     python -m approxifer.models.train lenet5 mnist.npz --out mnist.pt2 --epochs 3
     python -m approxifer.models.train resnet cifar10.npz --out cifar.pt2 --state cifar.pth
+    python -m approxifer.models.train forecaster era5.zarr --out era5.pt2
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +23,9 @@ from torch import nn
 from approxifer.errors import ApproxiferError, ConfigError
 from approxifer.models import zoo
 from approxifer.models.export import export_program, save_state
-from approxifer.models.samples import Split, digits_split, npz_split
+from approxifer.models.samples import Split, digits_split, era5_split, npz_split
 
-EPOCHS = {"digits": 30, "npz": 3}
+EPOCHS = {"digits": 30, "npz": 3, "zarr": 30}
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,16 @@ class Epoch:
     number : int
         From 1.
     loss : float
-        Mean cross-entropy over the rows, in nats.
-    accuracy : float
-        Share of rows whose label was guessed, while training.
+        Mean over the rows: cross-entropy in nats for classes, squared error for values.
+    accuracy : float, optional
+        Share of rows whose class was guessed, while training. None for values.
     seconds : float
         Since the start of the training.
     """
 
     number: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     seconds: float
 
 
@@ -60,7 +62,7 @@ def train(
     weight_decay: float = 1e-4,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train a classifier in place with AdamW and a one-cycle learning rate.
+    """Train a network in place with AdamW and a one-cycle learning rate.
 
     The order of the rows follows from `seed`; with one machine, torch build and thread count the
     weights come out the same every time, if `module` was made under the same seed.
@@ -68,9 +70,10 @@ def train(
     Parameters
     ----------
     module : torch.nn.Module
-        (M, *feature) -> (M, classes) logits. It is left in eval mode.
+        (M, *feature) -> (M, classes) logits, or (M, *out) values. It is left in eval mode.
     rows : ndarray, (n, *feature)
-    labels : ndarray of int, (n,)
+    labels : ndarray of int, (n,), or of floats, (n, *out)
+        Classes, learned by cross-entropy; or values, by mean squared error.
     epochs, batch, seed : int
     lr : float
         Peak learning rate.
@@ -93,38 +96,63 @@ def train(
     steps = epochs * -(-len(rows) // batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+    classes = not targets.is_floating_point()
+    loss_of = nn.functional.cross_entropy if classes else nn.functional.mse_loss
     started, history = time.perf_counter(), []
     module.train()
     for number in range(1, epochs + 1):
         loss_sum = hits = 0.0
         for chosen in torch.split(torch.from_numpy(generator.permutation(len(rows))), batch):
-            logits = module(inputs[chosen])
-            loss = nn.functional.cross_entropy(logits, targets[chosen])
+            found = module(inputs[chosen])
+            loss = loss_of(found, targets[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             loss_sum += loss.item() * len(chosen)
-            hits += float((logits.argmax(1) == targets[chosen]).sum())
+            if classes:
+                hits += float((found.argmax(1) == targets[chosen]).sum())
         seconds = time.perf_counter() - started
-        history.append(Epoch(number, loss_sum / len(rows), hits / len(rows), seconds))
+        right = hits / len(rows) if classes else None
+        history.append(Epoch(number, loss_sum / len(rows), right, seconds))
         if on_epoch is not None:
             on_epoch(history[-1])
     module.eval()
     return history
 
 
-def accuracy(module: nn.Module, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-    """Return the share of rows whose largest logit is at the label."""
+def outputs(module: nn.Module, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what the network gives for all rows. It is left in eval mode."""
     module.eval()
     with torch.inference_mode():
         parts = torch.split(torch.from_numpy(np.array(rows)), 256)
-        guesses = [module(part).argmax(1) for part in parts]
-    return float((torch.cat(guesses).numpy() == labels).mean())
+        return torch.cat([module(part) for part in parts]).numpy()
+
+
+def accuracy(module: nn.Module, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+    """Return the share of rows whose largest logit is at the label."""
+    return float((outputs(module, rows).argmax(1) == labels).mean())
+
+
+def skill(module: nn.Module, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+    """Return the skill of forecast increments against persistence, a forecast of no change.
+
+    It is 1 - (mean squared error) / (mean squared increment), Murphy 1988, equation 4: 1 is
+    perfect, 0 no better than persistence, below 0 worse.
+    """
+    return 1 - _square(outputs(module, rows) - labels) / _square(labels)
+
+
+def _square(values: np.ndarray[Any, Any]) -> float:
+    return float(np.mean(np.square(values), dtype=np.float64))
 
 
 def make(arch: str, split: Split) -> nn.Module:
     """Make the network `arch` for the rows of `split`, untrained."""
+    if arch == "forecaster":
+        fields = split.rows[split.train]
+        increment = math.sqrt(_square(split.labels[split.train]))
+        return zoo.forecaster(float(fields.mean()), float(fields.std()), increment)
     shape, classes = split.rows.shape[1:], int(split.labels.max()) + 1
     maximum = 255.0 if split.rows.max() > 16 else 16.0
     if arch == "mlp":
@@ -146,11 +174,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m approxifer.models.train",
         description="Train a small network and export it as a torch.export program.",
     )
-    parser.add_argument("arch", choices=("mlp", "lenet5", "resnet"))
-    parser.add_argument("data", help="'digits', or an .npz with train/test images and labels")
+    parser.add_argument("arch", choices=("mlp", "lenet5", "resnet", "forecaster"))
+    parser.add_argument(
+        "data",
+        help="'digits', or an .npz with train/test images and labels; for the forecaster a Zarr "
+        "store with hourly fields",
+    )
+    parser.add_argument("--variable", help="which of the Zarr store's arrays [the only one]")
     parser.add_argument("--out", required=True, help="the .pt2 to write")
     parser.add_argument("--state", help="write the weights alone here too")
-    parser.add_argument("--epochs", type=int, help=f"default {EPOCHS['digits']} for digits, else 3")
+    parser.add_argument("--epochs", type=int, help=f"default {_listed(EPOCHS)}")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--batch", type=int, default=64, help="rows per step")
     parser.add_argument("--seed", type=int, default=0)
@@ -163,17 +196,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _listed(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number} for {name}" for name, number in numbers.items())
+
+
+def _read(given: argparse.Namespace) -> tuple[str, Split]:
+    """Read the data: its kind, a key of `EPOCHS`, and the rows."""
+    if given.arch == "forecaster":
+        return "zarr", era5_split(given.data, given.variable)
+    if given.variable is not None:
+        raise ConfigError(
+            f"--variable {given.variable} was given with {given.arch}, which learns from pictures."
+            " Leave it out: only the forecaster reads a Zarr store."
+        )
+    if given.data == "digits":
+        return "digits", digits_split(given.seed)
+    return "npz", npz_split(given.data)
+
+
 def _train_and_export(given: argparse.Namespace) -> None:
-    digits = given.data == "digits"
-    split = digits_split(given.seed) if digits else npz_split(given.data)
-    epochs = given.epochs or EPOCHS["digits" if digits else "npz"]
+    kind, split = _read(given)
+    epochs = given.epochs or EPOCHS[kind]
     torch.manual_seed(given.seed)
     module = make(given.arch, split)
 
     def report(epoch: Epoch) -> None:
         left = epoch.seconds / epoch.number * (epochs - epoch.number)
+        right = "" if epoch.accuracy is None else f"  accuracy {epoch.accuracy:.4f}"
         print(
-            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.4f}{right}"
             f"  {epoch.seconds:.1f} s, {left:.0f} s left",
             flush=True,
         )
@@ -189,11 +240,21 @@ def _train_and_export(given: argparse.Namespace) -> None:
         seed=given.seed,
         on_epoch=report,
     )
-    found = accuracy(module, rows[split.test], split.labels[split.test])
+    found = _judge(module, rows[split.test], split.labels[split.test])
     export_program(module, rows[:2].astype(np.float32), given.out)
     if given.state:
         save_state(module, given.state)
-    print(f"test accuracy {found:.4f} on {len(split.test)} rows; written: {given.out}")
+    print(f"test {found} on {len(split.test)} rows; written: {given.out}")
+
+
+def _judge(module: nn.Module, rows: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> str:
+    if labels.dtype.kind in "iu":
+        return f"accuracy {accuracy(module, rows, labels):.4f}"
+    found, still = skill(module, rows, labels), math.sqrt(_square(labels))
+    return (
+        f"skill {found:.4f} (rms error {still * math.sqrt(1 - found):.3f}, of persistence"
+        f" {still:.3f})"
+    )
 
 
 if __name__ == "__main__":

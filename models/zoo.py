@@ -1,7 +1,8 @@
 """Small reference networks, as factories: ``model="approxifer.models.zoo:lenet5"``.
 
 They take rows as data sets store them, and normalise and reshape inside: pictures of grey pixels
-(side, side), of coloured ones (side, side, channels), in 0..16 (the 8 x 8 digits) or 0..255.
+(side, side), of coloured ones (side, side, channels), in 0..16 (the 8 x 8 digits) or 0..255; and
+fields (latitude, longitude) in their own unit.
 """
 
 from collections.abc import Sequence
@@ -44,6 +45,36 @@ class Flat(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Flatten and scale."""
         return rows.flatten(1).to(self.scale.dtype) * self.scale - 1
+
+
+class Standard(nn.Module):
+    """Turn stored fields into one standardised plane: (M, lat, lon) -> (M, 1, lat, lon)."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("deviation", torch.tensor(deviation))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Subtract the mean and divide."""
+        return ((rows.to(self.mean.dtype) - self.mean) / self.deviation).unsqueeze(1)
+
+
+class Increment(nn.Module):
+    """Turn a standardised plane into increments: (M, 1, lat, lon) -> (M, lat, lon)."""
+
+    scale: torch.Tensor
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        """Give it the field's unit."""
+        return planes.squeeze(1) * self.scale
 
 
 class Residual(nn.Module):
@@ -161,3 +192,26 @@ def small_resnet(
         layers.append(Residual(inside, outside, 1 if number == 0 else 2))
         inside = outside
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
+
+
+def forecaster(
+    mean: float = 0.0, deviation: float = 1.0, increment: float = 1.0, *, width: int = 16
+) -> nn.Module:
+    """Make a convolutional network of four layers that forecasts a field's change.
+
+    It takes fields of any size, (M, lat, lon), and returns increments of the same shape and unit.
+    The three numbers are part of its weights: ``state=`` brings them along.
+
+    Parameters
+    ----------
+    mean, deviation : float
+        Of the fields, in their unit (K).
+    increment : float
+        Root mean square of the increments, in the same unit.
+    width : int
+        Planes between the layers.
+    """
+    layers: list[nn.Module] = [Standard(mean, deviation)]
+    for inside, outside in pairwise((1, width, width, width)):
+        layers += [nn.Conv2d(inside, outside, 5, padding="same"), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 1, 5, padding="same"), Increment(increment))
