@@ -4,7 +4,7 @@ Torch is imported inside functions, so that models without it never load it.
 """
 
 import io
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,21 +76,17 @@ def only_input(exported: "ExportedProgram", name: str) -> "torch.Tensor":
     return found
 
 
-def program_forward(
-    exported: "ExportedProgram", *, dtype: str, device: str
-) -> Callable[[np.ndarray[Any, Any]], Any]:
+def program_forward(exported: "ExportedProgram", *, dtype: str, device: str) -> "ModuleForward":
     """Put a loaded program on `device` and return its forward function."""
     from torch.export.passes import move_to_device_pass
 
     # Programs come from the file on the device of their export: also "cpu" needs the move.
     exported = move_to_device_pass(exported, device)
     # Guards are code in the file; shapes are checked without them.
-    return forward_of(exported.module(check_guards=False), dtype=dtype, device=device)
+    return ModuleForward(exported.module(check_guards=False), dtype, device)
 
 
-def module_forward(
-    module: "torch.nn.Module", *, dtype: str, device: str
-) -> Callable[[np.ndarray[Any, Any]], Any]:
+def module_forward(module: "torch.nn.Module", *, dtype: str, device: str) -> "ModuleForward":
     """Put a module into eval mode on `device` and return its forward function.
 
     A module none of whose floating parameters has the precision `dtype` is converted to it.
@@ -103,26 +99,28 @@ def module_forward(
     module.to(device)
     if floating and wanted not in floating:
         module.to(wanted)
-    return forward_of(module, dtype=dtype, device=device)
+    return ModuleForward(module, dtype, device)
 
 
-def forward_of(
-    module: Callable[["torch.Tensor"], Any], *, dtype: str, device: str
-) -> Callable[[np.ndarray[Any, Any]], Any]:
-    """Wrap `module` so that it takes and returns arrays, without gradients."""
-    import torch
+@dataclass(frozen=True, eq=False)
+class ModuleForward:
+    """Runs a module on arrays, without gradients."""
 
-    wanted: torch.dtype = getattr(torch, dtype)
+    module: "torch.nn.Module"
+    dtype: str
+    device: str
 
-    def forward(rows: np.ndarray[Any, Any]) -> Any:
+    def __call__(self, rows: np.ndarray[Any, Any]) -> Any:
+        """(M, *feature) -> (M, *out), or whatever else the module returns."""
+        import torch
+
         tensor = torch.from_numpy(rows)
-        tensor = tensor.to(device, wanted if tensor.is_floating_point() else None)
+        wanted: torch.dtype = getattr(torch, self.dtype)
+        tensor = tensor.to(self.device, wanted if tensor.is_floating_point() else None)
         with torch.inference_mode():
-            out = module(tensor)
+            out = self.module(tensor)
             if not isinstance(out, torch.Tensor):
                 return out
             if out.dtype is torch.bfloat16:
                 out = out.float()
             return out.cpu().numpy()
-
-    return forward

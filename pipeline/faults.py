@@ -1,36 +1,53 @@
 """A seeded injector of worker faults, for the demo, the tests and the benchmarks.
 
-``install(client, {"worker-1": Slow(10), "worker-2": Hang()})`` gives workers, by name, a fault that
-every share run there suffers, whichever run it belongs to; a worker that restarts under the same
-name has it again. ``remove(client)`` takes all faults away.
+``install(client, {"worker-1": Slow(10), "worker-2": Hang(), "worker-3": SignFlip()})`` gives
+workers, by name, a fault that every share run there suffers, whichever run it belongs to; a worker
+that restarts under the same name has it again. A worker may have several: ``[Slow(10), Noise()]``
+is a slow liar. ``remove(client)`` takes all faults away.
+
+Faults of two kinds: those here change how a worker runs the model, micro-batch by micro-batch; a
+lie (`approxifer.pipeline.lies`) changes what it returns for a share.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from distributed import Client, Worker, WorkerPlugin
 
+from approxifer.errors import ConfigError, ModelError
+from approxifer.models import Runner
+from approxifer.models.network import ModuleForward
+from approxifer.pipeline.liar import Liar, Lie, check_shares
+
+if TYPE_CHECKING:
+    import torch
+
 #: One micro-batch (M, *feature) in, its outputs (M, *out) out.
 Run = Callable[[np.ndarray], np.ndarray]
-#: The same through a fault: the model and the micro-batch in.
-FaultyRun = Callable[[Run, np.ndarray], np.ndarray]
+#: The model in; the model as a worker with a fault runs it, for one share, out.
+Spoil = Callable[[Run], Run]
 
 PLUGIN = "approxifer-faults"
 
 
-class Fault(Protocol):
-    """What is wrong with a worker."""
+class RunFault(Protocol):
+    """What is wrong with how a worker runs its model."""
 
-    def arm(self, rng: np.random.Generator) -> FaultyRun:
+    def arm(self, rng: np.random.Generator) -> Spoil:
         """The fault, with its own state, as one worker process suffers it."""
+
+
+#: What is wrong with a worker.
+Fault: TypeAlias = RunFault | Lie
 
 
 @dataclass(frozen=True)
@@ -42,18 +59,21 @@ class Slow:
     seconds: float = 0.0
     share: float = 1.0
 
-    def arm(self, rng: np.random.Generator) -> FaultyRun:
+    def arm(self, rng: np.random.Generator) -> Spoil:
         """Sleep after the forward pass, as a throttled machine would."""
 
-        def slow(run: Run, rows: np.ndarray) -> np.ndarray:
-            begin = time.perf_counter()
-            out = run(rows)
-            if rng.random() < self.share:
-                spent = time.perf_counter() - begin
-                time.sleep(max((self.factor - 1) * spent, self.seconds))
-            return out
+        def slowed(run: Run) -> Run:
+            def slow(rows: np.ndarray) -> np.ndarray:
+                begin = time.perf_counter()
+                out = run(rows)
+                if rng.random() < self.share:
+                    spent = time.perf_counter() - begin
+                    time.sleep(max((self.factor - 1) * spent, self.seconds))
+                return out
 
-        return slow
+            return slow
+
+        return slowed
 
 
 @dataclass(frozen=True)
@@ -63,16 +83,19 @@ class Hang:
 
     after: int = 0
 
-    def arm(self, rng: np.random.Generator) -> FaultyRun:
+    def arm(self, rng: np.random.Generator) -> Spoil:
         """Wait for an event that never comes."""
         healthy = iter(range(self.after))
 
-        def hang(run: Run, rows: np.ndarray) -> np.ndarray:
-            if next(healthy, None) is None:
-                threading.Event().wait()
-            return run(rows)
+        def hung(run: Run) -> Run:
+            def hang(rows: np.ndarray) -> np.ndarray:
+                if next(healthy, None) is None:
+                    threading.Event().wait()
+                return run(rows)
 
-        return hang
+            return hang
+
+        return hung
 
 
 @dataclass(frozen=True)
@@ -82,19 +105,103 @@ class Raise:
     share: float = 1.0
     message: str = "injected fault"
 
-    def arm(self, rng: np.random.Generator) -> FaultyRun:
+    def arm(self, rng: np.random.Generator) -> Spoil:
         """Raise before the forward pass."""
 
-        def fail(run: Run, rows: np.ndarray) -> np.ndarray:
-            if rng.random() < self.share:
-                raise RuntimeError(self.message)
-            return run(rows)
+        def failing(run: Run) -> Run:
+            def fail(rows: np.ndarray) -> np.ndarray:
+                if rng.random() < self.share:
+                    raise RuntimeError(self.message)
+                return run(rows)
 
-        return fail
+            return fail
+
+        return failing
 
 
-#: The faults of this process's workers, by worker name.
-_armed: dict[str, FaultyRun] = {}
+@dataclass(frozen=True)
+class StuckWeight:
+    """One weight of the worker's copy of a torch model is stuck at ``value``, whatever was loaded.
+
+    It spoils every row of a share to which it matters; many weights matter to few rows, or to none.
+    A simulation runs the rows again: ``run_rows(fault.arm(rng)(runner), rows, M)``.
+
+    Attributes
+    ----------
+    value : float
+    parameter : str, optional
+        Name of the module's parameter that the weight is in, ``"8.weight"`` for instance.
+    index : int, optional
+        Place in that parameter, flattened. What is left out is drawn, every weight alike.
+    shares : float
+        The fraction of shares that run through the stuck weight, each drawn on its own.
+    """
+
+    value: float = 10.0
+    parameter: str | None = None
+    index: int | None = None
+    shares: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        check_shares(self.shares)
+        if self.index is not None and (self.parameter is None or self.index < 0):
+            raise ConfigError(
+                f"index={self.index!r}, parameter={self.parameter!r}: an index is a place, from 0"
+                " up, in a named parameter."
+            )
+
+    def arm(self, rng: np.random.Generator) -> Spoil:
+        """Run shares through a copy of the model: other workers of the process share the model."""
+        seed = int(rng.integers(2**63))
+        spoiled: dict[str, Runner] = {}
+
+        def stuck(run: Run) -> Run:
+            if not isinstance(run, Runner) or not isinstance(run.forward, ModuleForward):
+                raise ModelError(
+                    f"{self} needs a torch model (.pt2, module or factory of one); a function of"
+                    " arrays has no weights. Use a lie of approxifer.pipeline.lies."
+                )
+            if run.fingerprint not in spoiled:
+                module = self._copy(run.forward.module, np.random.default_rng(seed))
+                spoiled[run.fingerprint] = replace(run, forward=replace(run.forward, module=module))
+            return spoiled[run.fingerprint] if rng.random() < self.shares else run
+
+        return stuck
+
+    def _copy(self, module: torch.nn.Module, rng: np.random.Generator) -> torch.nn.Module:
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copying a program
+            module = copy.deepcopy(module)
+        weights = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
+        sizes = np.array([p.numel() for p in weights.values()])
+        name = self.parameter
+        if name is None and sizes.sum():
+            name = str(rng.choice(list(weights), p=sizes / sizes.sum()))
+        if name not in weights or (self.index or 0) >= weights[name].numel():
+            known = ", ".join(f"{name} ({p.numel()})" for name, p in weights.items()) or "none"
+            raise ModelError(
+                f"{self}: there is no such weight. The model's floating ones: {known}."
+            )
+        weight = weights[name]
+        index = int(rng.integers(weight.numel())) if self.index is None else self.index
+        with torch.no_grad():
+            weight[np.unravel_index(index, weight.shape)] = self.value
+        return module
+
+
+@dataclass(frozen=True)
+class Armed:
+    """All faults of one worker."""
+
+    spoils: tuple[Spoil, ...]
+    liars: tuple[Liar, ...]
+
+
+#: By the names of this process's workers.
+_armed: dict[str, Armed] = {}
 
 
 class FaultPlugin(WorkerPlugin):
@@ -102,24 +209,40 @@ class FaultPlugin(WorkerPlugin):
 
     name = PLUGIN
 
-    def __init__(self, faults: Mapping[str, Fault], seed: int) -> None:
-        self.faults = dict(faults)
+    def __init__(self, faults: Mapping[str, Fault | Sequence[Fault]], seed: int) -> None:
+        self.faults = {
+            name: tuple(given) if isinstance(given, Sequence) else (given,)
+            for name, given in faults.items()
+        }
         self.seed = seed
 
     def setup(self, worker: Worker) -> None:
-        """Arm the fault of this worker, if it has one."""
+        """Arm the faults of this worker, if it has any."""
         name = str(worker.name)
         if name in self.faults:
             rng = np.random.default_rng([self.seed, *name.encode()])
-            _armed[name] = self.faults[name].arm(rng)
+            spoils: list[Spoil] = []
+            liars: list[Liar] = []
+            # A stuck weight comes first: it needs the model itself, not one that is slowed already.
+            for fault in sorted(self.faults[name], key=lambda f: not isinstance(f, StuckWeight)):
+                if isinstance(fault, Lie):
+                    liars.append(fault.arm(rng))
+                else:
+                    spoils.append(fault.arm(rng))
+            _armed[name] = Armed(tuple(spoils), tuple(liars))
 
     def teardown(self, worker: Worker) -> None:
-        """Disarm it."""
+        """Disarm them."""
         _armed.pop(str(worker.name), None)
 
 
-def install(client: Client, faults: Mapping[str, Fault], *, seed: int = 0) -> None:
-    """Arm faults on workers, by name; replaces what was installed before."""
+def install(
+    client: Client, faults: Mapping[str, Fault | Sequence[Fault]], *, seed: int = 0
+) -> None:
+    """Arm faults on workers, by name; replaces what was installed before.
+
+    Lies of one worker are told one after the other, each about what the last has made of it.
+    """
     client.register_plugin(FaultPlugin(faults, seed), name=PLUGIN)
 
 
@@ -130,6 +253,16 @@ def remove(client: Client) -> None:
 
 
 def through(run: Run, worker_name: object) -> Run:
-    """The model as this worker runs it: ``run`` itself on a worker without a fault."""
+    """The model as this worker runs it for one share: ``run`` itself if nothing is wrong."""
     armed = _armed.get(str(worker_name))
-    return run if armed is None else partial(armed, run)
+    for spoil in armed.spoils if armed else ():
+        run = spoil(run)
+    return run
+
+
+def answer(output: np.ndarray, worker_name: object) -> np.ndarray:
+    """What this worker returns for a share: ``output`` (B, *out) itself if it tells no lies."""
+    armed = _armed.get(str(worker_name))
+    for liar in armed.liars if armed else ():
+        output = liar.lie(output)
+    return output
