@@ -15,15 +15,18 @@ Everything here is pure and needs only numpy::
 `CodeSpec` says which code, `Code` what every code can do, `Decoded` what comes back.
 """
 
+from approxifer.coding.locate import Baseline
 from approxifer.coding.order import Group, block_rows, gather, groups, order_rows
-from approxifer.coding.protocol import Code, Decoded
+from approxifer.coding.protocol import Code, Decoded, Location
 from approxifer.coding.spec import CodeSpec
 
 __all__ = [
+    "Baseline",
     "Code",
     "CodeSpec",
     "Decoded",
     "Group",
+    "Location",
     "block_rows",
     "gather",
     "groups",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.protocol import Array, Decoded
+from approxifer.coding.protocol import Array, Decoded, Location
 from approxifer.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
+    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 
@@ -24,6 +25,10 @@ class BaseCode(ABC):
     carries : one entry per share
         The block that it carries, or None for a mixture.
     conflicts : sets of shares
+    wanted : int
+        What `_supply` has to reach for an output while up to `evictable` shares may be wrong.
+    evictable : int
+        By how much less will do once the wrong ones are left out.
     """
 
     def __init__(
@@ -31,6 +36,9 @@ class BaseCode(ABC):
         spec: "CodeSpec",
         carries: tuple[int | None, ...],
         conflicts: tuple[frozenset[int], ...],
+        *,
+        wanted: int = 1,
+        evictable: int = 0,
     ) -> None:
         self.spec = spec
         self.k = spec.k
@@ -40,6 +48,8 @@ class BaseCode(ABC):
         self._carriers = tuple(
             tuple(share for share, block in enumerate(carries) if block == j) for j in range(self.k)
         )
+        self._wanted = wanted
+        self._fewest = wanted - evictable
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} k={self.k} n={self.n} of {self.spec}>"
@@ -52,9 +62,17 @@ class BaseCode(ABC):
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`."""
 
+    @abstractmethod
+    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
+        """See `Code.deviations`."""
+
+    @abstractmethod
+    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
+        """See `Code.locate`."""
+
     def decodable(self, present: Collection[int]) -> bool:
         """See `Code.decodable`."""
-        return bool(self.exact(present).all())
+        return self._supply(self._known(present)) >= self._wanted
 
     def exact(self, present: Collection[int]) -> NDArray[np.bool_]:
         """See `Code.exact`."""
@@ -64,6 +82,10 @@ class BaseCode(ABC):
     def decode(self, outputs: Mapping[int, Array]) -> Decoded:
         """See `Code.decode`."""
         return self._copied(self._received(outputs))
+
+    def _supply(self, present: Collection[int]) -> int:
+        """Count what came back: the copies of the block that has fewest."""
+        return min(sum(share in present for share in carriers) for carriers in self._carriers)
 
     def _known(self, present: Collection[int]) -> frozenset[int]:
         shares = frozenset(index(share) for share in present)
@@ -105,7 +127,7 @@ class BaseCode(ABC):
         DecodeError
             If the shares received are too few to fill that room.
         """
-        if not self.decodable(received):
+        if self._supply(received) < self._fewest:
             raise DecodeError(f"only shares {sorted(received)} came back; {self._needs()}")
         exact = self.exact(received)
         model = next(iter(received.values()))
@@ -114,15 +136,15 @@ class BaseCode(ABC):
             blocks[j] = received[self._carrier(int(j), received)]
         return Decoded(blocks, exact)
 
-    def _carrier(self, block: int, present: Collection[int]) -> int:
-        """Return the share which stands for an exact block: the first present that carries it."""
-        return next(share for share in self._carriers[block] if share in present)
+    def _carrier(self, block: int, received: Mapping[int, Array]) -> int:
+        """Return the share which stands for an exact block: the first received that carries it."""
+        return next(share for share in self._carriers[block] if share in received)
 
     def _needs(self) -> str:
         """Say in words what an output needs."""
         return (
             f"scheme {self.spec.scheme!r} with k={self.k} needs, for each of the {self.k} blocks, "
-            f"one of its shares {list(self._carriers)}"
+            f"{self._fewest if self._fewest > 1 else 'one'} of its shares {list(self._carriers)}"
         )
 
 

@@ -44,8 +44,8 @@ def berrut_matrix(at: Reals, nodes: Reals) -> Reals:
     distance = at[:, None] - nodes[None, :]
     hit = np.abs(distance) <= COINCIDENT
     terms = signs / np.where(hit, 1.0, distance)
+    terms[hit.any(axis=1)] = hit[hit.any(axis=1)]
     weights: Reals = terms / terms.sum(axis=1, keepdims=True)
-    weights[hit.any(axis=1)] = hit[hit.any(axis=1)]
     return weights
 
 

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
+from approxifer.coding.foretelling import Evidence, expected_precision
 from approxifer.coding.interpolate import berrut_matrix, combine, interpolation, leave_one_out
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.locate import Baseline, locate
+from approxifer.coding.protocol import Array, Decoded, Location, Reals
 from approxifer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ class InterpolatingCode(BaseCode):
     Encoding puts block j at the node a_j and lets share i be the interpolant u at its node b_i.
     Decoding puts the outputs that came back at their b_i and evaluates at the a_j: since the model
     f is smooth in patches, f(u(.)) is interpolated (ApproxIFER, Soleymani et al., AAAI 2022, arXiv
-    2109.09868). Any K outputs are enough, and all that came back are used. Between unlike queries
-    each more makes the interpolant better; along smooth ones an even number of nodes serves it
-    better than the next odd one.
+    2109.09868). Any N - S outputs are enough, and all that are left once `locate` has named its
+    suspects are used. Between unlike queries each more makes the interpolant better; along smooth
+    ones an even number of nodes serves it better than the next odd one.
 
     Where b_i is a_j, share i *is* block j, and is copied bit by bit both ways. Two shares of one
     group on one worker would be lost together, so all shares conflict.
@@ -43,12 +45,23 @@ class InterpolatingCode(BaseCode):
         carries = tuple(
             int(row.argmax()) if np.count_nonzero(row) == 1 else None for row in weights
         )
-        super().__init__(spec, carries, conflicts=(frozenset(range(len(shares))),))
+        super().__init__(
+            spec,
+            carries,
+            conflicts=(frozenset(range(len(shares))),),
+            wanted=spec.n - spec.stragglers,
+            evictable=spec.byzantine,
+        )
         self._queries = tuple(queries.tolist())
         self._shares = tuple(shares.tolist())
         mixed = [i for i, block in enumerate(carries) if block is None]
         self._mixed = slice(mixed[0], mixed[-1] + 1) if mixed else slice(0)
         self._weights = weights[self._mixed]
+
+    @property
+    def nodes(self) -> tuple[float, ...]:
+        """Where the n shares lie on the line: the b_i."""
+        return self._shares
 
     def encode(self, blocks: Array) -> Array:
         """See `Code.encode`."""
@@ -65,10 +78,6 @@ class InterpolatingCode(BaseCode):
             if block is not None:
                 shares[share] = blocks[block]
         return shares
-
-    def decodable(self, present: Collection[int]) -> bool:
-        """See `Code.decodable`: any K shares are enough."""
-        return len(self._known(present)) >= self.k
 
     def decode(self, outputs: Mapping[int, Array]) -> Decoded:
         """See `Code.decode`."""
@@ -98,7 +107,7 @@ class InterpolatingCode(BaseCode):
         received = self._received(outputs)
         present = frozenset(received)
         if self.exact(present).all():
-            used = frozenset(self._carrier(j, present) for j in range(self.k))
+            used = frozenset(self._carrier(j, received) for j in range(self.k))
             surplus = sorted(present - used)
             at = tuple(self._shares[i] for i in surplus)
             weights = interpolation(at, self._shares, used)
@@ -114,8 +123,41 @@ class InterpolatingCode(BaseCode):
         found = [received[i] for i in surplus]
         return root_mean_square(np.reshape(found, expected.shape), expected)
 
+    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
+        """See `Code.deviations`: the residuals of `approxifer.coding.foretelling`.
+
+        Missing are shares whose outputs are not floating point or have no element, and finite ones
+        of which there are fewer than three.
+        """
+        return Evidence.of(self._received(outputs)).deviations(self._precision)
+
+    def locate(self, outputs: Mapping[int, Array], baseline: Baseline | None = None) -> Location:
+        """See `Code.locate`: at most E suspects; how is in `approxifer.coding.locate.locate`.
+
+        Raises
+        ------
+        ConfigError
+            Also if the baseline is of another number of shares.
+        """
+        if baseline is not None and len(baseline.center) != self.n:
+            raise ConfigError(
+                f"the baseline is of {len(baseline.center)} shares, this code has {self.n}"
+            )
+        return locate(
+            Evidence.of(self._received(outputs)),
+            self._precision,
+            byzantine=self.spec.byzantine,
+            baseline=baseline,
+        )
+
+    def _precision(self, shares: tuple[int, ...]) -> Reals:
+        return expected_precision(self._queries, self._shares, shares)
+
+    def _supply(self, present: Collection[int]) -> int:
+        return len(present)
+
     def _needs(self) -> str:
         return (
-            f"scheme {self.spec.scheme!r} with k={self.k} and stragglers={self.spec.stragglers} "
-            f"needs any {self.k} of its {self.n} shares"
+            f"scheme {self.spec.scheme!r} with k={self.k}, stragglers={self.spec.stragglers} and "
+            f"byzantine={self.spec.byzantine} needs any {self._fewest} of its {self.n} shares"
         )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 Array: TypeAlias = NDArray[Any]
@@ -32,6 +33,23 @@ class Decoded:
 
     blocks: Array
     exact: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Location:
+    """Which shares of a group look wrong. A suspicion, never a proof.
+
+    Attributes
+    ----------
+    suspects : frozenset of int
+        Often empty.
+    scores : dict of share to float
+        How far each share stands out among all that came back; of a suspect that hid behind
+        another it may be low. Shares with which nothing could be compared are missing.
+    """
+
+    suspects: frozenset[int]
+    scores: dict[int, float]
 
 
 class Code(Protocol):
@@ -85,7 +103,10 @@ class Code(Protocol):
         """
 
     def decodable(self, present: Collection[int]) -> bool:
-        """Whether the outputs of the shares `present` are enough for an output of every block."""
+        """Whether the outputs of the shares `present` are enough for an output of every block.
+
+        Enough, that is, when up to E of them may be wrong and are to be left out.
+        """
 
     def exact(self, present: Collection[int]) -> NDArray[np.bool_]:
         """Which of the k blocks would be exact with the outputs of the shares `present`."""
@@ -96,7 +117,10 @@ class Code(Protocol):
         Parameters
         ----------
         outputs : mapping of share to array (B, *out)
-            What came back, all of one shape and dtype.
+            What came back, all of one shape and dtype. With E > 0 leave out the suspects that
+            `locate` names: up to E shares (of each block, where shares are copies) fewer will do
+            than `decodable` asks for. Whatever is given is used; of several copies of a block, the
+            first of those on which most agree.
 
         Raises
         ------
@@ -104,6 +128,39 @@ class Code(Protocol):
             If these are too few, or of different shapes or dtypes.
         ConfigError
             If a share does not exist, or integers would have to be interpolated.
+        """
+
+    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
+        """How far each share that came back is from what the others foretell, in logs.
+
+        Parameters
+        ----------
+        outputs : mapping of share to array (B, *out)
+            What came back, all of one shape and dtype; at least one.
+
+        Returns
+        -------
+        dict of share to float
+            Natural logarithms, always finite but for shares whose outputs are not: +inf. Shares
+            with which nothing can be compared are missing.
+        """
+
+    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
+        """Name the shares whose outputs look wrong.
+
+        Parameters
+        ----------
+        outputs : mapping of share to array (B, *out)
+            What came back, all of one shape and dtype; at least one.
+        baseline : Baseline, optional
+            What is usual for each share. Without it the shares of this group are held against each
+            other alone.
+
+        Returns
+        -------
+        Location
+            At most E suspects, or where shares are copies E of each block, unless too few agree;
+            none if E = 0.
         """
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:

@@ -1,46 +1,143 @@
-"""Replication: S + 1 copies of every block."""
+"""Replication: copies of every block, the most of which agree."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.protocol import Array
+from approxifer.coding.protocol import Array, Location
 
 if TYPE_CHECKING:
+    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
+
+#: Copies agree if no number differs by more than this times the block's root mean square. On one
+#: kind of machine honest copies are bitwise equal; on several they differ in their last bits.
+AGREE = 1e-4
+
+#: A difference below this times the root mean square is none.
+NOTHING = 1e-12
 
 
 class ReplicationCode(BaseCode):
-    """Share c*K + j is copy c of block j, for c = 0 .. S; one copy of each block is enough.
+    """Share c*K + j is copy c of block j, for c = 0 .. S + 2E; all is copied bit by bit.
 
-    N = K(S+1): what ApproxIFER (Soleymani et al., AAAI 2022, arXiv 2109.09868) is
-    measured against. Copies of one block conflict. Any dtype; all is copied bit by bit.
+    N = K(S+1), or K(2E+1+S) with E Byzantine workers: what ApproxIFER (Soleymani et al., AAAI 2022,
+    arXiv 2109.09868) is measured against. One copy of each block is enough with E = 0; else the
+    first member of the largest set of copies that agree is taken, whatever their order, and of
+    2E + 1 copies the honest ones are that set. Copies of one block conflict. Any dtype.
     """
 
     def __init__(self, spec: "CodeSpec") -> None:
-        k, copies = spec.k, spec.stragglers + 1
-        conflicts = (frozenset(range(j, k * copies, k)) for j in range(k))
+        k, copies, byzantine = spec.k, spec.n // spec.k, spec.byzantine
+        conflicts = (frozenset(range(j, spec.n, k)) for j in range(k))
         super().__init__(
             spec,
             carries=tuple(range(k)) * copies,
             conflicts=tuple(conflicts) if copies > 1 else (),
+            wanted=2 * byzantine + 1,
+            evictable=byzantine,
         )
 
     def encode(self, blocks: Array) -> Array:
         """See `Code.encode`."""
         return np.concatenate([self._blocks(blocks)] * (self.n // self.k))
 
+    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
+        """See `Code.deviations`: the logarithm of the `distance` to the agreed copy of the block.
+
+        At least that of `NOTHING`; +inf also where labels differ. A block's only copy is missing.
+        """
+        received = self._received(outputs)
+        return {
+            share: math.log(max(distance(received[share], received[agreed[0]]), NOTHING))
+            for copies, agreed in self._agreed(received)
+            for share in copies
+            if len(copies) > 1
+        }
+
+    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
+        """See `Code.locate`: the copies outside the largest set that agrees, E or fewer per block.
+
+        Where no E + 1 copies of a block agree, nobody knows which are right: all of them are
+        suspects, and without them the group will not decode. No baseline is needed: scores are
+        deviations above that of `AGREE`.
+        """
+        scores = {s: d - math.log(AGREE) for s, d in self.deviations(outputs).items()}
+        byzantine = self.spec.byzantine
+        suspects: set[int] = set()
+        for copies, agreed in self._agreed(self._received(outputs)) if byzantine else ():
+            suspects.update(set(copies).difference(agreed if len(agreed) > byzantine else ()))
+        return Location(frozenset(suspects), scores)
+
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`: the copies that decoding passed over against those it took."""
         received = self._received(outputs)
         found, expected = [], []
-        for share, output in received.items():
-            taken = self._carrier(share % self.k, received)
-            if share != taken:
-                found.append(output)
-                expected.append(received[taken])
+        for copies in self._copies(received):
+            taken = self._carrier(copies[0] % self.k, received)
+            found += [received[share] for share in copies if share != taken]
+            expected += [received[taken]] * (len(copies) - 1)
         shape = (len(found), *next(iter(received.values())).shape)
         return root_mean_square(np.reshape(found, shape), np.reshape(expected, shape))
+
+    def _carrier(self, block: int, received: Mapping[int, Array]) -> int:
+        if not self.spec.byzantine:
+            return super()._carrier(block, received)
+        copies = [share for share in self._carriers[block] if share in received]
+        return agreeing(copies, received)[0]
+
+    def _copies(self, received: Mapping[int, Array]) -> list[list[int]]:
+        """List the copies of each block that came back at all."""
+        copies = ([share for share in held if share in received] for held in self._carriers)
+        return [shares for shares in copies if shares]
+
+    def _agreed(self, received: Mapping[int, Array]) -> list[tuple[list[int], list[int]]]:
+        """`_copies`, each with those that agree."""
+        return [(copies, agreeing(copies, received)) for copies in self._copies(received)]
+
+
+def agreeing(copies: Sequence[int], outputs: Mapping[int, Array]) -> list[int]:
+    """Return the largest set of copies that agree with one of them; of equal ones the first."""
+    sets = (
+        [copy for copy in copies if distance(outputs[copy], outputs[center]) <= AGREE]
+        for center in copies
+    )
+    return max(sets, key=len)
+
+
+def distance(found: Array, expected: Array) -> float:
+    """Largest difference of two copies, as a multiple of the root mean square of the second.
+
+    Parameters
+    ----------
+    found, expected : arrays of one shape and dtype
+        NaN equals NaN, and an infinity itself.
+
+    Returns
+    -------
+    float
+        0 for equal copies; infinite if labels differ, one of the copies alone is not finite
+        somewhere, or the second is zero.
+    """
+    differ = found != expected
+    if found.dtype.kind in "fc":
+        differ &= ~(np.isnan(found) & np.isnan(expected))
+    if not differ.any():
+        return 0.0
+    if found.dtype.kind not in "fc":
+        return math.inf
+    wide = np.promote_types(found.dtype, np.float64)
+    size = np.abs(expected[np.isfinite(expected)]).astype(np.float64)
+    peak = size.max(initial=0.0)
+    if not peak:
+        return math.inf
+    with np.errstate(all="ignore"):
+        gap = np.abs(np.subtract(found, expected, dtype=wide)[differ]).max()
+        # Divided by the peak first: squares of large numbers would overflow, and a copy of infinite
+        # size would agree with all others.
+        ratio = float(gap / (peak * np.sqrt(np.mean(np.square(size / peak)))))
+    return math.inf if math.isnan(ratio) else ratio

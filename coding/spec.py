@@ -30,7 +30,8 @@ class CodeSpec:
     stragglers : int
         Stragglers tolerated, S >= 0. ``"uncoded"`` tolerates none, whatever is said here.
     byzantine : int
-        Byzantine workers tolerated, E. Only 0 in this version.
+        Byzantine workers tolerated, E >= 0: workers whose outputs may be anything. ``"uncoded"``
+        cannot tell any; there only audits protect.
     grid : "authors" or "textbook"
         The share nodes of ``"berrut"``; see `approxifer.coding.nodes.berrut_nodes`.
 
@@ -61,27 +62,26 @@ class CodeSpec:
             )
         for name, least in (("k", 1), ("stragglers", 0), ("byzantine", 0)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least))
-        if self.byzantine:
-            raise ConfigError(
-                f"byzantine={self.byzantine} is not available in this version; "
-                "only byzantine=0 is allowed"
-            )
         if self.n > MAX_SHARES:
             raise ConfigError(
-                f"k={self.k} and stragglers={self.stragglers} make {self.n} shares; at most "
-                f"{MAX_SHARES} are allowed. Take a smaller k or fewer stragglers"
+                f"k={self.k}, stragglers={self.stragglers} and byzantine={self.byzantine} make "
+                f"{self.n} shares; at most {MAX_SHARES} are allowed. Take a smaller k, fewer "
+                "stragglers or fewer byzantine workers"
             )
 
     @property
     def n(self) -> int:
         """Shares of a codeword: N."""
+        k, stragglers, byzantine = self.k, self.stragglers, self.byzantine
         match self.scheme:
             case "uncoded":
-                return self.k
+                return k
             case "replication":
-                return self.k * (self.stragglers + 1)
+                return k * (2 * byzantine + 1 + stragglers)
+            case "berrut" if byzantine:
+                return 2 * (k + byzantine) + stragglers
             case _:
-                return self.k + self.stragglers
+                return k + stragglers + 2 * byzantine
 
     def build(self) -> Code:
         """Make the code."""

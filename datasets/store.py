@@ -189,15 +189,23 @@ class OutputStore:
         """
         return self._arrays.read("prediction", start, stop)
 
-    def read_window(self, start: int, stop: int) -> dict[str, np.ndarray]:
+    def read_window(
+        self, start: int, stop: int, names: Sequence[str] = VARIABLES
+    ) -> dict[str, np.ndarray]:
         """All that is known of these rows, by name: what `write_window` takes.
+
+        Parameters
+        ----------
+        start, stop
+        names
+            Only these variables.
 
         Raises
         ------
         StoreError
             A chunk is damaged.
         """
-        return {name: self._arrays.read(name, start, stop) for name in VARIABLES}
+        return {name: self._arrays.read(name, start, stop) for name in names}
 
     def write_window(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from approxifer.pipeline.cluster import refuse_import_of_main
 from approxifer.pipeline.engine import Engine
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.options import Options
-from approxifer.pipeline.plan import conflicting, groups_in_flight
+from approxifer.pipeline.plan import groups_in_flight, workers_needed
 from approxifer.pipeline.prepare import (
     Prepared,
     expected_workers,
@@ -62,12 +62,13 @@ def score(
     assurance: float | None = None,
     referee: str = "client",
     quarantine: str | None = None,
+    forgive: Sequence[str] = (),
     heal: str | None = None,
     hang_after: float = 30.0,
     progress: bool = True,
     seed: int = 0,
 ) -> Report:
-    """Score every row of a dataset with a model, on workers that may be slow, dead or hung.
+    """Score every row of a dataset with a model, on workers that may be slow, dead, hung or wrong.
 
     The same call after a crash, a cancel or Ctrl-C goes on where it stopped.
 
@@ -96,7 +97,8 @@ def score(
         Path or mapping of a ``cluster.yaml``, or a client of your own; a local cluster if neither.
     scheme, k, stragglers, byzantine
         The code: ``"systematic"``, ``"berrut"``, ``"replication"`` or ``"uncoded"``; K queries
-        a codeword (None: the largest K <= 8 that the workers allow), S stragglers tolerated.
+        a codeword (None: the largest K <= 8 that the workers allow), S stragglers and E Byzantine
+        workers tolerated.
     order
         Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
         ``"none"`` under ``repair="exact"``, else ``"similar"``.
@@ -122,7 +124,21 @@ def score(
         Show a bar (plain lines where stderr is no terminal).
     seed
         Of everything random.
-    hedge, audit, assurance, referee, quarantine
+    audit
+        The fraction of shares that is run again on another worker and compared. None: .05 with
+        ``byzantine`` > 0, else 0.
+    assurance
+        Audit each worker until one that lies in more than this fraction of its shares would have
+        been caught with 95 % probability.
+    referee
+        Who decides where two workers differ: the ``"client"``, which runs up to 16 of the rows
+        itself, or a ``"quorum"`` of E + 1 workers that agree.
+    quarantine
+        What is shut out with a convicted ``"worker"``: itself, or its ``"node"``, for this output
+        store also in later sessions. None: the node where the workers are on several hosts.
+    forgive
+        Hosts of convicted nodes that are to be used again.
+    hedge
         Not available in this version.
 
     Returns
@@ -131,6 +147,8 @@ def score(
 
     Raises
     ------
+    TrustError
+        More than ``byzantine`` workers were convicted; what they touched is pending again.
     ApproxiferError
         See `approxifer.errors`; bad input is refused before any work.
     """
@@ -193,7 +211,7 @@ def plan_run(data: Any, **options: Any) -> str:
         f"order {layout.order!r}",
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
         f"{layout.micro_batch}",
-        f"cluster {workers} workers ({conflicting(spec)} needed), "
+        f"cluster {workers} workers ({workers_needed(spec)} needed), "
         f"{groups_in_flight(n, workers)} groups in flight",
         f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs",
         *(f"note    {note}" for note in prepared.notes),
@@ -221,7 +239,12 @@ def _run(job: Job, options: Options) -> Report:
         counts = {name: found.get(name, 0) for name in ("exact", "decoded", "repaired", "failed")}
         started = engine.started or time.monotonic()
         evaluations = sum(w["evaluations"] for w in engine.session.ledger["workers"])
-        setup.store.close(counts=counts, workers=engine.intake.workers)
+        roster = engine.roster
+        setup.store.close(
+            counts=counts,
+            workers=[member.name for member in roster.members],
+            extra={"convicted": [str(conviction) for conviction in roster.convictions]},
+        )
         wall = time.monotonic() - started
         setup.journal.append(
             {
@@ -237,15 +260,18 @@ def _run(job: Job, options: Options) -> Report:
             out=setup.store.path,
             rows=setup.store.rows,
             counts=counts,
-            workers=engine.session.worker_records(),
+            workers=engine.guard.worker_records(),
             evaluations=evaluations,
             wall_seconds=wall,
             setup_seconds=started - begin,
             scheme=_scheme(prepared, spec.scheme, spec.k, spec.build().n),
             resumed=engine.resumed,
+            convicted=roster.convictions,
             notes=prepared.notes,
         )
 
 
 def _scheme(prepared: Prepared, scheme: str, k: int, n: int) -> str:
-    return f"{scheme} K={k} S={prepared.options.stragglers}, {n} shares"
+    options = prepared.options
+    byzantine = f" E={options.byzantine}" if options.byzantine else ""
+    return f"{scheme} K={k} S={options.stragglers}{byzantine}, {n} shares"

@@ -1,4 +1,4 @@
-"""The command line: ``approxifer score | demo | inspect``.
+"""The command line: ``approxifer score | demo | inspect | bench``.
 
 Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wrong usage or input,
 130 interrupted. What is heavy is imported inside the commands, so that ``--help`` comes at once.
@@ -129,7 +129,31 @@ def score(
         float | None, typer.Option(min=0.0, help="Resubmit a share after so many medians. [3]")
     ] = None,
     audit: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Fraction of shares run twice.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Fraction of shares run again elsewhere. [0.05 with -e, else 0]"
+        ),
+    ] = None,
+    assurance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Audit until whoever lies more often would be caught with 95 % probability.",
+        ),
+    ] = None,
+    referee: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who settles differences: client, quorum. [client]"),
+    ] = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Shut out a convicted worker, or its node. [node, if several]"
+        ),
+    ] = None,
+    forgive: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Use a convicted node again; may be given repeatedly."),
     ] = None,
     block: Annotated[
         int | None, typer.Option(min=1, metavar="ROWS", help="Rows per share.")
@@ -175,7 +199,9 @@ def score(
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
         "byzantine": byzantine, "order": order, "repair": repair, "redundancy": redundancy,
-        "patience": patience, "late": late, "audit": audit, "block": block, "window": window,
+        "patience": patience, "late": late, "audit": audit, "assurance": assurance,
+        "referee": referee, "quarantine": quarantine, "forgive": forgive or None, "block": block,
+        "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
         "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,
         "progress": False if no_progress else None,
@@ -235,6 +261,32 @@ def inspect(
         from approxifer.pipeline.inspect import inspect_store
 
         typer.echo(inspect_store(store, timeline=timeline, session=session))
+
+
+# Options after NAME are the benchmark's, --help too.
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def bench(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Left out: list them.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Its own: see NAME --help.")
+    ] = None,
+) -> None:
+    """Run a benchmark."""
+    from approxifer.benchmarks import BENCHMARKS, find
+
+    if name is None:
+        width = max(map(len, BENCHMARKS))
+        for known, measures in BENCHMARKS.items():
+            typer.echo(f"approxifer bench {known:{width}}  {measures}")
+        return
+    with _exit_codes():
+        benchmark = find(name)
+    try:
+        code = benchmark(arguments or [])
+    except KeyboardInterrupt as error:
+        typer.echo(f"approxifer: {name} was interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _threads(client: Client) -> int:
 def _check_enough(there: int, needed: int, who: str) -> None:
     if there < needed:
         raise TooFewWorkersError(
-            f"the code needs {needed} workers (that many shares of one group must not share a "
+            f"the code needs {needed} workers (the shares of one group must not share a "
             f"worker), but {who} {there}; ask for a smaller K, S or E, or for more workers"
         )
 

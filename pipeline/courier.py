@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from distributed import Future
 
-from approxifer.coding import Code
 from approxifer.pipeline import transport
 from approxifer.pipeline.keys import Key, input_key, share_key
-from approxifer.pipeline.records import Status
+from approxifer.pipeline.records import Testimony
 from approxifer.pipeline.session import Session
-from approxifer.pipeline.window import Window
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -29,13 +27,11 @@ class GroupRun:
     """A group on the client: its shares, and the outputs that are back."""
 
     number: int
-    code: Code
-    window: Window
-    members: np.ndarray  #: rows of the window, codeword by codeword
     shares: np.ndarray  #: (N, B, *feature)
-    status: Status  #: of its exact rows: EXACT, or REPAIRED where it is a repair
-    coded: bool  #: false for rows that are run plainly: repairs, rows with NaN
+    finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
+    malformed: dict[tuple[int, int], str] = field(default_factory=dict)
     futures: dict[Key, tuple[Future[Any], Future[Any]]] = field(default_factory=dict)
     completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
     done: bool = False
@@ -44,6 +40,19 @@ class GroupRun:
     def used(self) -> set[tuple[int, int]]:
         """The shares, and which attempt of each, that are to be decoded from."""
         return {(s, a) for s, a in self.completion["used"]} if self.completion else set()
+
+    @property
+    def testimonies(self) -> dict[int, Testimony]:
+        """By share: what is to be decoded from, and who returned it."""
+        names = {(a["share"], a["attempt"]): a["worker"] for a in self.history}
+        return {
+            share: Testimony(
+                names[share, attempt],
+                self.outputs[share, attempt],
+                self.malformed.get((share, attempt)),
+            )
+            for share, attempt in sorted(self.used)
+        }
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -70,7 +79,7 @@ class Courier:
         output_shape: tuple[int, ...],
         output_dtype: np.dtype[Any],
         spawn: Spawn,
-        finish: Callable[[GroupRun, dict[int, np.ndarray]], Coroutine[Any, Any, None]],
+        keep_malformed: bool,
     ) -> None:
         self.groups: dict[int, GroupRun] = {}
         self._session = session
@@ -80,12 +89,19 @@ class Courier:
         self._output_shape = output_shape
         self._output_dtype = output_dtype
         self._spawn = spawn
-        self._finish = finish
+        self._keep_malformed = keep_malformed
 
     async def take(
-        self, group: GroupRun, *, code: str, priority: int, avoid: frozenset[str]
+        self,
+        group: GroupRun,
+        *,
+        code: str,
+        priority: int,
+        avoid: frozenset[str] = frozenset(),
+        forbid: frozenset[str] = frozenset(),
     ) -> None:
-        """Have the plugin place a group's shares; ``finish`` is called with the outputs."""
+        """Have the plugin place a group's shares: if it can be not on workers to ``avoid``, and
+        never on those to ``forbid``."""
         self.groups[group.number] = group
         opening = {
             "group": group.number,
@@ -93,6 +109,7 @@ class Courier:
             "rows": group.shares.shape[1],
             "priority": priority,
             "avoid": sorted(avoid),
+            "forbid": sorted(forbid),
         }
         await self._session.tell("groups", groups=[opening])
 
@@ -191,6 +208,9 @@ class Courier:
             found = (getattr(output, "shape", None), getattr(output, "dtype", None))
             if found != (expected, self._output_dtype):
                 why = f"output {found} instead of {expected} {self._output_dtype}"
+                if self._keep_malformed:
+                    group.malformed[share, attempt], why = why, None
+                    output = blank(expected, self._output_dtype)
         if group.done:
             return
         if why is not None:
@@ -209,9 +229,13 @@ class Courier:
         group.done = True
         group.release()
         self.groups.pop(group.number)
-        outputs = {share: group.outputs[share, attempt] for share, attempt in group.used}
-        self._spawn(self._finish(group, outputs))
+        self._spawn(group.finish(group))
 
     async def _lost(self, group: GroupRun, share: int, attempt: int, why: str) -> None:
         key = share_key(self._session.run, group.number, share, attempt)
         await self._session.tell("report", lost=[(key, why)])
+
+
+def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Outputs not there: NaN, or 0 where the dtype has none."""
+    return np.full(shape, np.nan if dtype.kind in "fc" else 0, dtype)

@@ -1,4 +1,4 @@
-"""``approxifer demo``: real data, real worker processes, one of them slow and one hung.
+"""``approxifer demo``: real data, real worker processes; one is slow, one hung, one lies.
 
 Every worker also sleeps `SERVICE` seconds per micro-batch: a stated stand-in for a model large
 enough that waiting for a straggler hurts. The network, its outputs and the faults are real.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from approxifer.datasets import Journal
 from approxifer.datasets.journal import journal_path
 from approxifer.datasets.samples import digits
 from approxifer.models.samples import Split, digits_split
-from approxifer.pipeline import faults
+from approxifer.pipeline import faults, lies
 from approxifer.pipeline.api import score
 from approxifer.pipeline.cluster import load_cluster, open_cluster
 from approxifer.pipeline.report import Report, as_text, percent, table
@@ -27,6 +28,10 @@ WORKERS = 7
 SERVICE = 0.06
 SLOW, HUNG = "worker-2", "worker-5"
 HANG_AFTER = 1.5
+LIAR = "worker-3"
+
+#: What is wrong with each worker.
+Armed = Mapping[str, faults.Fault | Sequence[faults.Fault]]
 
 #: K = 4, S = 2: six shares on seven workers.
 CODE: dict[str, Any] = {
@@ -36,10 +41,13 @@ CODE: dict[str, Any] = {
     "window": 600,
     "hang_after": HANG_AFTER,
 }
+#: K = 2, E = 1: four shares, and two workers to spare.
+BYZANTINE: dict[str, Any] = {"k": 2, "stragglers": 1, "byzantine": 1}
 
 
 def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
-    """Score scikit-learn's digits without faults, then with them; compare, and draw the workers.
+    """Score scikit-learn's digits without faults, with stragglers, and with a liar; compare them,
+    and draw the workers.
 
     Parameters
     ----------
@@ -52,7 +60,7 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
     Returns
     -------
     Report
-        Of the run with faults and exact repair.
+        Of the run with a slow and a hung worker, and exact repair.
     """
     folder = Path(directory)
     say = Console(stderr=True, highlight=False).print
@@ -76,9 +84,10 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
     spec = load_cluster({"kind": "local", "workers": WORKERS, "threads": 1})
     with open_cluster(spec, needed=WORKERS) as cluster:
 
-        def run(name: str, armed: dict[str, faults.Fault], **options: Any) -> Report:
+        def run(name: str, armed: Armed, **options: Any) -> Report:
             out = folder / f"{name}.zarr"
             _remove(out)
+            cluster.client.wait_for_workers(WORKERS, timeout=60)  # one may be restarting
             faults.install(cluster.client, armed, seed=seed)
             return score(
                 data,
@@ -97,6 +106,10 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         exact = run("exact", faulty)
         say("3. the same faults, repair='none': decoded rows stay as they are")
         decoded = run("decoded", faulty, repair="none")
+        say(f"4. byzantine=1; {LIAR} swaps the two highest scores of 1 row in 4")
+        liar = lies.SwapTopTwo(rows=0.25)
+        armed: Armed = {**healthy, LIAR: [healthy[LIAR], liar]}
+        checked = run("byzantine", armed, **BYZANTINE)
 
     picture = folder / "timeline.png"
     draw_timeline(Journal.read(exact.out), picture)
@@ -104,8 +117,11 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         "uncoded, no faults": plain,
         "systematic, faults, repair='exact'": exact,
         "systematic, faults, repair='none'": decoded,
+        "systematic, a liar, byzantine=1": checked,
     }
     print(_compare(runs, split))
+    for conviction in checked.convicted:
+        print(f"\nConvicted in run 4: {conviction}")
     print(f"\nWhat the workers did in run 2: {picture}\n")
     return exact
 

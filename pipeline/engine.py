@@ -2,63 +2,37 @@
 
 It runs on the client's event loop and never blocks it: reading, ordering, encoding, decoding and
 writing go to threads; the `courier` sends and fetches. What to do with a group is decided on the
-scheduler (`plugin`, by `policy`).
+scheduler (`plugin`, by `policy`); whom to believe by the `guard`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from typing import Any
 
 import numpy as np
-from distributed import Client
 
-from approxifer.coding import Code, CodeSpec, gather, order_rows
+from approxifer.coding import CodeSpec, gather, order_rows
 from approxifer.coding import groups as cut_groups
-from approxifer.datasets import Journal, OutputStore
 from approxifer.datasets.windows import windows
-from approxifer.models import ModelHandle
+from approxifer.pipeline.context import Context, Setup
 from approxifer.pipeline.courier import Courier, GroupRun
-from approxifer.pipeline.intake import Intake, Returned
-from approxifer.pipeline.plan import Layout, conflicting, groups_in_flight
-from approxifer.pipeline.policy import Policy
+from approxifer.pipeline.guard import Guard
+from approxifer.pipeline.intake import Batch, Intake, not_back, weigh
+from approxifer.pipeline.makegood import sweep
+from approxifer.pipeline.plan import conflicting, groups_in_flight, workers_needed
 from approxifer.pipeline.records import Block, Status
-from approxifer.pipeline.session import Session
+from approxifer.pipeline.roster import Member, Roster
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
 from approxifer.pipeline.worker import ModelOnWorker
 
-#: Rank of repairs above all fresh groups, so that the oldest windows close first.
-REPAIRS_FIRST = 10**9
 #: Windows held at one time: one computed, the next one read.
 OPEN_WINDOWS = 2
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a run works with and how."""
-
-    client: Client
-    store: OutputStore
-    journal: Journal
-    load: Callable[[int, int], np.ndarray]  #: rows [start, stop) as the model takes them
-    row: np.ndarray  #: (1, *feature), to warm the model up with
-    handle: ModelHandle
-    threads: int
-    spec: CodeSpec
-    layout: Layout
-    policy: Policy
-    repair: str
-    restart: bool
-    session: str
-    most_in_flight: int  #: groups that memory allows
-    workers: Sequence[str] = ()  #: names that earlier sessions gave an index to
 
 
 class Engine:
@@ -67,46 +41,65 @@ class Engine:
     def __init__(self, setup: Setup, stream: BlockStream) -> None:
         self.setup = setup
         self.stream = stream
-        self.session = Session(setup.client, setup.session.rpartition("-")[2])
+        self.code = setup.spec.build()
+        self.plain = CodeSpec(scheme="uncoded", k=1).build()
+        spans = [
+            (index, *span)
+            for index, span in enumerate(windows(setup.store.rows, setup.layout.window))
+        ]
+        self.groups_per_window = ceil(setup.layout.window / (setup.layout.block * self.code.k))
+        self.context = Context(setup, coded_groups=len(spans) * self.groups_per_window)
+        self.session = self.context.session
+        self.roster = Roster(
+            setup.session,
+            setup.past,
+            quarantine=setup.quarantine,
+            forgive=setup.forgive,
+            on_new=self._new_member,
+        )
         self.courier = Courier(
             self.session,
             fingerprint=setup.handle.fingerprint,
             micro_batch=setup.layout.micro_batch,
             output_shape=setup.store.output_shape,
             output_dtype=setup.store.output_dtype,
-            spawn=self._spawn,
-            finish=self._finish,
+            spawn=self.context.spawn,
+            keep_malformed=setup.rule is not None,
         )
-        self.code = setup.spec.build()
-        self.plain = CodeSpec(scheme="uncoded", k=1).build()
+        self.guard = Guard(
+            self.context,
+            self.code,
+            self.courier,
+            self.roster,
+            spans=spans,
+            close=self._close,
+            taken_back=self._taken_back,
+        )
         self.intake = Intake(
             stream,
             keep_decoded=setup.repair == "none",
-            blank=self._blank,
-            workers=setup.workers,
-            on_new_worker=self._new_worker,
+            blank=self.context.blank,
+            index=self.roster.index,
         )
+        self.windows = len(spans)
         self.windows_done = 0
         self.started: float | None = None
         self.finished: float | None = None
         self._in_flight = 0
         self._news = asyncio.Event()
         self._open_windows = asyncio.Semaphore(OPEN_WINDOWS)
+        self._spans = spans
+        self._windows_left = 0
         self._all_done = asyncio.Event()
-        self._sequence = count()
-        self._loaders = ThreadPoolExecutor(1, "approxifer-read")
-        self._coders = ThreadPoolExecutor(2, "approxifer-code")
-        self._writers = ThreadPoolExecutor(1, "approxifer-write")
+        self._committed: set[int] = set()  #: windows written by this session
+        self._again: set[int] = set()  #: written windows with rows that were taken back
 
-        rows, window, status = setup.store.rows, setup.layout.window, setup.store.status()
-        spans = [(i, *span) for i, span in enumerate(windows(rows, window))]
-        self.windows = len(spans)
-        #: The windows that no earlier session has committed.
-        self.pending = [span for span in spans if (status[span[1] : span[2]] == 0).any()]
-        self.resumed = rows - sum(stop - start for _, start, stop in self.pending)
-        self.groups_per_window = ceil(window / (setup.layout.block * self.code.k))
-        #: Repairs are numbered behind all coded groups.
-        self._repair_numbers = count(self.windows * self.groups_per_window)
+        if self.roster.convictions:  # the session that convicted may have been stopped before it
+            sweep(setup.store, spans, self.roster)
+        status = setup.store.status()
+        #: The windows that no earlier session has committed whole.
+        self.pending = [s for s in spans if (status[s[1] : s[2]] == Status.PENDING).any()]
+        self.resumed = int((status != Status.PENDING).sum())
 
     async def run(self) -> None:
         """Score every pending window.
@@ -115,10 +108,12 @@ class Engine:
         ------
         ClusterError
             The scheduler is gone, or too few workers get ready.
+        TrustError
+            More workers are Byzantine than the run can stand.
         """
-        setup = self.setup
+        setup, spec = self.setup, self.setup.spec
         registered = self.session.registered(
-            codes={"coded": setup.spec, "plain": self.plain.spec},
+            codes={"coded": spec, "plain": self.plain.spec},
             policy=setup.policy,
             model=ModelOnWorker(
                 self.session.run,
@@ -132,12 +127,13 @@ class Engine:
         )
         try:
             async with registered, asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
+                self.context.tasks = tasks
                 try:
                     news = tasks.create_task(self.session.follow(self._hear))
-                    needed = conflicting(setup.spec)
-                    enough = max(1, needed - setup.spec.stragglers)
-                    await self.session.enough_ready(needed, enough)
+                    await self.guard.open()
+                    # An output needs as many; with Byzantine workers one more to audit the others.
+                    enough = conflicting(spec) - spec.stragglers + bool(spec.byzantine)
+                    await self.session.enough_ready(workers_needed(spec), max(1, enough))
                     self.started = time.monotonic()
                     await self._score()
                     news.cancel()
@@ -150,28 +146,39 @@ class Engine:
 
     def close(self) -> None:
         """Wait for the threads: what is being written is written to its end."""
-        for pool in (self._loaders, self._coders, self._writers):
-            pool.shutdown(wait=True, cancel_futures=True)
+        self.context.close()
 
     # ---- windows in, groups out -----------------------------------------------------------------
 
     async def _score(self) -> None:
-        if not self.pending:
-            return
-        loaded: asyncio.Queue[Window] = asyncio.Queue()
-        self._spawn(self._load_windows(loaded))
-        for _ in self.pending:
-            await self._feed(await loaded.get())
-        await self._all_done.wait()
+        """Score the pending windows; then again those in which rows were taken back."""
+        spans = self.pending
+        while spans:
+            loaded: asyncio.Queue[Window] = asyncio.Queue()
+            self._windows_left = len(spans)
+            self._all_done.clear()
+            self.context.spawn(self._load_windows(spans, loaded))
+            for _ in spans:
+                await self._feed(await loaded.get())
+            await self._all_done.wait()
+            await self.guard.last_audits()
+            spans = [span for span in self._spans if span[0] in self._again]
+            self.windows_done -= len(spans)
+            self._again.clear()
 
-    async def _load_windows(self, loaded: asyncio.Queue[Window]) -> None:
-        for span in self.pending:
+    async def _load_windows(
+        self, spans: Sequence[tuple[int, int, int]], loaded: asyncio.Queue[Window]
+    ) -> None:
+        for span in spans:
             await self._open_windows.acquire()
-            loaded.put_nowait(await self._in(self._loaders, self._load_window, *span))
+            loaded.put_nowait(await self.context.read(self._load_window, *span))
 
     def _load_window(self, index: int, start: int, stop: int) -> Window:
         layout = self.setup.layout
         queries = self.setup.load(start, stop)
+        before = self.setup.store.read_window(start, stop)
+        if before["status"].any():  # written, but for rows that a convicted worker had touched
+            return Window.reopened(index, start, queries, before)
         coded = np.arange(len(queries))
         mixes = any(block is None for block in self.code.carries)
         if mixes and not np.isfinite(queries).all():  # one NaN would spoil its whole codeword
@@ -189,7 +196,7 @@ class Engine:
             start=start,
             queries=queries,
             order=coded[order],
-            prediction=self._blank(len(queries)),
+            prediction=self.context.blank(len(queries)),
             coded_left=len(cut_groups(len(order), self.code.k, layout.block)),
         )
         plain = np.setdiff1d(np.arange(len(queries)), coded)
@@ -204,7 +211,7 @@ class Engine:
             await self._room()
             members = window.order[span.start : span.stop]
             number = window.index * self.groups_per_window + i
-            await self._open(window, number, self.code, members, Status.EXACT)
+            await self._open(Batch(number, self.code, window, members, Status.EXACT, coded=True))
 
     async def _room(self) -> None:
         """Wait until one more group may be in flight: as many as keep the workers that are there
@@ -218,72 +225,79 @@ class Engine:
 
     async def _repair(self, window: Window) -> None:
         """Run plainly what is due: decoded rows under ``repair="exact"``, rows with NaN, rows of
-        groups that could not be decoded."""
+        groups that could not be decoded, rows that a convicted worker touched."""
         for repair in list(window.due_repairs(self.setup.layout.block)):
-            number = next(self._repair_numbers)
-            await self._open(
-                window, number, self.plain, repair.rows, repair.status, avoid=repair.avoid
-            )
+            number = next(self.context.numbers)
+            batch = Batch(number, self.plain, window, repair.rows, repair.status, coded=False)
+            await self._open(batch, avoid=repair.avoid)
 
-    async def _open(
-        self,
-        window: Window,
-        number: int,
-        code: Code,
-        members: np.ndarray,
-        status: Status,
-        avoid: frozenset[str] = frozenset(),
-    ) -> None:
+    async def _open(self, batch: Batch, avoid: frozenset[str] = frozenset()) -> None:
         def encode() -> np.ndarray:
-            return code.encode(gather(window.queries, members, code.k))
+            queries = gather(batch.window.queries, batch.members, batch.code.k)
+            return batch.code.encode(queries)
 
-        shares = await self._in(self._coders, encode)
-        coded = code is self.code
         await self.courier.take(
-            GroupRun(number, code, window, members, shares, status, coded),
-            code="coded" if coded else "plain",
-            priority=-next(self._sequence) + (0 if coded else REPAIRS_FIRST),
+            GroupRun(
+                batch.number, await self.context.compute(encode), partial(self._finish, batch)
+            ),
+            code="coded" if batch.coded else "plain",
+            priority=self.context.rank(first=not batch.coded),
             avoid=avoid,
         )
 
     def _hear(self, event: dict[str, Any]) -> None:
         if event["op"] == "worker":
-            fields = {"worker": event["worker"], "what": event["what"]}
-            self._journal("worker", time=event["time"], **fields)
+            name, what = event["worker"], event["what"]
+            self.context.journal("worker", time=event["time"], worker=name, what=what)
+            self.roster.heard(name, event["host"], event["device"])
             self._news.set()
         else:
             self.courier.hear(event)
 
     # ---- outputs back, windows written ----------------------------------------------------------
 
-    async def _finish(self, group: GroupRun, outputs: dict[int, np.ndarray]) -> None:
+    async def _finish(self, batch: Batch, group: GroupRun) -> None:
         """Decode a group, take its rows in, order its repairs, and write its window if that was
         the last of it."""
-        window = group.window
-        returned = await self._in(self._coders, _decode, group, outputs)
+        window, told = batch.window, group.testimonies
+        guilty = await self.guard.hear(batch, group)
+        while True:
+            guilty |= {s for s, one in told.items() if self.roster.is_convicted(one.worker)}
+            stand = {share: one for share, one in told.items() if share not in guilty}
+            decode = partial(
+                weigh,
+                batch,
+                {share: one.output for share, one in stand.items()},
+                {share: one.worker for share, one in stand.items()},
+                failed=not_back(group.history),
+                evicted=frozenset(told[share].worker for share in guilty),
+            )
+            returned = await self.context.compute(decode)
+            if not any(self.roster.is_convicted(one.worker) for one in stand.values()):
+                break
         self.intake.take(returned)
-        if group.coded:
+        if batch.coded:
             window.coded_left -= 1
             self._in_flight -= 1
             self._news.set()
-        self._journal(
-            "group",
-            group=group.number,
-            window=window.index,
-            kind="coded" if group.coded else "repair",
-            shares={str(share): name for share, name in sorted(returned.names.items())},
-            attempts=group.history,
-        )
-        await self.session.tell("report", done=[group.number])
+        kind = "coded" if batch.coded else "repair"
+        self.context.journal_group(group, names=returned.names, window=window.index, kind=kind)
+        await self.session.tell("report", done=[batch.number])
         await self._repair(window)
-        if window.whole and not window.closing:  # two groups may end in one turn
-            window.closing = True
-            await self._commit(window)
+        await self._close(window)
 
-    async def _commit(self, window: Window) -> None:
-        """Write a window: the journal's groups and the data first, its status last."""
+    async def _close(self, window: Window) -> None:
+        """Write a window if it is whole: the journal's groups and the data first, its status last.
 
-        def write() -> None:
+        If a convicted worker touched some of its rows, it is not whole after all.
+        """
+        if not window.whole or window.closing:  # two groups may end in one turn
+            return
+        window.closing = True
+
+        def write() -> np.ndarray | None:
+            if (tainted := self.guard.tainted(window)) is not None:
+                return tainted
             self.setup.journal.sync()
             self.setup.store.write_window(
                 window.start,
@@ -294,14 +308,37 @@ class Engine:
                 worker=window.worker,
                 residual=window.residual,
             )
-            self._journal("window", window=window.index, rows=[window.start, window.stop])
+            rows = [window.start, window.stop]
+            self.context.journal("window", window=window.index, rows=rows)
+            return None
 
-        await self._in(self._writers, write)
+        tainted = await self.context.write(write)
+        if tainted is not None:
+            self.intake.take_back(window.status[tainted])
+            window.take_back(tainted)
+            window.closing = False
+            await self._repair(window)
+            return
         self.stream.committed(window.index, window.start, window.stop)
+        self._committed.add(window.index)
         self.windows_done += 1
+        self._windows_left -= 1
         self._open_windows.release()
-        if self.windows_done == len(self.pending):
+        if self._windows_left == 0:
             self._all_done.set()
+
+    def _taken_back(self, index: int, statuses: np.ndarray) -> None:
+        """Rows of a written window with these statuses are pending again."""
+        self._again.add(index)
+        if index in self._committed:
+            self.intake.take_back(statuses)
+        else:
+            self.resumed -= len(statuses)
+
+    def _new_member(self, index: int, member: Member) -> None:
+        self.context.journal(
+            "name", index=index, worker=member.name, host=member.host, device=member.device
+        )
 
     def read_back(self, start: int, stop: int) -> Block:
         """Committed rows, from the store."""
@@ -311,33 +348,3 @@ class Engine:
             predictions=store.read_prediction(start, stop),
             status=store.status()[start:stop],
         )
-
-    # ---- small things ---------------------------------------------------------------------------
-
-    def _blank(self, rows: int) -> np.ndarray:
-        """Outputs not there: NaN, or 0 where the dtype has none."""
-        store = self.setup.store
-        nothing = np.nan if store.output_dtype.kind in "fc" else 0
-        return np.full((rows, *store.output_shape), nothing, store.output_dtype)
-
-    def _new_worker(self, index: int, name: str) -> None:
-        self._journal("name", index=index, worker=name)
-
-    def _journal(self, event: str, **fields: Any) -> None:
-        seconds = round(time.monotonic() - self.session.opened, 4)
-        self.setup.journal.append(
-            {"event": event, "session": self.setup.session, "time": seconds} | fields
-        )
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.create_task(work)
-
-    async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
-
-
-def _decode(group: GroupRun, outputs: dict[int, np.ndarray]) -> Returned:
-    if not group.code.decodable(outputs.keys()):
-        return Returned(group, outputs, None, None)
-    decoded, residual = group.code.decode(outputs), group.code.residual(outputs)
-    return Returned(group, outputs, decoded, residual)

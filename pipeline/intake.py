@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from approxifer.coding import Decoded, block_rows
-from approxifer.pipeline.courier import GroupRun
+from approxifer.coding import Code, Decoded, block_rows
+from approxifer.errors import DecodeError
 from approxifer.pipeline.records import Block, Fate, Status
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of a window that travel as one group."""
+
+    number: int
+    code: Code
+    window: Window
+    members: np.ndarray  #: rows of the window, codeword by codeword
+    status: Status  #: of its exact rows: EXACT, or REPAIRED where it is a repair
+    coded: bool  #: false for rows that are run plainly: repairs, rows with NaN
+
+
+@dataclass(frozen=True, eq=False)
 class Returned:
     """A complete group: the outputs to use, and what they decode to."""
 
-    group: GroupRun
-    outputs: dict[int, np.ndarray]  #: by share, (B, *out)
+    batch: Batch
+    outputs: dict[int, np.ndarray]  #: by share, (B, *out): those that stand
+    names: dict[int, str]  #: the worker that returned each of them
+    failed: frozenset[str]  #: workers that did not bring their share back
+    evicted: frozenset[str]  #: workers whose outputs are not used
     decoded: Decoded | None  #: None: not decodable, whatever was tried
     residual: np.ndarray | None  #: (B,)
 
-    @property
-    def names(self) -> dict[int, str]:
-        """The worker whose output was used for each share."""
-        used = self.group.used
-        return {
-            a["share"]: a["worker"]
-            for a in self.group.history
-            if (a["share"], a["attempt"]) in used
-        }
+    def carrier(self, block: int) -> int | None:
+        """The share whose output is that of a block: of several copies the one that was decoded."""
+        carries = self.batch.code.carries
+        shares = [share for share in sorted(self.outputs) if carries[share] == block]
+        if len(shares) > 1 and self.decoded is not None:
+            chosen = self.decoded.blocks[block].tobytes()
+            shares = [share for share in shares if self.outputs[share].tobytes() == chosen]
+        return shares[0] if shares else None
 
-    @property
-    def failed(self) -> frozenset[str]:
-        """The workers that did not bring their share back."""
-        bad = (Fate.DROPPED, Fate.LOST, Fate.FAILED)
-        return frozenset(a["worker"] for a in self.group.history if a["fate"] in bad)
+
+def weigh(
+    batch: Batch,
+    outputs: dict[int, np.ndarray],
+    names: dict[int, str],
+    *,
+    failed: frozenset[str],
+    evicted: frozenset[str],
+) -> Returned:
+    """Decode what stands, if it is enough."""
+    decoded, residual = None, None
+    with contextlib.suppress(DecodeError):
+        decoded, residual = batch.code.decode(outputs), batch.code.residual(outputs)
+    return Returned(batch, outputs, names, failed, evicted, decoded, residual)
+
+
+def not_back(history: list[dict[str, object]]) -> frozenset[str]:
+    """The workers that did not bring their share back."""
+    bad = (Fate.DROPPED, Fate.LOST, Fate.FAILED)
+    return frozenset(str(a["worker"]) for a in history if a["fate"] in bad)
 
 
 class Intake:
@@ -49,8 +79,6 @@ class Intake:
         Rows of each final status.
     provisional : int
         Rows decoded that wait for their repair.
-    workers : list of str
-        Names; the store's ``worker`` holds indices into it.
     """
 
     def __init__(
@@ -59,46 +87,58 @@ class Intake:
         *,
         keep_decoded: bool,
         blank: Callable[[int], np.ndarray],
-        workers: Sequence[str],
-        on_new_worker: Callable[[int, str], None],
+        index: Callable[[str], int],
     ) -> None:
         self.counts = dict.fromkeys(("exact", "decoded", "repaired", "failed"), 0)
         self.provisional = 0
-        self.workers = list(workers)
         self._stream = stream
         self._keep_decoded = keep_decoded
         self._blank = blank
-        self._on_new_worker = on_new_worker
+        self._index = index  #: of a worker, by name, in the store
 
     def take(self, returned: Returned) -> None:
         """Take a group in, block by block."""
-        group, window = returned.group, returned.group.window
-        for block, rows in enumerate(block_rows(group.members, group.code.k)):
+        batch, window = returned.batch, returned.batch.window
+        for name in returned.names.values():
+            self._index(name)  # also of those that only contributed to what is decoded
+        for block, rows in enumerate(block_rows(batch.members, batch.code.k)):
             if len(rows):
                 self._take_block(returned, block, rows)
-        if group.coded:
-            window.group[group.members] = group.number
+        if batch.coded:
+            window.group[batch.members] = batch.number
             if returned.residual is not None:
-                each = np.repeat(returned.residual, group.code.k)
-                window.residual[group.members] = each[: len(group.members)]
+                each = np.repeat(returned.residual, batch.code.k)
+                window.residual[batch.members] = each[: len(batch.members)]
+
+    def take_back(self, statuses: np.ndarray) -> None:
+        """Rows with these statuses are pending again: a convicted worker touched them."""
+        for status in Status:
+            if (name := status.name.lower()) in self.counts:
+                self.counts[name] -= int((statuses == status).sum())
 
     def _take_block(self, returned: Returned, block: int, rows: np.ndarray) -> None:
-        group, window = returned.group, returned.group.window
-        carries, outputs, decoded = group.code.carries, returned.outputs, returned.decoded
-        carrier = next((share for share in sorted(outputs) if carries[share] == block), None)
+        batch, window = returned.batch, returned.batch.window
+        decoded, avoid = returned.decoded, returned.failed | returned.evicted
+        carrier = returned.carrier(block)
         if carrier is not None:
             worker = self._index(returned.names[carrier])
-            self._settle(window, rows, outputs[carrier], group.status, worker)
-        elif not group.coded:
+            self._settle(window, rows, returned.outputs[carrier], batch.status, worker)
+        elif not batch.coded and not returned.evicted:
             self._settle(window, rows, self._blank(len(rows)), Status.FAILED)
+        elif not batch.coded:
+            window.ask_repair(rows, batch.status, avoid)
         elif decoded is None:
-            window.ask_repair(rows, Status.REPAIRED, returned.failed)
+            window.ask_repair(rows, Status.REPAIRED, avoid)
         elif self._keep_decoded:
-            self._settle(window, rows, decoded.blocks[block], Status.DECODED)
+            blocks = decoded.blocks[block][: len(rows)]
+            whole = np.isfinite(blocks.reshape(len(rows), -1)).all(axis=1)
+            self._settle(window, rows[whole], blocks[whole], Status.DECODED)
+            # One NaN among the outputs spoils what is interpolated from it, and nothing else.
+            window.ask_repair(rows[~whole], Status.REPAIRED, avoid)
         else:
             self.provisional += len(rows)
             self._pass_on(window, rows, decoded.blocks[block], Status.DECODED, provisional=True)
-            window.ask_repair(rows, Status.REPAIRED, returned.failed)
+            window.ask_repair(rows, Status.REPAIRED, avoid)
 
     def _settle(
         self,
@@ -132,9 +172,3 @@ class Intake:
                 provisional=provisional,
             ),
         )
-
-    def _index(self, name: str) -> int:
-        if name not in self.workers:
-            self._on_new_worker(len(self.workers), name)
-            self.workers.append(name)
-        return self.workers.index(name)

@@ -28,6 +28,10 @@ SILENT = 5.0
 MAX_RESTARTS = 3
 
 
+#: A worker by its name, or all workers of a node by their host and device.
+Bar = tuple[str] | tuple[str, str]
+
+
 @dataclass
 class WorkerState:
     """One worker process, whatever runs it serves."""
@@ -40,6 +44,7 @@ class WorkerState:
     running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
     waiting: set[Key] = field(default_factory=set)  #: sent there, not started, not idle-time work
     ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
+    device: str = ""  #: what the model runs on there
     hung: bool = False
 
     @property
@@ -81,6 +86,7 @@ class RunState:
     unreported: dict[Key, tuple[str, int]] = field(default_factory=dict)  #: started, rows not told
     unready: dict[str, str] = field(default_factory=dict)  #: worker name to why it has no model
     events: list[dict[str, Any]] = field(default_factory=list)
+    barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
 
     # ---- what happens -------------------------------------------------------------------------
 
@@ -200,7 +206,7 @@ class RunState:
         limit = self.policy.hang_limit(self.times.typical)
         name = share_key(self.run, 0, 0, 0)[0]
         for worker in self.workers.values():
-            if worker.hung or self.run not in worker.ready:
+            if worker.hung or self.run not in worker.ready or self.is_barred(worker):
                 continue
             ours = [since for key, since in worker.running.items() if key[0] == name]
             if any(now - since > limit for since in ours) or worker.silent(now, limit):
@@ -217,7 +223,7 @@ class RunState:
         placed = place(
             list(shares),
             group.code,
-            self.candidates(now),
+            [c for c in self.candidates(now) if c.name not in group.forbid],
             rng=np.random.default_rng([self.seed, group.group, len(group.attempts)]),
             held=held,
             live=live,
@@ -248,6 +254,8 @@ class RunState:
         found = []
         for worker in self.workers.values():
             if self.run not in worker.ready or worker.hung or worker.stuck(now, limit):
+                continue
+            if self.is_barred(worker):
                 continue
             pace = self.pace.get(worker.name, typical or 1.0)
             ahead = (worker.queued + len(worker.running)) / worker.slots
@@ -309,17 +317,44 @@ class RunState:
         """The run's record of a worker."""
         return self.records.setdefault(name, WorkerRecord(name))
 
-    def tell(self, name: str, what: str, now: float) -> None:
-        """Tell the client that a worker became ``ready``, ``hung``, ``restarting`` or ``gone``."""
-        self.record(name).state = what
-        self.record(name).restarts += what == "restarting"
+    def tell(self, worker: WorkerState, what: str, now: float) -> None:
+        """Tell the client that a worker became ``ready``, ``hung``, ``restarting``, ``convicted``
+        or ``gone``."""
+        record = self.record(worker.name)
+        record.host = worker.host
+        record.restarts += what == "restarting"
+        if record.state != "convicted":  # for good
+            record.state = what
         self.events.append(
-            {"op": "worker", "worker": name, "what": what, "time": round(now - self.began, 4)}
+            {
+                "op": "worker",
+                "worker": worker.name,
+                "what": what,
+                "time": round(now - self.began, 4),
+                "host": worker.host,
+                "device": worker.device,
+            }
         )
 
+    def bar(self, bars: Iterable[Bar], now: float) -> list[Key]:
+        """Give convicted workers no more shares. The keys of those that they still have."""
+        self.barred.update(bars)
+        for worker in self.workers.values():
+            if self.is_barred(worker) and self.record(worker.name).state != "convicted":
+                self.tell(worker, "convicted", now)
+        addresses = {w.address for w in self.workers.values() if self.is_barred(w)}
+        return [key for key, (_, a) in self.by_key.items() if a.live and a.address in addresses]
+
+    def is_barred(self, worker: WorkerState) -> bool:
+        """Whether it, or the node that it runs on, is convicted."""
+        return not self.barred.isdisjoint([(worker.name,), (worker.host, worker.device)])
+
     def ready_workers(self) -> int:
-        """Workers that have this run's model and are not hung."""
-        return sum(self.run in w.ready and not w.hung for w in self.workers.values())
+        """Workers that have this run's model, are not hung, and may be given shares."""
+        return sum(
+            self.run in w.ready and not w.hung and not self.is_barred(w)
+            for w in self.workers.values()
+        )
 
     def summary(self) -> dict[str, Any]:
         """The ledger: a record for each worker."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,18 @@ from dask.utils import parse_bytes
 from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
 from approxifer.errors import ConfigError
+from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.policy import Policy
+from approxifer.pipeline.roster import QUARANTINES, Quarantine
 
 if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client
 
 REPAIRS = ("none", "exact")
+REFEREES = ("client", "quorum")
+#: Fraction of the shares audited with ``byzantine`` > 0.
+DEFAULT_AUDIT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,8 @@ class Options:
     audit: float | None = None
     assurance: float | None = None
     referee: str = "client"
-    quarantine: str | None = None
+    quarantine: Quarantine | None = None
+    forgive: Sequence[str] = ()
     heal: str | None = None
     hang_after: float = 30.0
     seed: int = 0
@@ -68,13 +74,18 @@ class Options:
         _one_of("repair", self.repair, REPAIRS)
         _one_of("redundancy", self.redundancy, (None, "eager", "lazy"))
         _one_of("heal", self.heal, (None, "restart", "avoid"))
-        for name in ("hedge", "audit", "assurance", "quarantine"):
-            if getattr(self, name) is not None:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is not available in this version: leave it out"
-                )
-        if self.referee != "client":
-            raise ConfigError(f"referee={self.referee!r}: this version has only 'client'")
+        if self.hedge is not None:
+            raise ConfigError(
+                f"hedge={self.hedge!r} is not available in this version: leave it out"
+            )
+        _one_of("referee", self.referee, REFEREES)
+        _one_of("quarantine", self.quarantine, (None, *QUARANTINES))
+        self._fraction("audit", most=1.0, least=0.0)
+        self._fraction("assurance", most=0.999, least=0.001)
+        if isinstance(self.forgive, str):
+            object.__setattr__(self, "forgive", (self.forgive,))
+        if not all(isinstance(host, str) for host in self.forgive):
+            raise ConfigError(f"forgive={self.forgive!r}: give the names of hosts")
         for name in ("window", "block", "k"):
             if getattr(self, name) is not None:
                 self._whole(name, least=1)
@@ -91,6 +102,12 @@ class Options:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ConfigError(f"{name}={value!r}: give a whole number, at least {least}")
         object.__setattr__(self, name, int(value))
+
+    def _fraction(self, name: str, *, least: float, most: float) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and least <= value <= most):
+            raise ConfigError(f"{name}={value!r}: give a fraction from {least:g} to {most:g}")
 
     def code_for(self, k: int) -> CodeSpec:
         """The code with this K."""
@@ -114,6 +131,16 @@ class Options:
         """``order``, or its default: only where rows are to stay decoded does likeness pay."""
         plain = self.repair == "exact" and self.byzantine == 0
         return self.order or ("none" if plain else "similar")
+
+    @property
+    def rule(self) -> AuditRule | None:
+        """What is audited; None: workers are believed."""
+        audit = self.audit if self.audit is not None else (DEFAULT_AUDIT if self.byzantine else 0.0)
+        if not self.byzantine and not audit and self.assurance is None:
+            return None
+        if not audit and self.assurance is None:  # the paper: suspects are left out, unheard
+            return AuditRule(rate=0.0, first=False, least=0)
+        return AuditRule(rate=audit, assurance=self.assurance)
 
     @property
     def policy(self) -> Policy:

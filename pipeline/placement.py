@@ -3,7 +3,8 @@
 Shares that must not share a worker (``Code.conflicts``) never do. Among equally loaded workers the
 choice is random, so that no worker always holds the same share of a group. Shares that carry a
 block unchanged are placed first: what is left for parity is the slowest or the fullest worker,
-whose loss then costs nothing.
+whose loss then costs nothing. With Byzantine workers the shares are placed in random order instead:
+shares are held against the history of their index, which no worker may have to itself.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def place(
     load = {c.address: c.wait + c.time for c in candidates}
     unit = float(np.median([c.time for c in candidates])) if candidates else 1.0
     order = [shares[i] for i in rng.permutation(len(shares))]
-    order.sort(key=lambda s: code.carries[s] is None)
+    if not code.spec.byzantine:
+        order.sort(key=lambda s: code.carries[s] is None)
     placed: dict[int, str] = {}
     for share in order:
         rivals = {share}.union(*(c for c in code.conflicts if share in c))

@@ -53,6 +53,11 @@ def conflicting(spec: CodeSpec) -> int:
     return max((len(c) for c in spec.build().conflicts), default=1)
 
 
+def workers_needed(spec: CodeSpec) -> int:
+    """Workers that a run needs: with Byzantine ones, E to be convicted and one more to audit."""
+    return conflicting(spec) + (spec.byzantine + 1 if spec.byzantine else 0)
+
+
 def choose_k(scheme: str, k: int | None, stragglers: int, byzantine: int, workers: int) -> CodeSpec:
     """The code: K as given, else the largest K <= 8 that the workers allow.
 
@@ -70,11 +75,12 @@ def choose_k(scheme: str, k: int | None, stragglers: int, byzantine: int, worker
             if tried == 1:
                 raise
             continue
-        if conflicting(spec) <= workers:
+        if workers_needed(spec) <= workers:
             return spec
     raise TooFewWorkersError(
-        f"scheme {scheme!r} with stragglers={stragglers} needs at least {conflicting(spec)} "
-        f"workers, there are {workers}: start more, or lower stragglers="
+        f"scheme {scheme!r} with stragglers={stragglers} and byzantine={byzantine} needs at least "
+        f"{workers_needed(spec)} workers, there are {workers}: start more, or lower stragglers= or "
+        "byzantine="
     )
 
 
@@ -85,12 +91,14 @@ def check_workers(spec: CodeSpec, workers: int) -> None:
     ------
     TooFewWorkersError
     """
-    needed = conflicting(spec)
+    needed = workers_needed(spec)
     if workers < needed:
+        spares = f", and {needed - conflicting(spec)} to spare for E={spec.byzantine}"
         raise TooFewWorkersError(
             f"scheme {spec.scheme!r} with K={spec.k} and S={spec.stragglers} gives each of "
-            f"{needed} shares of a codeword to another worker, and there are {workers} workers: "
-            f"start at least {needed}, or lower k= or stragglers="
+            f"{conflicting(spec)} shares of a codeword to another worker"
+            f"{spares if spec.byzantine else ''}, and there are {workers} workers: start at least "
+            f"{needed}, or lower k=, stragglers= or byzantine="
         )
 
 

@@ -2,7 +2,7 @@
 
 One per scheduler, shared by all runs, gone with the last of them. It is thin: hooks translate what
 Dask does into calls of `ledger.RunState`, and carry out what the policy answers. Clients talk to it
-by four RPC handlers (``approxifer_open``, ``_groups``, ``_report``, ``_poll``, ``_close``).
+by RPC handlers (``approxifer_open``, ``_groups``, ``_report``, ``_bar``, ``_poll``, ``_close``).
 
 Nothing acts from inside ``transition``: cancelling a key that is in transition breaks the scheduler
 (KeyError, a healthy worker thrown out), so drops are deferred to the next turn of its loop.
@@ -23,7 +23,7 @@ from tornado.ioloop import PeriodicCallback
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, model_plugin_name
-from approxifer.pipeline.ledger import MAX_RESTARTS, RunState, WorkerState
+from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
 from approxifer.version import __version__
@@ -63,6 +63,7 @@ class StragglerPlugin(SchedulerPlugin):
             "approxifer_open": self.open_run,
             "approxifer_groups": self.open_groups,
             "approxifer_report": self.report,
+            "approxifer_bar": self.bar,
             "approxifer_poll": self.poll,
             "approxifer_close": self.close_run,
         }
@@ -95,7 +96,8 @@ class StragglerPlugin(SchedulerPlugin):
         return {"version": __version__, "workers": len(self.workers)}
 
     async def open_groups(self, run: str, groups: list[dict[str, Any]]) -> None:
-        """Take groups in: ``group``, ``code``, ``rows`` of a share, ``priority``, ``avoid``."""
+        """Take groups in: ``group``, ``code``, ``rows`` of a share, ``priority``, ``avoid`` and
+        ``forbid``."""
         state = self.runs[run]
         for fields in groups:
             group = GroupState(
@@ -104,6 +106,7 @@ class StragglerPlugin(SchedulerPlugin):
                 rows=fields["rows"],
                 priority=fields["priority"],
                 avoid=frozenset(fields["avoid"]),
+                forbid=frozenset(fields["forbid"]),
             )
             state.open_group(group)
             self._advance(state, group)
@@ -121,6 +124,14 @@ class StragglerPlugin(SchedulerPlugin):
             state.settle(group)
         for key, why in lost or ():
             self._lose(state, _key(key), why)
+
+    async def bar(self, run: str, bars: list[list[str]]) -> None:
+        """Shut workers out of the run: [name], or [host, device] for all workers of a node."""
+        state = self.runs[run]
+        named: list[Bar] = [(one[0],) if len(one) == 1 else (one[0], one[1]) for one in bars]
+        for key in state.bar(named, time.monotonic()):
+            self._lose(state, key, "its worker is convicted")
+        self._news[run].set()
 
     async def poll(self, run: str) -> dict[str, Any]:
         """The run's news, at once where there is any."""
@@ -224,7 +235,7 @@ class StragglerPlugin(SchedulerPlugin):
             for group in state.worker_gone(worker, now):
                 self._look(state, state.groups.get(group))
             if state.run in gone.ready and not gone.hung:
-                state.tell(gone.name, "gone", now)
+                state.tell(gone, "gone", now)
                 self._news[state.run].set()
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
@@ -270,8 +281,8 @@ class StragglerPlugin(SchedulerPlugin):
             why = "what it loaded is not the client's model (another fingerprint)"
         else:
             worker.ready.add(state.run)
-            state.record(worker.name).host = worker.host
-            state.tell(worker.name, "ready", now)
+            worker.device = msg["device"]
+            state.tell(worker, "convicted" if state.is_barred(worker) else "ready", now)
             self._news[state.run].set()
             return
         state.unready[worker.name] = why
@@ -350,7 +361,7 @@ class StragglerPlugin(SchedulerPlugin):
                 worker.hung = False
                 for state in self.runs.values():
                     if state.run in worker.ready:
-                        state.tell(worker.name, "ready", now)
+                        state.tell(worker, "ready", now)
         for state in list(self.runs.values()):
             for worker in list(state.hung_workers(now)):
                 self._give_up(worker, now)
@@ -367,12 +378,12 @@ class StragglerPlugin(SchedulerPlugin):
                 if attempt.address == worker.address and attempt.live:
                     self._lose(state, key, "its worker hangs")
             if state.run in worker.ready:
-                state.tell(worker.name, "hung", now)
+                state.tell(worker, "hung", now)
 
     def _restart(self, state: RunState, worker: WorkerState, now: float) -> None:
         if state.record(worker.name).restarts >= MAX_RESTARTS:
             return
-        state.tell(worker.name, "restarting", now)
+        state.tell(worker, "restarting", now)
         restart = partial(
             self.scheduler.restart_workers,
             [worker.address],

@@ -122,6 +122,7 @@ class GroupState:
     rows: int  #: rows of one share
     priority: int
     avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
+    forbid: frozenset[str] = frozenset()  #: names of workers that must not run it (audits)
     attempts: list[AttemptState] = field(default_factory=list)
     complete: bool = False
 
@@ -176,16 +177,17 @@ def decide(
 ) -> Decision:
     """What to do with a group that is not complete.
 
-    It is complete when every block is exact, or when it is decodable and each share that would
-    better it has run out of patience. Below the threshold, shares that are late or lost are
-    submitted again, as few as make an output possible.
+    It is complete when it is decodable, and every block is exact or each share that would better
+    it has run out of patience. (With Byzantine workers no code is decodable before N - S shares are
+    in: the wrong ones must be told from the others.) Below the threshold, shares that are late or
+    lost are submitted again, as few as make an output possible.
     """
     code = group.code
     present = set(group.present())
-    if code.exact(present).all():
-        return COMPLETE
     live = [a for a in group.attempts if a.live and a.share not in present]
     if code.decodable(present):
+        if code.exact(present).all():
+            return COMPLETE
         limit = policy.patience_limit(typical)
         helpful = wanted(code, present, {a.share for a in live})
         patient = policy.patience > 0 and any(

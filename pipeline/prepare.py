@@ -21,11 +21,11 @@ from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import PLAIN_SCHEMES
-from approxifer.errors import ConfigError, InputError
+from approxifer.errors import ConfigError, InputError, TooFewWorkersError
 from approxifer.models import ModelHandle, Probe, open_model, probe, resolve_callable
 from approxifer.models.names import first_line
 from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
-from approxifer.pipeline.engine import Setup
+from approxifer.pipeline.context import Setup
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import (
     MICRO_BATCH,
@@ -33,12 +33,13 @@ from approxifer.pipeline.plan import (
     Measures,
     check_workers,
     choose_k,
-    conflicting,
     make_layout,
     micro_batch,
     most_in_flight,
     row_bytes,
+    workers_needed,
 )
+from approxifer.pipeline.roster import Roster
 from approxifer.version import __version__
 
 #: Workers beyond what the code needs, on a cluster whose size is ours to choose.
@@ -112,6 +113,8 @@ def prepare(options: Options) -> Prepared:
             stored = store.attrs
     else:
         OutputStore.check_path(options.out)
+    if options.forgive:
+        Roster("", Journal.read(options.out) if stored else (), forgive=options.forgive)
     note = codable(source.dtype, options.scheme) if options.preprocess is None else None
     handle = open_model(
         options.model,
@@ -169,6 +172,11 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     k = options.k if stored is None else options.k or stored["code"]["k"]
     spec = choose_k(options.scheme, k, options.stragglers, options.byzantine, workers)
     check_workers(spec, workers)
+    if options.rule is not None and workers < 2:
+        raise TooFewWorkersError(
+            f"audit={options.audit} has shares run again by another worker, and there is only one: "
+            "start at least 2, or leave out audit= and assurance="
+        )
     if stored is not None:
         asked = {"window": options.window, "block": options.block, "order": options.order}
         given = {name: value for name, value in asked.items() if value is not None}
@@ -205,7 +213,7 @@ def expected_workers(prepared: Prepared) -> int:
         return given
     # Where nothing says how many: one for each core, but enough for K = 4.
     k = options.k or (prepared.stored or {}).get("code", {}).get("k", 4)
-    return max(os.cpu_count() or 1, conflicting(options.code_for(k)) + SPARES)
+    return max(os.cpu_count() or 1, workers_needed(options.code_for(k)) + SPARES)
 
 
 def open_workers(prepared: Prepared, say: Callable[[str], None] | None) -> OpenCluster:
@@ -213,12 +221,12 @@ def open_workers(prepared: Prepared, say: Callable[[str], None] | None) -> OpenC
     options, spec = prepared.options, prepared.cluster
     remote = options.client is not None or (spec is not None and spec.kind != "local")
     if remote:
-        needed = conflicting(options.code_for(options.k or 1))
+        needed = workers_needed(options.code_for(options.k or 1))
         return open_cluster(spec, client=options.client, needed=needed, say=say)
     workers = expected_workers(prepared)
     code, _ = settle(prepared, workers)
     sized = (spec or load_cluster({})).model_copy(update={"workers": workers})
-    return open_cluster(sized, needed=conflicting(code), say=say)
+    return open_cluster(sized, needed=workers_needed(code), say=say)
 
 
 def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tuple[Setup, CodeSpec]:
@@ -274,6 +282,12 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         most_in_flight=most_in_flight(
             spec, layout, measure(prepared, present), options.memory_bytes
         ),
-        workers=[event["worker"] for event in past if event.get("event") == "name"],
+        past=[e for e in past if e.get("event") in ("name", "conviction", "forgiven")],
+        quarantine=options.quarantine,
+        forgive=options.forgive,
+        rule=options.rule,
+        referee=options.referee,
     )
+    for host in options.forgive:
+        journal.append({"event": "forgiven", "session": session, "host": host}, fsync=True)
     return setup, spec

@@ -42,13 +42,22 @@ class Attempt:
     error: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Testimony:
+    """What a worker returned for a share: (B, *out)."""
+
+    worker: str
+    output: np.ndarray
+    malformed: str | None = None  #: what is wrong with its shape or dtype; ``output`` is a stand-in
+
+
 @dataclass
 class WorkerRecord:
     """One worker's ledger, kept by name (names survive a nanny's restart, addresses do not)."""
 
     name: str
     host: str = ""
-    state: str = "ready"  #: ready | joining | hung | restarting | gone
+    state: str = "ready"  #: ready | joining | hung | restarting | gone | convicted
     run: int = 0  #: shares that came back
     dropped: int = 0  #: shares dropped after they had started
     unstarted: int = 0  #: shares dropped before they had started
@@ -56,6 +65,10 @@ class WorkerRecord:
     restarts: int = 0
     evaluations: int = 0  #: rows whose forward pass started here
     latency: float | None = None  #: median seconds of a share, from its start
+    suspected: int = 0  #: shares found suspicious
+    audited: int = 0  #: shares run again elsewhere and compared
+    #: Of its shares, the fraction of lies that its clean audits rule out with 95 % probability.
+    bound: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import WorkerRecord
+from approxifer.pipeline.roster import Conviction
 from approxifer.pipeline.timeline import natural
 from approxifer.version import __version__
 
@@ -49,8 +50,9 @@ class Report:
         The code in words, as in ``systematic K=8 S=2, 10 shares``.
     resumed : int
         Rows that earlier sessions had committed.
-    convicted : list
-        Workers shown to be Byzantine.
+    convicted : list of Conviction
+        Workers, or nodes, shown to be Byzantine, with the evidence; those of earlier sessions
+        first.
     notes : list of str
         What else a person should know.
     """
@@ -64,7 +66,7 @@ class Report:
     setup_seconds: float = 0.0
     scheme: str = ""
     resumed: int = 0
-    convicted: list[Any] = field(default_factory=list)
+    convicted: list[Conviction] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -110,8 +112,13 @@ class Report:
         )
         if self.resumed:
             yield f"resumed: {self.resumed:,} rows were there from earlier sessions"
-        for worker in self.convicted:
-            yield f"convicted: {worker}"
+        if any(record.bound is not None for record in self.workers.values()):
+            yield (
+                "lies <: a worker that lies in more than that part of its shares would have been "
+                "caught by its audits with 95 % probability"
+            )
+        for conviction in self.convicted:
+            yield f"convicted: {conviction}"
 
 
 def as_text(parts: Iterable[RenderableType], *, width: int = 200) -> str:
@@ -149,15 +156,19 @@ def percent(part: int, whole: int) -> str:
 
 
 def _worker_table(workers: Iterable[WorkerRecord]) -> RenderableType:
+    records = sorted(workers, key=lambda record: natural(record.name))
+    checked = any(record.bound is not None for record in records)
     made = table(
         "Workers", "worker", "run", "dropped", "unstarted", "erased", "evaluations", "median ms",
-        "restarts", "state",
+        "restarts", *(("suspected", "audited", "lies <") if checked else ()), "state",
     )  # fmt: skip
-    for record in sorted(workers, key=lambda record: natural(record.name)):
+    for record in records:
         latency = "" if record.latency is None else f"{1000 * record.latency:,.1f}"
+        bound = "" if record.bound is None else f"{100 * record.bound:.1f} %"
+        trust = (f"{record.suspected:,}", f"{record.audited:,}", bound) if checked else ()
         made.add_row(
             record.name, f"{record.run:,}", f"{record.dropped:,}", f"{record.unstarted:,}",
             f"{record.erased:,}", f"{record.evaluations:,}", latency, f"{record.restarts:,}",
-            record.state,
+            *trust, record.state,
         )  # fmt: skip
     return made

@@ -27,6 +27,7 @@ from approxifer.pipeline.records import Fate
 _STYLES: dict[str, tuple[str, str, str, str]] = {
     "used": ("used", "#0072B2", "#0072B2", ""),
     "repair": ("used, repair", "#009E73", "#004D38", "...."),
+    "audit": ("audit", "#F0E442", "#8A7F00", ""),
     "spare": ("not needed", "#A9D6F5", "#56B4E9", ""),
     "dropped": ("dropped: straggler", "#FBE3B0", "#E69F00", "/////"),
     "lost": ("lost with its worker", "#F6C6AE", "#D55E00", "xxxxx"),
@@ -40,6 +41,7 @@ _MARKS: dict[str, tuple[str, str, str]] = {
     "restarting": ("worker restarting", "v", "#000000"),
     "restarted": ("worker restarted", "^", "#000000"),
     "gone": ("worker gone", "s", "#000000"),
+    "convicted": ("worker convicted", "P", "#CC0000"),
 }
 
 _MANY = 1500  #: bars, beyond which gaps between them would hide them
@@ -119,7 +121,7 @@ def _take(
     seen: set[str],
 ) -> None:
     fate, worker = attempt["fate"], attempt["worker"]
-    style = "repair" if kind == "repair" and fate == Fate.USED else fate
+    style = kind if kind in ("repair", "audit") and fate == Fate.USED else fate
     if style not in _STYLES:
         return
     seen.add(worker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,7 @@ class Window:
     worker: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
     coded_left: int = 0  #: coded groups not yet finished
+    audits: int = 0  #: audits of its shares under way
     repairs: list[Repair] = field(default_factory=list)
     closing: bool = False  #: being written
 
@@ -53,6 +54,23 @@ class Window:
         self.worker = np.full(rows, -1, np.int32)
         self.residual = np.full(rows, np.nan, np.float32)
 
+    @classmethod
+    def reopened(
+        cls, index: int, start: int, queries: np.ndarray, before: Mapping[str, np.ndarray]
+    ) -> Window:
+        """A window that is in the store but for some rows, to run these and write it again.
+
+        Parameters
+        ----------
+        before
+            What the store holds, by variable.
+        """
+        window = cls(index, start, queries, np.arange(0), before["prediction"].copy())
+        for name in ("status", "group", "worker", "residual"):
+            setattr(window, name, before[name].copy())
+        window.take_back(window.status == Status.PENDING)
+        return window
+
     @property
     def stop(self) -> int:
         """One past its last row."""
@@ -60,8 +78,8 @@ class Window:
 
     @property
     def whole(self) -> bool:
-        """Whether each row has its final status."""
-        return bool((self.status != Status.PENDING).all())
+        """Whether each row has its final status, and no audit is under way."""
+        return self.audits == 0 and bool((self.status != Status.PENDING).all())
 
     def put(
         self, rows: np.ndarray, prediction: np.ndarray, *, status: Status, worker: int = -1
@@ -70,6 +88,16 @@ class Window:
         self.prediction[rows] = prediction[: len(rows)]
         self.status[rows] = status
         self.worker[rows] = worker
+
+    def take_back(self, rows: np.ndarray) -> None:
+        """Rows that a convicted worker touched are pending again, and run by another one.
+
+        Parameters
+        ----------
+        rows : bool (W,)
+        """
+        self.status[rows] = Status.PENDING
+        self.ask_repair(np.flatnonzero(rows), Status.REPAIRED, frozenset())
 
     def ask_repair(self, rows: np.ndarray, status: Status, avoid: frozenset[str]) -> None:
         """Have rows run plainly, to end with ``status``."""

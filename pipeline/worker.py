@@ -7,6 +7,7 @@ by ``Worker.log_event`` under the topic `TOPIC`.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -43,7 +44,7 @@ class ModelOnWorker(WorkerPlugin):
         try:
             loop = asyncio.get_running_loop()
             runner = await loop.run_in_executor(None, self._load)
-            report |= {"op": "ready", "fingerprint": runner.fingerprint}
+            report |= {"op": "ready", "fingerprint": runner.fingerprint, "device": _device(runner)}
         except Exception as error:
             report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
         worker.log_event(TOPIC, report)
@@ -70,6 +71,12 @@ class ModelOnWorker(WorkerPlugin):
         if keys:
             stimulus = f"approxifer-free-{time.time()}"
             worker.handle_stimulus(FreeKeysEvent(keys=keys, stimulus_id=stimulus))
+
+
+def _device(runner: Runner) -> str:
+    """What the model runs on, told apart from the other devices of the host."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return f"{runner.device}:{visible}" if runner.device == "cuda" and visible else runner.device
 
 
 def run_share(rows: np.ndarray, *, fingerprint: str, micro_batch: int) -> np.ndarray:
@@ -112,6 +119,6 @@ def run_share(rows: np.ndarray, *, fingerprint: str, micro_batch: int) -> np.nda
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
         whole = True
-        return outputs
+        return faults.answer(outputs, worker.name)
     finally:
         report("ended", seconds=time.perf_counter() - begin, rows=evaluations, whole=whole)

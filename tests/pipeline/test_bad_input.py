@@ -328,14 +328,17 @@ def test_a_crafted_model_runs_nothing(tmp_path: Path, program: bytes) -> None:
 # ---- the code, the cluster, the rest -------------------------------------------------------------
 
 OPTIONS = {
-    "byzantine": (["-e", "1"], ["byzantine=1", "not available"]),
+    "byzantine": (["-e", "1", "-k", "2000"], ["2000", "1024"]),
     "too many shares": (["-k", "2000"], ["1024"]),
     "scheme": (["--scheme", "sistematic"], ["'sistematic'", "systematic"]),
     "order": (["--order", "similiar"], ["'similiar'", "did you mean 'similar'"]),
     "repair": (["--repair", "doubtful"], ["'doubtful'", "'exact'"]),
     "redundancy": (["--redundancy", "lasy"], ["'lasy'", "'lazy'"]),
     "heal": (["--heal", "kill"], ["'kill'", "'restart'"]),
-    "audit": (["--audit", "0.1"], ["audit=0.1", "not available"]),
+    "assurance": (["--assurance", "2"], ["assurance=2", "0.999"]),
+    "referee": (["--referee", "judge"], ["referee='judge'", "'client'", "'quorum'"]),
+    "quarantine": (["--quarantine", "rack"], ["quarantine='rack'", "'worker'", "'node'"]),
+    "forgive": (["--forgive", "node7"], ["node7", "nothing was convicted there"]),
     "late": (["--late", "0.5"], ["late=0.5", "at least 1"]),
     "seed": (["--seed", "-1"], ["seed=-1", "at least 0"]),
     "no size": (["--memory", "much"], ["memory='much'"]),

@@ -190,8 +190,9 @@ def test_times_in_events_count_from_the_runs_begin() -> None:
     run.advance(group, 103.0)
     (told,) = events(run, "complete")[0]["attempts"]
     assert (told["start"], told["stop"]) == (2.0, 3.0)
-    run.tell("w0", "gone", 104.0)
-    assert events(run, "worker") == [{"op": "worker", "worker": "w0", "what": "gone", "time": 4.0}]
+    run.tell(run.workers["a0"], "gone", 104.0)
+    (told,) = events(run, "worker")
+    assert (told["worker"], told["what"], told["time"]) == ("w0", "gone", 4.0)
 
 
 def test_a_complete_group_is_left_alone() -> None:
@@ -647,10 +648,10 @@ def test_a_slow_worker_waits_longer() -> None:
 
 def test_tell_keeps_the_state_and_counts_restarts() -> None:
     run = make()
-    run.tell("w1", "hung", 1.0)
-    run.tell("w1", "restarting", 1.0)
-    run.tell("w1", "ready", 4.0)
-    run.tell("w1", "restarting", 9.0)
+    run.tell(run.workers["a1"], "hung", 1.0)
+    run.tell(run.workers["a1"], "restarting", 1.0)
+    run.tell(run.workers["a1"], "ready", 4.0)
+    run.tell(run.workers["a1"], "restarting", 9.0)
     record = run.record("w1")
     assert (record.state, record.restarts) == ("restarting", 2)
     assert [e["what"] for e in events(run, "worker")] == [

@@ -1,0 +1,123 @@
+"""What the parts of the engine share: how the run is set up, threads, tasks, the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+from approxifer.coding import CodeSpec
+from approxifer.datasets import Journal, OutputStore
+from approxifer.models import ModelHandle
+from approxifer.pipeline.audits import AuditRule
+from approxifer.pipeline.courier import GroupRun, blank
+from approxifer.pipeline.plan import Layout
+from approxifer.pipeline.policy import Policy
+from approxifer.pipeline.roster import Quarantine
+from approxifer.pipeline.session import Session
+
+#: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
+REPAIRS_FIRST = 10**9
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run works with and how."""
+
+    client: Client
+    store: OutputStore
+    journal: Journal
+    load: Callable[[int, int], np.ndarray]  #: rows [start, stop) as the model takes them
+    row: np.ndarray  #: (1, *feature), to warm the model up with
+    handle: ModelHandle
+    threads: int
+    spec: CodeSpec
+    layout: Layout
+    policy: Policy
+    repair: str
+    restart: bool
+    session: str
+    most_in_flight: int  #: groups that memory allows
+    past: Sequence[Mapping[str, Any]] = ()  #: the journal's events of earlier sessions
+    quarantine: Quarantine | None = None
+    forgive: Sequence[str] = ()
+    rule: AuditRule | None = None  #: None: workers are believed
+    referee: str = "client"
+
+
+class Context:
+    """One run's common ground. Everything but the threads' work happens on the client's loop.
+
+    Attributes
+    ----------
+    setup : Setup
+    session : Session
+    tasks : asyncio.TaskGroup
+        Set by the engine while it runs.
+    numbers : iterator of int
+        Numbers of groups that are not coded: behind all coded ones.
+    """
+
+    tasks: asyncio.TaskGroup
+
+    def __init__(self, setup: Setup, *, coded_groups: int) -> None:
+        self.setup = setup
+        self.session = Session(setup.client, setup.session.rpartition("-")[2])
+        self.numbers = count(coded_groups)
+        self._sequence = count()
+        self._loaders = ThreadPoolExecutor(1, "approxifer-read")
+        self._coders = ThreadPoolExecutor(2, "approxifer-code")
+        self._writers = ThreadPoolExecutor(1, "approxifer-write")
+
+    async def read(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call what reads the input, in its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._loaders, call, *args)
+
+    async def compute(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call what computes, in one of two threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._coders, call, *args)
+
+    async def write(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call what writes the output, in its thread: one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._writers, call, *args)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the others; what it raises ends the run."""
+        self.tasks.create_task(work)
+
+    def rank(self, *, first: bool) -> int:
+        """The priority of a group that is opened now: in turn, or before all fresh ones."""
+        return -next(self._sequence) + (REPAIRS_FIRST if first else 0)
+
+    def journal(self, event: str, *, fsync: bool = False, **fields: Any) -> None:
+        """Add an event; its time counts from the session's start."""
+        seconds = round(time.monotonic() - self.session.opened, 4)
+        head = {"event": event, "session": self.setup.session, "time": seconds}
+        self.setup.journal.append(head | fields, fsync=fsync)
+
+    def journal_group(self, group: GroupRun, *, names: Mapping[int, str], **fields: Any) -> None:
+        """Add a group that is complete, with the workers whose outputs are used."""
+        self.journal(
+            "group",
+            group=group.number,
+            shares={str(share): name for share, name in sorted(names.items())},
+            attempts=group.history,
+            **fields,
+        )
+
+    def blank(self, rows: int) -> np.ndarray:
+        """Outputs not there."""
+        store = self.setup.store
+        return blank((rows, *store.output_shape), store.output_dtype)
+
+    def close(self) -> None:
+        """Wait for the threads: what is being written is written to its end."""
+        for pool in (self._loaders, self._coders, self._writers):
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,196 @@
+"""Runs shares in doubt again elsewhere, has the referee settle differences, and convicts.
+
+An audit compares two workers' runs of one share. Where they differ, one of them lies; which one is
+for a referee that no liar can own: the client, which runs some of the disputed rows itself, or
+E + 1 workers that agree. More than E convictions end the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from approxifer.errors import TrustError
+from approxifer.pipeline.records import Testimony
+from approxifer.pipeline.referee import ClientReferee, Fault, against, agreement
+from approxifer.pipeline.roster import Conviction, Evidence, Roster
+from approxifer.pipeline.trust import Doubt, Trust
+
+
+@dataclass(frozen=True)
+class Bailiff:
+    """What the court has others do."""
+
+    #: Run rows on a worker that is not one of these.
+    run: Callable[[np.ndarray, frozenset[str]], Awaitable[Testimony]]
+    #: Call something long in a thread.
+    call: Callable[..., Awaitable[Any]]
+    #: Add an event to the journal.
+    journal: Callable[..., None]
+    #: Shut a worker out, and take back what it touched.
+    execute: Callable[[Conviction], Coroutine[Any, Any, None]]
+
+
+class Court:
+    """Settles doubts.
+
+    Parameters
+    ----------
+    trust : Trust
+    roster : Roster
+    byzantine : int
+        E: more convictions than that end the run.
+    referee : ClientReferee or None
+        None: E + 1 workers that agree.
+    bailiff : Bailiff
+    """
+
+    def __init__(
+        self,
+        trust: Trust,
+        roster: Roster,
+        *,
+        byzantine: int,
+        referee: ClientReferee | None,
+        bailiff: Bailiff,
+    ) -> None:
+        self.trust = trust
+        self.roster = roster
+        self.byzantine = byzantine
+        self._referee = referee
+        self._do = bailiff
+
+    async def settle(self, doubt: Doubt, rows: np.ndarray) -> bool:
+        """Run a share again elsewhere until its output is confirmed, or its worker convicted.
+
+        Parameters
+        ----------
+        doubt : Doubt
+        rows : (B, *feature)
+            The share's input.
+
+        Returns
+        -------
+        bool
+            Whether the output stands.
+
+        Raises
+        ------
+        TrustError
+            More than E workers are convicted, or no quorum can be had.
+        """
+        ref = doubt.ref
+        self.trust.began(doubt)
+        while not self.roster.is_convicted(ref.worker):
+            other = await self._do.run(rows, self.roster.alike(ref.worker))
+            if self.roster.is_convicted(other.worker) or self.roster.is_convicted(ref.worker):
+                continue
+            disputed = await self._do.call(self.trust.disputed, ref, other.output, other.malformed)
+            self._do.journal(
+                "audit",
+                group=ref.group,
+                share=ref.share,
+                worker=ref.worker,
+                auditor=other.worker,
+                why=doubt.why,
+                clean=not disputed.any(),
+            )
+            if not disputed.any():
+                self.trust.clean(doubt, other.worker)
+                return True
+            if not await self._judge(doubt, rows, other, disputed):
+                self.trust.clean(doubt, other.worker)  # both are right, as far as anybody can tell
+                return True
+        self.trust.void(doubt)
+        return False
+
+    async def _judge(
+        self, doubt: Doubt, rows: np.ndarray, other: Testimony, disputed: np.ndarray
+    ) -> bool:
+        """Have the referee decide, and convict; whether anybody was found to lie."""
+        ref = doubt.ref
+        first = Testimony(ref.worker, ref.output, ref.malformed)
+        if self._referee is not None:
+            by = "client"
+            outputs = {one.worker: one.output for one in (first, other)}
+            liars = await self._do.call(self._referee.liars, rows, outputs, disputed)
+            for one in (first, other):
+                if one.malformed is not None and one.worker not in liars:
+                    liars[one.worker] = Fault(len(rows), len(rows), np.inf, 0.0)
+        else:
+            liars, by = await self._quorum(rows, [first, other])
+        for name, fault in liars.items():
+            audit = name != ref.worker
+            evidence = Evidence(
+                group=ref.group,
+                share=ref.share,
+                rows=fault.rows,
+                of=fault.of,
+                deviation=fault.deviation,
+                allowed=fault.allowed,
+                referee=by,
+                suspicion=f"its audit of {ref.worker}" if audit else doubt.why,
+            )
+            await self.convict(name, evidence)
+        return bool(liars)
+
+    async def _quorum(
+        self, rows: np.ndarray, votes: list[Testimony]
+    ) -> tuple[dict[str, Fault], str]:
+        """Ask more workers until E + 1 agree."""
+        needed, most = self.byzantine + 1, 2 * self.byzantine + 1
+        tolerance = self.trust.tolerance
+        while True:
+            sound = [vote for vote in votes if vote.malformed is None]
+            agreed = await self._do.call(
+                agreement, [vote.output for vote in sound], needed, tolerance
+            )
+            if agreed is not None:
+                break
+            asked = frozenset().union(*(self.roster.alike(vote.worker) for vote in votes))
+            if len(votes) >= most or not self.roster.witnesses(asked):
+                raise TrustError(
+                    f"{len(votes)} workers ran the same share, and no {needed} of them agree: more "
+                    f"than byzantine={self.byzantine} of them lie, or their hardware differs by "
+                    f"more than {np.max(tolerance.relative):.0e} of the outputs' size. Score to a "
+                    "new output with a larger byzantine=, or with referee='client'"
+                )
+            votes.append(await self._do.run(rows, asked))
+        center, members = agreed
+        right, names = sound[center].output, {sound[i].worker for i in members}
+        liars = {}
+        for vote in votes:
+            if vote.malformed is not None:
+                liars[vote.worker] = Fault(len(rows), len(rows), np.inf, 0.0)
+            elif vote.worker not in names:
+                fault = against(tolerance, vote.output, right)
+                assert fault is not None, "it would be one of those that agree"
+                liars[vote.worker] = fault
+        return liars, " and ".join(sorted(names))
+
+    async def convict(self, name: str, evidence: Evidence) -> None:
+        """Convict a worker, unless it is already.
+
+        Raises
+        ------
+        TrustError
+            It is one more than E.
+        """
+        everyone = self.roster.alike(name)
+        conviction = self.roster.convict(name, evidence)
+        if conviction is None:
+            return
+        self.trust.convict(everyone)
+        await self._do.execute(conviction)
+        convicted = self.roster.convicted_now
+        if len(convicted) > self.byzantine:
+            told = "; ".join(map(str, convicted))
+            raise TrustError(
+                f"{len(convicted)} workers are convicted, and byzantine={self.byzantine} allows "
+                f"for {self.byzantine}: {told}. What they touched is pending in the output: the "
+                "same command does it again, on nodes that were not convicted. Where their "
+                "hardware rounds in another way than the client's, score with referee='quorum'"
+            )

@@ -1,0 +1,236 @@
+"""Whom to believe: has doubtful shares audited, and takes back what a convicted worker touched.
+
+The engine asks `Guard.hear` about each group that is complete; the outputs that do not stand are
+left out of its decode. Rows that are written already are taken back in the store at a conviction;
+rows of open windows when their window is about to be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from approxifer.coding import Code, gather
+from approxifer.datasets import Journal
+from approxifer.models import cache, run_rows
+from approxifer.pipeline.audits import DRAWN, AuditRule
+from approxifer.pipeline.context import Context
+from approxifer.pipeline.courier import Courier, GroupRun
+from approxifer.pipeline.court import Bailiff, Court
+from approxifer.pipeline.intake import Batch
+from approxifer.pipeline.makegood import sweep, tainted_groups, touched
+from approxifer.pipeline.records import Status, Testimony, WorkerRecord
+from approxifer.pipeline.referee import ClientReferee, measure_tolerance
+from approxifer.pipeline.roster import Conviction, Roster
+from approxifer.pipeline.trust import Doubt, ShareRef, Trust, worst
+from approxifer.pipeline.window import Window
+
+
+class Guard:
+    """The trust of one run.
+
+    Parameters
+    ----------
+    context : Context
+    code : Code
+        Of the coded groups.
+    courier : Courier
+    roster : Roster
+    spans
+        The windows: index, first row, one past the last.
+    close
+        Writes a window if it is whole.
+    taken_back
+        Called with a written window's index, and the statuses that rows of it had.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        code: Code,
+        courier: Courier,
+        roster: Roster,
+        *,
+        spans: list[tuple[int, int, int]],
+        close: Callable[[Window], Coroutine[Any, Any, None]],
+        taken_back: Callable[[int, np.ndarray], None],
+    ) -> None:
+        self.roster = roster
+        self._context = context
+        self._code = code
+        self._courier = courier
+        self._spans = spans
+        self._close = close
+        self._taken_back = taken_back
+        self._court: Court | None = None
+
+    async def open(self) -> None:
+        """Shut out nodes that are convicted already; measure the referee's tolerance."""
+        if self.roster.shut_out:
+            bars = [conviction.bar for conviction in self.roster.shut_out]
+            await self._context.session.tell("bar", bars=bars)
+        if (rule := self._context.setup.rule) is not None:
+            self._court = await self._context.compute(self._open_court, rule)
+
+    def _open_court(self, rule: AuditRule) -> Court:
+        setup = self._context.setup
+        runner = cache.ensure(setup.handle, setup.threads)
+        micro_batch = setup.layout.micro_batch
+        rng = np.random.default_rng(secrets.randbits(128))  # no worker may foresee an audit
+        sample = setup.load(0, min(setup.store.rows, 2 * micro_batch))
+        tolerance = measure_tolerance(runner, sample, micro_batch, rng=rng)
+        own = partial(run_rows, runner, micro_batch=micro_batch)
+        return Court(
+            Trust(self._code, rule=rule, tolerance=tolerance, rng=rng),
+            self.roster,
+            byzantine=setup.spec.byzantine,
+            referee=ClientReferee(own, tolerance, rng) if setup.referee == "client" else None,
+            bailiff=Bailiff(
+                run=self._run_elsewhere,
+                call=self._context.compute,
+                journal=self._context.journal,
+                execute=self._execute,
+            ),
+        )
+
+    async def hear(self, batch: Batch, group: GroupRun) -> frozenset[int]:
+        """Have a group's doubtful shares audited; return those whose output does not stand."""
+        if self._court is None:
+            return frozenset()
+        trust, window = self._court.trust, batch.window
+        refs = [
+            ShareRef(
+                batch.number,
+                share,
+                one.worker,
+                batch.code,
+                batch.members,
+                (window.start, window.stop),
+                one.output,
+                one.malformed,
+            )
+            for share, one in group.testimonies.items()
+            if not self.roster.is_convicted(one.worker)
+        ]
+        to_come = window.coded_left * self._code.n / max(1, self._context.session.ready)
+        finite = None
+        if not batch.coded:
+            finite = np.isfinite(group.shares[0].reshape(len(group.shares[0]), -1)).all(axis=1)
+        doubts = await self._context.compute(
+            partial(trust.inspect, refs, coded=batch.coded, finite=finite, to_come=to_come),
+        )
+        for doubt in doubts:
+            if doubt.why not in DRAWN:
+                self._context.journal(
+                    "suspect",
+                    group=doubt.ref.group,
+                    share=doubt.ref.share,
+                    worker=doubt.ref.worker,
+                    why=doubt.why,
+                )
+        if not trust.audits.rule.any:
+            return worst(doubts, self._context.setup.spec.byzantine)
+        held: dict[int, Coroutine[Any, Any, bool]] = {}
+        for doubt in doubts:
+            own = doubt.ref.group == batch.number
+            rows = group.shares[doubt.ref.share].copy() if own else None
+            if doubt.held:
+                held[doubt.ref.share] = self._settle(doubt, rows)
+            else:
+                window.audits += 1  # now, so that it is not written before
+                self._context.spawn(self._audit(doubt, rows, window))
+        stand = await asyncio.gather(*held.values())
+        return frozenset(share for share, good in zip(held, stand, strict=True) if not good)
+
+    async def _audit(self, doubt: Doubt, rows: np.ndarray | None, window: Window) -> None:
+        """Settle a doubt while the window goes on, but for being written."""
+        await self._settle(doubt, rows)
+        window.audits -= 1
+        await self._close(window)
+
+    async def _settle(self, doubt: Doubt, rows: np.ndarray | None = None) -> bool:
+        assert self._court is not None
+        if rows is None:
+            rows = await self._context.read(self._encode_again, doubt.ref)
+        return await self._court.settle(doubt, rows)
+
+    def _encode_again(self, ref: ShareRef) -> np.ndarray:
+        """The input of a share whose window may be gone."""
+        queries = gather(self._context.setup.load(*ref.window), ref.members, ref.code.k)
+        rows: np.ndarray = ref.code.encode(queries)[ref.share]
+        return rows
+
+    async def _run_elsewhere(self, rows: np.ndarray, forbid: frozenset[str]) -> Testimony:
+        """Run rows on a worker that is not one of those forbidden."""
+        told: asyncio.Future[Testimony] = asyncio.get_running_loop().create_future()
+
+        async def finish(group: GroupRun) -> None:
+            found = group.testimonies
+            self._context.journal_group(
+                group, kind="audit", names={s: t.worker for s, t in found.items()}
+            )
+            await self._context.session.tell("report", done=[group.number])
+            raised = group.history[-1]
+            told.set_result(
+                found.get(0)
+                or Testimony(raised["worker"], self._context.blank(len(rows)), f"{raised['error']}")
+            )
+
+        await self._courier.take(
+            GroupRun(next(self._context.numbers), rows[None], finish),
+            code="plain",
+            priority=self._context.rank(first=True),
+            forbid=forbid,
+        )
+        return await told
+
+    async def last_audits(self) -> None:
+        """Before the end each worker has had enough audits."""
+        if self._court is None or not self._court.trust.audits.rule.any:
+            return
+        while due := self._court.trust.due():
+            await asyncio.gather(*(self._settle(doubt) for doubt in due))
+
+    async def _execute(self, conviction: Conviction) -> None:
+        """Shut a worker out, and take back what it touched in windows that are written."""
+
+        def punish() -> dict[int, np.ndarray]:
+            self._context.journal("conviction", fsync=True, **conviction.event())
+            return sweep(self._context.setup.store, self._spans, self.roster)
+
+        await self._context.session.tell("bar", bars=[conviction.bar])
+        for index, statuses in (await self._context.write(punish)).items():
+            self._taken_back(index, statuses)
+
+    def tainted(self, window: Window) -> np.ndarray | None:
+        """The rows of an open window that a convicted worker touched, if there are any."""
+        if not self.roster.convictions:
+            return None
+        groups: frozenset[int] = frozenset()
+        if (window.status == Status.DECODED).any():
+            groups = tainted_groups(Journal.read(self._context.setup.store.path), self.roster)
+        rows = touched(
+            window.status,
+            window.worker,
+            window.group,
+            convicted=self.roster.tainted(),
+            groups=groups,
+        )
+        return rows if rows.any() else None
+
+    def worker_records(self) -> dict[str, WorkerRecord]:
+        """The ledger of the workers, with what was found about their trustworthiness."""
+        records = self._context.session.worker_records()
+        if self._court is not None:
+            trust = self._court.trust
+            for name, record in records.items():
+                record.suspected = trust.suspected[name]
+                record.audited = trust.audits.audited[name]
+                if not self.roster.is_convicted(name):
+                    record.bound = trust.audits.bound(name)
+        return records

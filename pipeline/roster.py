@@ -1,0 +1,233 @@
+"""Who contributed to a store, in this and earlier sessions, and who of them was convicted.
+
+A worker is known within a session by its name. Beyond that depends on where the workers run: on one
+host they are processes that come and go, and a conviction is about this one (session, name); on
+several hosts it is the machine that is broken, and a conviction is about (host, device), whatever
+jobs run there under whatever names, also in later sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import inf, isinf
+from typing import Any, Literal
+
+from approxifer.errors import ConfigError
+
+#: What a conviction is about.
+Quarantine = Literal["worker", "node"]
+QUARANTINES: tuple[Quarantine, ...] = ("worker", "node")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker as the store knows it: what an index in its variable ``worker`` stands for."""
+
+    session: str
+    name: str
+    host: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a worker was convicted for. The share can be computed again from the input."""
+
+    group: int
+    share: int
+    rows: int  #: rows of the share that were shown to be wrong
+    of: int  #: rows of the share that were looked at
+    deviation: float  #: the largest difference from the referee's output
+    allowed: float  #: the largest difference that would have been allowed there
+    referee: str  #: "client", or the workers that agreed against it
+    suspicion: str  #: why the share was looked at
+
+
+@dataclass(frozen=True)
+class Conviction:
+    """A worker, or a node, shown to be Byzantine."""
+
+    kind: Quarantine
+    member: Member
+    evidence: Evidence
+
+    def covers(self, member: Member) -> bool:
+        """Whether it is about this worker."""
+        if self.kind == "node":
+            return (member.host, member.device) == (self.member.host, self.member.device)
+        return (member.session, member.name) == (self.member.session, self.member.name)
+
+    @property
+    def bar(self) -> list[str]:
+        """How the scheduler's plugin is told whom to shut out."""
+        member = self.member
+        return [member.name] if self.kind == "worker" else [member.host, member.device]
+
+    def event(self) -> dict[str, Any]:
+        """As the journal keeps it: in JSON, which has no infinity."""
+        evidence = asdict(self.evidence)
+        if isinf(self.evidence.deviation):
+            evidence["deviation"] = None
+        return {"kind": self.kind, "member": asdict(self.member), "evidence": evidence}
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Conviction:
+        """From the journal."""
+        evidence = event["evidence"]
+        if evidence["deviation"] is None:
+            evidence = evidence | {"deviation": inf}
+        return cls(event["kind"], Member(**event["member"]), Evidence(**evidence))
+
+    def __str__(self) -> str:
+        who, seen = self.member, self.evidence
+        name = f"{who.name} on {who.host}" if who.host else who.name
+        if self.kind == "node":
+            name = f"node {who.host} ({who.device}; worker {who.name})"
+        return (
+            f"{name}: share {seen.share} of group {seen.group} ({seen.suspicion}) was wrong in "
+            f"{seen.rows} of {seen.of} rows looked at, by up to {seen.deviation:.3g} where "
+            f"{seen.allowed:.1g} is allowed; referee: {seen.referee}"
+        )
+
+
+class Roster:
+    """The workers of a store, by index, and the convictions.
+
+    Parameters
+    ----------
+    session
+        The present one.
+    past
+        The journal's events of earlier sessions.
+    quarantine
+        None: by node where the workers of this session are on several hosts.
+    forgive
+        Hosts whose convictions no longer shut them out.
+    on_new
+        Called with the index of each new member.
+
+    Raises
+    ------
+    ConfigError
+        A host to forgive on which nothing was convicted.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        past: Iterable[Mapping[str, Any]] = (),
+        *,
+        quarantine: Quarantine | None = None,
+        forgive: Collection[str] = (),
+        on_new: Callable[[int, Member], None] = lambda index, member: None,
+    ) -> None:
+        self.session = session
+        self.members: list[Member] = []
+        self.convictions: list[Conviction] = []
+        self._quarantine = quarantine
+        self._on_new = on_new
+        self._present: dict[str, Member] = {}
+        self._index: dict[Member, int] = {}
+        forgiven: set[str] = set()
+        for event in past:
+            match event.get("event"):
+                case "name":
+                    fields = (event.get(name, "") for name in ("session", "worker"))
+                    where = (event.get(name, "") for name in ("host", "device"))
+                    self.members.append(Member(*fields, *where))
+                case "conviction":
+                    self.convictions.append(Conviction.of(event))
+                case "forgiven":
+                    forgiven.add(event["host"])
+        self._index = {member: index for index, member in enumerate(self.members)}
+        nodes = {c.member.host for c in self.convictions if c.kind == "node"}
+        if strange := sorted(set(forgive) - nodes):
+            raise ConfigError(
+                f"forgive={strange}: nothing was convicted there. Convicted are the nodes "
+                f"{sorted(nodes) or '(none)'}"
+            )
+        #: Nodes that earlier sessions convicted and nobody has forgiven.
+        self.shut_out = [
+            c
+            for c in self.convictions
+            if c.kind == "node" and c.member.host not in forgiven.union(forgive)
+        ]
+
+    # ---- who is there -------------------------------------------------------------------------
+
+    def heard(self, name: str, host: str, device: str) -> None:
+        """A worker of this session has come, or come back."""
+        self._present[name] = Member(self.session, name, host, device)
+
+    def index(self, name: str) -> int:
+        """The index of a worker of this session; it joins the members if it is not one yet."""
+        member = self._member(name)
+        if member not in self._index:
+            self._index[member] = len(self.members)
+            self.members.append(member)
+            self._on_new(self._index[member], member)
+        return self._index[member]
+
+    def alike(self, name: str) -> frozenset[str]:
+        """The workers of this session that a conviction of this one would shut out, too: they are
+        no witnesses for it."""
+        about = Conviction(self.kind, self._member(name), _NO_EVIDENCE)
+        return frozenset(n for n, member in self._present.items() if about.covers(member)) | {name}
+
+    def witnesses(self, asked: Collection[str]) -> list[str]:
+        """The workers of this session that are neither among those asked nor convicted."""
+        return [n for n in self._present if n not in asked and not self.is_convicted(n)]
+
+    @property
+    def kind(self) -> Quarantine:
+        """What a conviction would be about now."""
+        several = len({member.host for member in self._present.values()}) > 1
+        return self._quarantine or ("node" if several else "worker")
+
+    def _member(self, name: str) -> Member:
+        return self._present.get(name) or Member(self.session, name)
+
+    # ---- who is convicted ---------------------------------------------------------------------
+
+    def convict(self, name: str, evidence: Evidence) -> Conviction | None:
+        """Convict a worker of this session, or its node; None if it is convicted already."""
+        if self.is_convicted(name):
+            return None
+        conviction = Conviction(self.kind, self._member(name), evidence)
+        self.convictions.append(conviction)
+        return conviction
+
+    def is_convicted(self, name: str) -> bool:
+        """Whether a worker of this session is."""
+        member = self._member(name)
+        return any(
+            c.covers(member)
+            for c in self.convictions
+            if c.member.session == self.session or c in self.shut_out
+        )
+
+    @property
+    def convicted_now(self) -> list[Conviction]:
+        """The convictions of this session."""
+        return [c for c in self.convictions if c.member.session == self.session]
+
+    def tainted(self) -> frozenset[int]:
+        """The indices of all convicted members, of all sessions."""
+        return frozenset(
+            index
+            for index, member in enumerate(self.members)
+            if any(c.covers(member) for c in self.convictions)
+        )
+
+    def is_tainted(self, session: str, names: Iterable[str]) -> bool:
+        """Whether one of these workers of some session is convicted."""
+        wanted = {(session, name) for name in names}
+        tainted = self.tainted()
+        return any(
+            (member.session, member.name) in wanted and index in tainted
+            for index, member in enumerate(self.members)
+        )
+
+
+_NO_EVIDENCE = Evidence(-1, -1, 0, 0, 0.0, 0.0, "", "")

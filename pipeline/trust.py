@@ -1,0 +1,239 @@
+"""Whom to doubt: sanity checks, suspicion, and the draw of audits, in one place. Pure.
+
+The engine asks `Trust.inspect` about every share that comes back, has the shares in doubt run again
+elsewhere, and tells the outcome. Simulations do the same with recorded outputs. Suspicion never
+convicts: only a difference from what the referee computed does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from approxifer.coding import Code
+from approxifer.pipeline.audits import RANDOM, AuditBook, AuditRule
+from approxifer.pipeline.referee import Tolerance
+from approxifer.pipeline.suspicion import Suspicion
+
+
+@dataclass(frozen=True, eq=False)
+class ShareRef:
+    """One share that came back: what it takes to run it again, and what to hold it against.
+
+    Attributes
+    ----------
+    group, share : int
+    worker : str
+        Who returned it.
+    code : Code
+        Of its group.
+    members : int (n,)
+        The rows of its group within the window, codeword by codeword.
+    window : (start, stop)
+        The window's rows.
+    output : (B, *out)
+    malformed : str, optional
+        What is wrong with its shape or dtype; ``output`` then stands in for it.
+    """
+
+    group: int
+    share: int
+    worker: str
+    code: Code
+    members: np.ndarray
+    window: tuple[int, int]
+    output: np.ndarray
+    malformed: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Doubt:
+    """A share to run again elsewhere.
+
+    Attributes
+    ----------
+    ref : ShareRef
+    why : str
+        ``"random"``, or what is suspicious about it.
+    held : bool
+        Whether its group is not decoded before the outcome is known.
+    score : float
+        How suspicious it is; 0 for audits that were only drawn.
+    """
+
+    ref: ShareRef
+    why: str
+    held: bool
+    score: float = 0.0
+
+
+class Trust:
+    """The doubts of one run. May be used from several threads.
+
+    Parameters
+    ----------
+    code : Code
+        Of the coded groups.
+    rule : AuditRule
+    tolerance : Tolerance
+    rng : numpy.random.Generator
+        Draws the audits; workers must not be able to foresee it.
+
+    Attributes
+    ----------
+    suspected : Counter
+        Shares held to be suspicious, by worker.
+    audits : AuditBook
+    """
+
+    #: Groups whose shares are kept until they can be tested.
+    BURN_IN = 20
+
+    def __init__(
+        self, code: Code, *, rule: AuditRule, tolerance: Tolerance, rng: np.random.Generator
+    ) -> None:
+        self.tolerance = tolerance
+        self.suspicion = Suspicion(code, burn_in=self.BURN_IN)
+        self.audits: AuditBook[ShareRef] = AuditBook(rule, rng)
+        self.suspected: Counter[str] = Counter()
+        self._early: dict[tuple[int, int], ShareRef] = {}
+        self._coded = 0
+        self._lock = threading.Lock()
+
+    def inspect(
+        self,
+        refs: Sequence[ShareRef],
+        *,
+        coded: bool,
+        finite: np.ndarray | None = None,
+        to_come: float = 0.0,
+    ) -> list[Doubt]:
+        """Look at the shares of a group that is complete.
+
+        Parameters
+        ----------
+        refs
+            What came back.
+        coded
+            Whether it is a coded group; else one share of rows that are run plainly.
+        finite : bool (B,), optional
+            Of a plain share: the rows whose input is finite. NaN and infinity are no surprise in
+            the outputs of the others.
+        to_come
+            Shares that each worker is still expected to run.
+
+        Returns
+        -------
+        list of Doubt
+            Of this group, and, once there is a history to hold them against, of earlier ones.
+        """
+        doubts = {ref.share: doubt for ref in refs if (doubt := _unsound(ref, finite)) is not None}
+        sound = [ref for ref in refs if ref.share not in doubts]
+        if coded:
+            found = self.suspicion.add(
+                sound[0].group if sound else -1,
+                {ref.share: ref.output for ref in sound},
+                {ref.share: ref.worker for ref in sound},
+            )
+        else:
+            found = [
+                one
+                for ref in sound
+                for one in self.suspicion.add_plain(ref.group, ref.output, ref.worker)
+            ]
+        here = {(ref.group, ref.share): ref for ref in sound}
+        watched = self.suspicion.watched
+        with self._lock:
+            earlier = []
+            for one in found:
+                if (ref := here.get((one.group, one.share))) is not None:
+                    doubts[one.share] = Doubt(ref, one.reason, held=True, score=one.score)
+                elif (ref := self._early.pop((one.group, one.share), None)) is not None:
+                    earlier.append(Doubt(ref, one.reason, held=False, score=one.score))
+            for ref in sound:
+                if ref.share not in doubts and ref.worker in watched:
+                    doubts[ref.share] = Doubt(ref, "suspicion of its worker added up", held=True)
+            for doubt in (*doubts.values(), *earlier):
+                self.suspected[doubt.ref.worker] += 1
+            for ref in refs:
+                drawn = self.audits.draw(ref.worker, to_come=to_come)
+                if ref.share in doubts:
+                    continue
+                if drawn is not None:
+                    doubts[ref.share] = Doubt(ref, drawn, held=False)
+                elif ref.malformed is None:
+                    self.audits.keep(ref.worker, ref)
+            self._coded += coded
+            if self._coded > self.BURN_IN:
+                self._early.clear()
+            else:
+                self._early |= here
+        return [*doubts.values(), *earlier]
+
+    def due(self) -> list[Doubt]:
+        """What is to be audited before the run ends."""
+        with self._lock:
+            return [Doubt(ref, RANDOM, held=False) for ref in self.audits.due()]
+
+    # ---- how it came out ------------------------------------------------------------------------
+
+    def disputed(self, ref: ShareRef, again: np.ndarray, malformed: str | None) -> np.ndarray:
+        """The rows in which a share differs from another run of it: bool (B,).
+
+        Two honest runs may be a tolerance away from the referee's in either direction.
+        """
+        if ref.malformed or malformed:
+            return np.ones(len(again), bool)
+        return self.tolerance.differs(ref.output, again, times=2.0)
+
+    def began(self, doubt: Doubt) -> None:
+        """A share is run again."""
+        with self._lock:
+            self.audits.began(doubt.ref.worker, doubt.why)
+
+    def clean(self, doubt: Doubt, auditor: str) -> None:
+        """Both runs agree."""
+        with self._lock:
+            self.audits.clean(doubt.ref.worker, auditor, doubt.why)
+        if doubt.ref.worker in self.suspicion.watched:
+            self.suspicion.cleared(doubt.ref.worker)
+
+    def void(self, doubt: Doubt) -> None:
+        """It came to nothing: somebody is convicted."""
+        with self._lock:
+            self.audits.void(doubt.ref.worker, doubt.why)
+
+    def convict(self, workers: frozenset[str]) -> None:
+        """These workers are convicted."""
+        with self._lock:
+            for worker in workers:
+                self.audits.convict(worker)
+            self._early = {k: ref for k, ref in self._early.items() if ref.worker not in workers}
+        for worker in workers:
+            self.suspicion.forget(worker)
+
+
+def worst(doubts: Sequence[Doubt], most: int) -> frozenset[int]:
+    """The shares to leave out where nothing is audited: the ``most`` most suspicious ones, and all
+    that are wrong on the face of it."""
+    held = sorted((d for d in doubts if d.held), key=lambda d: -d.score)
+    unsound = [doubt for doubt in held if doubt.score == np.inf]
+    return frozenset(doubt.ref.share for doubt in [*unsound, *held[:most]])
+
+
+def _unsound(ref: ShareRef, finite: np.ndarray | None) -> Doubt | None:
+    """What is wrong with an output on the face of it."""
+    if ref.malformed is not None:
+        return Doubt(ref, ref.malformed, held=True, score=np.inf)
+    if ref.output.dtype.kind not in "fc":
+        return None
+    bad = ~np.isfinite(ref.output.reshape(len(ref.output), -1)).all(axis=1)
+    if finite is not None:
+        bad &= finite
+    if not bad.any():
+        return None
+    return Doubt(ref, f"{bad.sum()} rows are not finite", held=True, score=np.inf)

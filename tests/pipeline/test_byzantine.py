@@ -1,0 +1,371 @@
+"""Whole runs on real worker processes that return wrong numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_lies
+import toy_models
+import xarray as xr
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+
+from approxifer import score
+from approxifer.coding import CodeSpec, block_rows, gather, order_rows
+from approxifer.datasets import Journal, OutputStore
+from approxifer.errors import TooFewWorkersError, TrustError
+from approxifer.pipeline import faults, lies
+from approxifer.pipeline.records import Status
+from approxifer.pipeline.report import Report
+
+SUPPORT = Path(__file__).parents[1] / "support"
+#: Systematic, K = 4, E = 1: six shares, and two workers to spare. Ten windows of two groups.
+COMMON: dict[str, Any] = {
+    "model": toy_models.linear,
+    "k": 4,
+    "stragglers": 0,
+    "byzantine": 1,
+    "block": 5,
+    "window": 40,
+    "audit": 0.1,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Nine worker processes: two more than K = 4, E = 1 needs, enough for K = 2, E = 2."""
+    with LocalCluster(
+        n_workers=9,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        memory_limit=None,
+        silence_logs=50,
+    ) as made:
+        yield made
+
+
+def check_whole(report: Report, rows: np.ndarray) -> None:
+    """Every row there, and the model's own output to the last bit."""
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
+    assert report.counts["exact"] + report.counts["repaired"] == len(rows)
+    assert report.counts["failed"] == report.counts["decoded"] == 0
+
+
+def convicted(report: Report) -> list[str]:
+    """The names of the convicted."""
+    return [conviction.member.name for conviction in report.convicted]
+
+
+def contributors(found: xr.Dataset) -> set[str]:
+    """The workers that rows of a store are from."""
+    return {found.attrs["workers"][i] for i in np.unique(found.worker.values) if i >= 0}
+
+
+def of_kind(out: Path, kind: str) -> list[dict[str, Any]]:
+    """Events of the journal."""
+    return [event for event in Journal.read(out) if event["event"] == kind]
+
+
+def test_nobody_is_convicted_on_a_healthy_cluster(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    report = score(store, out=out, client=client, **COMMON)
+    check_whole(report, rows)
+    assert report.convicted == []
+    assert report.counts["exact"] == len(rows)
+    audits = of_kind(out, "audit")
+    assert all(audit["clean"] and audit["auditor"] != audit["worker"] for audit in audits)
+    for name, worker in report.workers.items():
+        assert worker.audited == sum(audit["worker"] == name for audit in audits)
+        if worker.run >= 6:
+            assert worker.audited >= 4, "its first share, and three drawn at random"
+            assert worker.bound is not None
+            assert worker.bound <= 1 - 0.05 ** (1 / 3)
+    assert "would have been caught" in str(report)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lies.Noise(sigma=1.0),
+        lies.SignFlip(),
+        lies.Zeros(),
+        lies.Roll(),
+        lies.ShuffleRows(),
+        lies.BitFlips(bits=4, values=3),
+        lies.NotANumber(),
+        lies.WrongShape(),
+        lies.WrongShape(dtype=True),
+        lies.Replay(),
+        lies.Noise(sigma=1.0, rows=0.2),
+    ],
+    ids=str,
+)
+def test_a_liar_is_convicted_and_what_it_touched_made_good(
+    lie: lies.Lie, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"3": lie})
+    report = score(store, out=out, client=client, **COMMON)
+    check_whole(report, rows)
+    assert convicted(report) == ["3"]
+    assert report.workers["3"].state == "convicted"
+    (event,) = of_kind(out, "conviction")
+    evidence = event["evidence"]
+    assert evidence["referee"] == "client"
+    assert 1 <= evidence["rows"] <= evidence["of"] <= 5
+    # It has nothing in the output, and nothing was given to it any more.
+    found = report.predictions.load()
+    assert "3" not in contributors(found)
+    assert found.attrs["convicted"] == [str(report.convicted[0])]
+    assert re.search(r"convicted: 3 on .*: share \d+ of group \d+", str(report))
+
+
+def test_a_lie_found_late_is_taken_back_from_written_windows(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """Next to no random audits on the way: those before the end find it."""
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"5": toy_lies.Later(after=4)})
+    report = score(store, out=out, client=client, **COMMON | {"audit": 1e-9})
+    check_whole(report, rows)
+    assert convicted(report) == ["5"]
+    written = [event["window"] for event in of_kind(out, "window")]
+    assert sorted(set(written)) == list(range(10))
+    assert len(written) > 10, "those that it had touched were written twice"
+    assert report.counts["repaired"] > 0
+
+
+def test_decoded_rows_are_redone_where_a_liar_contributed(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"5": toy_lies.Later(after=4)})
+    options = {"scheme": "berrut", "k": 2, "repair": "none", "order": "none", "audit": 1e-9}
+    report = score(store, out=out, client=client, **COMMON | options)
+    assert convicted(report) == ["5"]
+    groups = {
+        e["group"]: set(e["shares"].values()) for e in of_kind(out, "group") if e["kind"] == "coded"
+    }
+    found = report.predictions.load()
+    decoded = found.status.values == Status.DECODED
+    assert decoded.any()
+    assert report.counts["repaired"] > 0
+    assert report.counts["decoded"] + report.counts["repaired"] == len(rows)
+    for number in np.unique(found.group.values[decoded]).tolist():
+        assert "5" not in groups[number]
+    right = toy_models.linear(rows)
+    np.testing.assert_array_equal(found.prediction.values[~decoded], right[~decoded])
+    # What is decoded, is decoded from the honest outputs that the journal names.
+    code = CodeSpec(scheme="berrut", k=2, stragglers=0, byzantine=1).build()
+    shares = {e["group"]: e["shares"] for e in of_kind(out, "group") if e["kind"] == "coded"}
+    members = order_rows(40, 2, how="none", block=5).reshape(4, 10)
+    for number in np.unique(found.group.values[decoded]).tolist():
+        of = 40 * (number // 4) + members[number % 4]
+        outputs = [toy_models.linear(share) for share in code.encode(gather(rows, of, 2))]
+        honest = code.decode({int(share): outputs[int(share)] for share in shares[number]})
+        for block, block_of in zip(honest.blocks, block_rows(of, 2), strict=True):
+            still = decoded[block_of]
+            np.testing.assert_allclose(
+                found.prediction.values[block_of][still], block[still], atol=1e-4
+            )
+
+
+def test_a_quorum_decides(client: Client, store: Path, rows: np.ndarray, tmp_path: Path) -> None:
+    faults.install(client, {"3": lies.SignFlip()})
+    report = score(store, out=tmp_path / "o.zarr", client=client, referee="quorum", **COMMON)
+    check_whole(report, rows)
+    assert convicted(report) == ["3"]
+    assert " and " in report.convicted[0].evidence.referee
+
+
+def test_two_colluders_are_held_with_two_byzantine_workers(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    faults.install(client, {"1": lies.Collude(), "4": lies.Collude()})
+    for referee in ("client", "quorum"):
+        report = score(
+            store, out=tmp_path / f"{referee}.zarr", client=client, referee=referee,
+            **COMMON | {"k": 2, "byzantine": 2},
+        )  # fmt: skip
+        check_whole(report, rows)
+        assert sorted(convicted(report)) == ["1", "4"]
+
+
+def test_three_colluders_with_two_byzantine_workers_end_the_run_or_touch_nothing(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {name: lies.Collude() for name in "147"})
+    options = COMMON | {"k": 2, "byzantine": 2, "client": client}
+    with pytest.raises(TrustError, match=r"3 workers are convicted, and byzantine=2 allows for 2"):
+        score(store, out=out, **options)
+    store_now = OutputStore.open(out, write=False)
+    there = store_now.status() != Status.PENDING
+    right = toy_models.linear(rows)
+    np.testing.assert_array_equal(store_now.read_prediction(0, 400)[there], right[there])
+    # With the cause mended, the same command goes on.
+    faults.remove(client)
+    check_whole(score(store, out=out, **options), rows)
+
+
+def test_too_many_liars_end_the_run_and_leave_what_they_touched_pending(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """Audits without byzantine=: nobody may lie."""
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"2": lies.SignFlip()})
+    with pytest.raises(TrustError, match="byzantine=0 allows for 0"):
+        score(store, out=out, client=client, **COMMON | {"byzantine": 0})
+    now = OutputStore.open(out, write=False)
+    there = now.status() != Status.PENDING
+    right = toy_models.linear(rows)
+    np.testing.assert_array_equal(now.read_prediction(0, 400)[there], right[there])
+
+
+def test_a_run_killed_between_conviction_and_make_good(
+    cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"5": toy_lies.Later(after=4)})
+    command = [sys.executable, str(SUPPORT / "convict_and_die.py")]
+    died = subprocess.run(
+        [*command, cluster.scheduler_address, str(store), str(out)],
+        env=os.environ | {"PYTHONPATH": str(SUPPORT)},
+        capture_output=True,
+        timeout=90,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    faults.remove(client)
+    (event,) = of_kind(out, "conviction")
+    assert event["member"]["name"] == "5"
+    report = score(store, out=out, client=client, **COMMON)
+    check_whole(report, rows)
+    found = report.predictions.load()
+    first = found.attrs["workers"].index("5")
+    assert first not in set(found.worker.values.tolist())
+    # In the new session, on one host, a worker of that name is another one.
+    assert report.workers["5"].state == "ready"
+
+
+def test_nan_that_belongs_to_the_data_convicts_nobody(
+    client: Client, tmp_path: Path, rows: np.ndarray
+) -> None:
+    """The model gives NaN for some rows, whoever runs it; and the input holds NaN in others."""
+    queries = rows.copy()
+    queries[[7, 120, 121], 0, 0] = -100.0
+    queries[[3, 300], 1, 1] = np.nan
+    data = xr.DataArray(queries, dims=("sample", "a", "b"), name="x")
+    report = score(
+        data, out=tmp_path / "out.zarr", client=client, **COMMON | {"model": toy_models.rooted}
+    )
+    assert report.convicted == []
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(report.predictions.prediction, toy_models.rooted(queries))
+    assert report.counts["failed"] == 0
+
+
+def test_without_audits_suspects_are_left_out(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """The paper's way, with a locator that may answer "none": nobody is convicted."""
+    faults.install(client, {"3": lies.NotANumber(values=15)})
+    report = score(store, out=tmp_path / "out.zarr", client=client, **COMMON | {"audit": 0.0})
+    check_whole(report, rows)
+    assert report.convicted == []
+    assert report.workers["3"].suspected > 0
+    assert sum(worker.audited for worker in report.workers.values()) == 0
+
+
+def test_assurance_is_reached(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    report = score(
+        store, out=tmp_path / "out.zarr", client=client, assurance=0.3,
+        **COMMON | {"audit": 0.0, "block": 2},
+    )  # fmt: skip
+    check_whole(report, rows)
+    for worker in report.workers.values():
+        assert worker.bound is not None
+        assert worker.bound <= 0.3
+
+
+def test_replication_with_a_majority(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    faults.install(client, {"3": lies.Collude()})
+    options = COMMON | {"scheme": "replication", "audit": 0.0}
+    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
+    check_whole(report, rows)
+
+
+def test_workers_to_spare_are_asked_for(client: Client, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooFewWorkersError, match="11 workers"):
+        score(store, out=tmp_path / "out.zarr", client=client, **COMMON | {"k": 7})
+
+
+# ---- several nodes -------------------------------------------------------------------------------
+
+
+def on_hosts(hosts: dict[str, str]) -> SpecCluster:
+    """Workers by name, each bound to a loopback address of its own: as many nodes."""
+    workers = {
+        name: {
+            "cls": Nanny,
+            "options": {"nthreads": 1, "host": host, "name": name, "memory_limit": 0},
+        }
+        for name, host in hosts.items()
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0"}}
+    return SpecCluster(workers, scheduler, silence_logs=50)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 and following")
+def test_a_convicted_node_stays_out_whatever_its_jobs_are_called(
+    store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    hosts = {f"job-{i}": f"127.0.0.{i + 2}" for i in range(8)}
+    half = xr.open_zarr(store, consolidated=False).x
+    with on_hosts(hosts) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(8, timeout=60)
+        faults.install(client, {"job-3": lies.SignFlip()})
+        report = score(half, out=out, client=client, **COMMON)
+        check_whole(report, rows)
+        (conviction,) = report.convicted
+        assert conviction.kind == "node"
+        assert conviction.member.host == "127.0.0.5"
+        faults.remove(client)
+
+    # Later: the bad node has a job under a new name, and its old name went to another node.
+    taken_back = OutputStore.open(out)
+    taken_back.set_pending(np.arange(200))
+    taken_back.release()
+    hosts = {name: host for name, host in hosts.items() if name != "job-3"}
+    hosts |= {"job-3": "127.0.0.20", "job-9": "127.0.0.5"}
+    with on_hosts(hosts) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(9, timeout=60)
+        report = score(half, out=out, client=client, **COMMON)
+        check_whole(report, rows)
+        assert report.workers["job-3"].run > 0
+        assert report.workers["job-3"].state == "ready"
+        assert report.workers["job-9"].run == 0
+        assert report.workers["job-9"].state == "convicted"
+
+        taken_back = OutputStore.open(out)
+        taken_back.set_pending(np.arange(200))
+        taken_back.release()
+        report = score(half, out=out, client=client, forgive=["127.0.0.5"], **COMMON)
+        check_whole(report, rows)
+        assert report.workers["job-9"].run > 0

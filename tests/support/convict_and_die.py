@@ -1,0 +1,35 @@
+"""A client that kills itself, as by SIGKILL, between a conviction and making it good.
+
+python convict_and_die.py SCHEDULER IN OUT
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import toy_models
+from distributed import Client
+
+from approxifer.pipeline import guard
+from approxifer.pipeline.api import score
+
+
+def die(*args: Any, **kwargs: Any) -> None:
+    """Called instead of taking rows back; the conviction is in the journal, on the disk."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    scheduler, store, out = sys.argv[1:]
+    guard.sweep = die
+    with Client(scheduler, set_as_default=False) as client:
+        score(
+            store, model=toy_models.linear, out=out, client=client, k=4, stragglers=0,
+            byzantine=1, block=5, window=40, audit=1e-9, progress=False,
+        )  # fmt: skip
+    raise SystemExit("nobody was convicted")
+
+
+if __name__ == "__main__":
+    main()
