@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 .PHONY: help setup demo test test-slow lint clean
 
 help:
-	@echo "make demo       score real data on a local cluster while its workers fail, and report"
+	@echo "make demo       score real data on a local cluster while its workers fail and lie, and report"
 	@echo "make test       run the tests, except the slow ones"
 	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz)"
 	@echo "make lint       check style and types"

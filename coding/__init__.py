@@ -12,7 +12,8 @@ Everything here is pure and needs only numpy::
         for block, exact, of in zip(decoded.blocks, decoded.exact, block_rows(members, code.k)):
             scores[of] = block[: len(of)]
 
-`CodeSpec` says which code, `Code` what every code can do, `Decoded` what comes back.
+`CodeSpec` says which code, `Code` what every code can do, `Decoded` what comes back. Where workers
+may lie, `Code.locate` names suspects in a `Location`, and ``outputs`` is what is left without them.
 """
 
 from approxifer.coding.locate import Baseline

@@ -126,7 +126,8 @@ def residuals(weights: Reals, products: Reals) -> Reals:
         Positive: at least what rounding leaves.
     """
     squares = np.einsum("ij,jl,il->i", weights, products, weights) / np.diag(weights)
-    return np.maximum(squares, _rounding(products))
+    sound: Reals = np.maximum(squares, _rounding(products))
+    return sound
 
 
 def studentised(weights: Reals, products: Reals) -> Reals:

@@ -149,8 +149,8 @@ def published_votes(
     fitted, by least squares, to P(b_i) = y_i Q(b_i) over the shares that came back. Q locates
     errors: it vanishes where y_i does not lie on P / Q. The E shares with the smallest |Q(b_i)| get
     a vote. In monomials, and the solution of least norm, as published (arXiv 2109.09868, and the
-    authors' scripts). A share at node 0 cannot be caught, for there Q is 1: the authors' grid has
-    one where N is even.
+    authors' scripts). Theory promises nothing for a share at node 0, where Q is 1 whatever it says:
+    the authors' grid has one where N is even.
 
     Parameters
     ----------

@@ -121,6 +121,11 @@ class AuditBook(Generic[Ref]):
         elif (place := int(self._rng.integers(self._passed[worker]))) < self._room:
             kept[place] = ref
 
+    def discard(self, worker: str, ref: Ref) -> None:
+        """A share that may have been kept is audited for another reason."""
+        kept = self._kept[worker]
+        self._kept[worker] = [one for one in kept if one is not ref]
+
     def began(self, worker: str, why: str) -> None:
         """An audit of a share of this worker is under way."""
         self.audited[worker] += 1

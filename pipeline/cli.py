@@ -238,7 +238,7 @@ def demo(
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
 ) -> None:
-    """Score real data on a local cluster while its workers are slowed, hung and killed."""
+    """Score real data on a local cluster of which workers are slow, hung and lying."""
     with _exit_codes():
         from approxifer.pipeline.demo import run_demo
 

@@ -129,7 +129,8 @@ class Roster:
         self._on_new = on_new
         self._present: dict[str, Member] = {}
         self._index: dict[Member, int] = {}
-        forgiven: set[str] = set()
+        #: For forgiven convictions, how many members there were then: later ones are not covered.
+        self._forgiven: dict[int, int] = {}
         for event in past:
             match event.get("event"):
                 case "name":
@@ -139,7 +140,7 @@ class Roster:
                 case "conviction":
                     self.convictions.append(Conviction.of(event))
                 case "forgiven":
-                    forgiven.add(event["host"])
+                    self._forgive(event["host"])
         self._index = {member: index for index, member in enumerate(self.members)}
         nodes = {c.member.host for c in self.convictions if c.kind == "node"}
         if strange := sorted(set(forgive) - nodes):
@@ -147,12 +148,19 @@ class Roster:
                 f"forgive={strange}: nothing was convicted there. Convicted are the nodes "
                 f"{sorted(nodes) or '(none)'}"
             )
+        for host in forgive:
+            self._forgive(host)
         #: Nodes that earlier sessions convicted and nobody has forgiven.
         self.shut_out = [
             c
-            for c in self.convictions
-            if c.kind == "node" and c.member.host not in forgiven.union(forgive)
+            for number, c in enumerate(self.convictions)
+            if c.kind == "node" and number not in self._forgiven
         ]
+
+    def _forgive(self, host: str) -> None:
+        for number, conviction in enumerate(self.convictions):
+            if conviction.kind == "node" and conviction.member.host == host:
+                self._forgiven.setdefault(number, len(self.members))
 
     # ---- who is there -------------------------------------------------------------------------
 
@@ -202,9 +210,8 @@ class Roster:
         """Whether a worker of this session is."""
         member = self._member(name)
         return any(
-            c.covers(member)
-            for c in self.convictions
-            if c.member.session == self.session or c in self.shut_out
+            number not in self._forgiven and conviction.covers(member)
+            for number, conviction in enumerate(self.convictions)
         )
 
     @property
@@ -213,11 +220,14 @@ class Roster:
         return [c for c in self.convictions if c.member.session == self.session]
 
     def tainted(self) -> frozenset[int]:
-        """The indices of all convicted members, of all sessions."""
+        """The indices of all convicted members, of all sessions; not of those that joined from a
+        node once it was forgiven."""
+        members = list(self.members)
         return frozenset(
             index
-            for index, member in enumerate(self.members)
-            if any(c.covers(member) for c in self.convictions)
+            for number, conviction in enumerate(list(self.convictions))
+            for index, member in enumerate(members[: self._forgiven.get(number)])
+            if conviction.covers(member)
         )
 
     def is_tainted(self, session: str, names: Iterable[str]) -> bool:

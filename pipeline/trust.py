@@ -90,18 +90,18 @@ class Trust:
     audits : AuditBook
     """
 
-    #: Groups whose shares are kept until they can be tested.
-    BURN_IN = 20
+    #: Bytes of outputs that are kept until there is a history to hold them against.
+    EARLY_BYTES = 2**25
 
     def __init__(
         self, code: Code, *, rule: AuditRule, tolerance: Tolerance, rng: np.random.Generator
     ) -> None:
         self.tolerance = tolerance
-        self.suspicion = Suspicion(code, burn_in=self.BURN_IN)
+        self.suspicion = Suspicion(code)
         self.audits: AuditBook[ShareRef] = AuditBook(rule, rng)
         self.suspected: Counter[str] = Counter()
-        self._early: dict[tuple[int, int], ShareRef] = {}
-        self._coded = 0
+        self._early: dict[tuple[int, int], ShareRef] = {}  #: not audited, the oldest first
+        self._early_bytes = 0
         self._lock = threading.Lock()
 
     def inspect(
@@ -133,18 +133,16 @@ class Trust:
         """
         doubts = {ref.share: doubt for ref in refs if (doubt := _unsound(ref, finite)) is not None}
         sound = [ref for ref in refs if ref.share not in doubts]
-        if coded:
+        found = []
+        if coded and sound:
             found = self.suspicion.add(
-                sound[0].group if sound else -1,
+                sound[0].group,
                 {ref.share: ref.output for ref in sound},
                 {ref.share: ref.worker for ref in sound},
             )
-        else:
-            found = [
-                one
-                for ref in sound
-                for one in self.suspicion.add_plain(ref.group, ref.output, ref.worker)
-            ]
+        elif sound:
+            (ref,) = sound
+            found = self.suspicion.add_plain(ref.group, ref.output, ref.worker)
         here = {(ref.group, ref.share): ref for ref in sound}
         watched = self.suspicion.watched
         with self._lock:
@@ -152,8 +150,9 @@ class Trust:
             for one in found:
                 if (ref := here.get((one.group, one.share))) is not None:
                     doubts[one.share] = Doubt(ref, one.reason, held=True, score=one.score)
-                elif (ref := self._early.pop((one.group, one.share), None)) is not None:
+                elif (ref := self._let_go((one.group, one.share))) is not None:
                     earlier.append(Doubt(ref, one.reason, held=False, score=one.score))
+                    self.audits.discard(ref.worker, ref)
             for ref in sound:
                 if ref.share not in doubts and ref.worker in watched:
                     doubts[ref.share] = Doubt(ref, "suspicion of its worker added up", held=True)
@@ -165,19 +164,30 @@ class Trust:
                     continue
                 if drawn is not None:
                     doubts[ref.share] = Doubt(ref, drawn, held=False)
-                elif ref.malformed is None:
+                else:
                     self.audits.keep(ref.worker, ref)
-            self._coded += coded
-            if self._coded > self.BURN_IN:
-                self._early.clear()
-            else:
-                self._early |= here
+                    self._keep(ref)
         return [*doubts.values(), *earlier]
+
+    def _keep(self, ref: ShareRef) -> None:
+        """Keep a share that may be suspected once there is a history; forget the oldest ones."""
+        self._early[ref.group, ref.share] = ref
+        self._early_bytes += ref.output.nbytes
+        while self._early_bytes > self.EARLY_BYTES:
+            self._let_go(next(iter(self._early)))
+
+    def _let_go(self, key: tuple[int, int]) -> ShareRef | None:
+        ref = self._early.pop(key, None)
+        self._early_bytes -= 0 if ref is None else ref.output.nbytes
+        return ref
 
     def due(self) -> list[Doubt]:
         """What is to be audited before the run ends."""
         with self._lock:
-            return [Doubt(ref, RANDOM, held=False) for ref in self.audits.due()]
+            found = [Doubt(ref, RANDOM, held=False) for ref in self.audits.due()]
+            for doubt in found:
+                self._let_go((doubt.ref.group, doubt.ref.share))
+            return found
 
     # ---- how it came out ------------------------------------------------------------------------
 
@@ -212,7 +222,8 @@ class Trust:
         with self._lock:
             for worker in workers:
                 self.audits.convict(worker)
-            self._early = {k: ref for k, ref in self._early.items() if ref.worker not in workers}
+            for key in [key for key, ref in self._early.items() if ref.worker in workers]:
+                self._let_go(key)
         for worker in workers:
             self.suspicion.forget(worker)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.errors import ConfigError
+from approxifer.errors import ConfigError, DecodeError
 
 
 def subsets(n):
@@ -68,6 +68,42 @@ def test_one_query_per_codeword_is_repetition(scheme, grid, stragglers):
         decoded = code.decode({i: shares[i]})
         assert decoded.exact.all()
         np.testing.assert_array_equal(decoded.blocks, block)
+
+
+@pytest.mark.parametrize("scheme", ["berrut", "systematic"])
+def test_with_byzantine_workers_more_are_asked_for_than_decoding_takes(scheme):
+    code = CodeSpec(scheme, 2, stragglers=1, byzantine=1).build()
+    assert code.conflicts == (frozenset(range(code.n)),)
+    for present in subsets(code.n):
+        assert code.decodable(present) == (len(present) >= code.n - 1)
+        outputs = {i: np.ones((2, 3)) for i in present}
+        if len(present) >= code.n - 2:
+            np.testing.assert_allclose(code.decode(outputs).blocks, 1)
+        else:
+            with pytest.raises(DecodeError, match=rf"any {code.n - 2} of|no share came back"):
+                code.decode(outputs)
+
+
+def test_replication_asks_for_a_majority_of_each_block():
+    code = CodeSpec("replication", 2, stragglers=1, byzantine=1).build()
+    assert code.carries == (0, 1) * 4
+    assert set(code.conflicts) == {frozenset({0, 2, 4, 6}), frozenset({1, 3, 5, 7})}
+    for present in subsets(8):
+        fewest = min(sum(share % 2 == block for share in present) for block in (0, 1))
+        assert code.decodable(present) == (fewest >= 3)
+        outputs = {i: np.full((2, 3), i % 2) for i in present}
+        if fewest >= 2:
+            assert code.decode(outputs).blocks.tolist() == [[[0] * 3] * 2, [[1] * 3] * 2]
+        else:
+            with pytest.raises(DecodeError, match=r"2 of its shares|no share came back"):
+                code.decode(outputs)
+
+
+def test_uncoded_cannot_spare_a_share_whatever_byzantine_says():
+    code = CodeSpec("uncoded", 3, byzantine=2).build()
+    assert [s for s in subsets(3) if code.decodable(s)] == [{0, 1, 2}]
+    with pytest.raises(DecodeError, match="one of its shares"):
+        code.decode({0: np.ones(2), 1: np.ones(2)})
 
 
 def test_any_collection_of_shares_will_do():

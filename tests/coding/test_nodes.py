@@ -100,6 +100,11 @@ def test_the_original_signs_would_magnify_noise():
     assert max(gains) == pytest.approx(22.6, abs=0.05)
 
 
+def test_a_node_at_distance_one_from_a_hit_divides_by_nothing():
+    weights = berrut_matrix(np.array([0.5, -0.5]), np.array([0.5, -0.5]))
+    np.testing.assert_array_equal(weights, np.eye(2))
+
+
 def test_the_order_of_the_nodes_does_not_matter():
     rng = np.random.default_rng(0)
     nodes, at = np.sort(rng.uniform(-1, 1, 9)), rng.uniform(-1, 1, 5)

@@ -83,6 +83,29 @@ def test_every_straggler_set(scheme, k, nodes, oracle):
                     np.testing.assert_array_equal(decoded.blocks[j], outputs[carrier])
 
 
+@pytest.mark.parametrize("scheme", ["berrut", "systematic"])
+@pytest.mark.parametrize(("k", "stragglers", "byzantine"), [(1, 1, 1), (4, 0, 2), (8, 1, 1)])
+def test_every_eviction_set(scheme, k, stragglers, byzantine, nodes, oracle):
+    """Up to E suspects left out, with all S stragglers lost or none."""
+    rng = np.random.default_rng(k)
+    spec = CodeSpec(scheme, k, stragglers, byzantine)
+    code = spec.build()
+    queries, shares = nodes(spec)
+    outputs = rng.normal(size=(spec.n, 2))
+    for size in range(byzantine + stragglers + 1):
+        for gone in combinations(range(spec.n), size):
+            present = [i for i in range(spec.n) if i not in gone]
+            decoded = code.decode({i: outputs[i] for i in present})
+            expected = oracle([shares[i] for i in present], outputs[present], queries)
+            interpolated = ~decoded.exact
+            np.testing.assert_allclose(
+                decoded.blocks[interpolated], expected[interpolated], rtol=1e-10, atol=1e-10
+            )
+            for j in np.flatnonzero(decoded.exact):
+                carrier = next(i for i in present if code.carries[i] == j)
+                np.testing.assert_array_equal(decoded.blocks[j], outputs[carrier])
+
+
 @pytest.mark.parametrize("grid", ["authors", "textbook"])
 def test_berrut_uses_all_shares_and_more_are_better(grid):
     """For unlike queries, that is; see `InterpolatingCode` for smooth ones."""

@@ -20,6 +20,16 @@ def test_the_number_of_shares_is_that_of_the_design(scheme, shares):
     assert code.spec is spec
 
 
+@pytest.mark.parametrize(
+    ("scheme", "shares"), [("uncoded", 8), ("replication", 56), ("berrut", 22), ("systematic", 14)]
+)
+def test_the_number_of_shares_with_two_byzantine_workers(scheme, shares):
+    spec = CodeSpec(scheme, k=8, stragglers=2, byzantine=2)
+    code = spec.build()
+    assert spec.n == code.n == len(code.carries) == shares
+    assert CodeSpec(**dataclasses.asdict(spec)) == spec
+
+
 def test_defaults():
     assert CodeSpec("berrut", 4) == CodeSpec(
         scheme="berrut", k=4, stragglers=1, byzantine=0, grid="authors"
@@ -50,8 +60,12 @@ def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
         ({"stragglers": False}, r"stragglers=False is a bool"),
         ({"byzantine": -1}, r"byzantine=-1 is too small"),
         ({"byzantine": 1.0}, r"byzantine=1.0 is a float"),
-        ({"byzantine": 1}, r"byzantine=1 is not available in this version.*byzantine=0"),
-        ({"k": 1020, "stragglers": 5}, r"k=1020 and stragglers=5 make 1025.*at most 1024"),
+        ({"byzantine": True}, r"byzantine=True is a bool"),
+        (
+            {"k": 1020, "stragglers": 5},
+            r"k=1020, stragglers=5 and byzantine=0 make 1025.*at most 1024",
+        ),
+        ({"k": 1019, "byzantine": 3}, r"byzantine=3 make 1026 shares.*fewer byzantine workers"),
         ({"scheme": "berrut", "grid": "text"}, r"grid='text'.*mean 'textbook'"),
         ({"grid": "textbook"}, r"only has a meaning for scheme='berrut'"),
     ],
