@@ -24,8 +24,8 @@ from approxifer.pipeline.trust import Doubt, Trust
 class Bailiff:
     """What the court has others do."""
 
-    #: Run rows on a worker that is not one of these.
-    run: Callable[[np.ndarray, frozenset[str]], Awaitable[Testimony]]
+    #: Run rows on a worker that is not one of these; None: the model raised wherever it was tried.
+    run: Callable[[np.ndarray, frozenset[str]], Awaitable[Testimony | None]]
     #: Call something long in a thread.
     call: Callable[..., Awaitable[Any]]
     #: Add an event to the journal.
@@ -85,19 +85,15 @@ class Court:
         ref = doubt.ref
         self.trust.began(doubt)
         while not self.roster.is_convicted(ref.worker):
-            other = await self._do.run(rows, self.roster.alike(ref.worker))
+            other = await self._ask(rows, self.roster.alike(ref.worker))
+            if other is None:
+                if not await self._alone(doubt, rows):
+                    break
+                return True
             if self.roster.is_convicted(other.worker) or self.roster.is_convicted(ref.worker):
                 continue
             disputed = await self._do.call(self.trust.disputed, ref, other.output, other.malformed)
-            self._do.journal(
-                "audit",
-                group=ref.group,
-                share=ref.share,
-                worker=ref.worker,
-                auditor=other.worker,
-                why=doubt.why,
-                clean=not disputed.any(),
-            )
+            self._told(doubt, other.worker, clean=not disputed.any())
             if not disputed.any():
                 self.trust.clean(doubt, other.worker)
                 return True
@@ -106,6 +102,47 @@ class Court:
                 return True
         self.trust.void(doubt)
         return False
+
+    async def _ask(self, rows: np.ndarray, asked: frozenset[str]) -> Testimony | None:
+        """Have another worker run rows; None if there is none, or the model raises."""
+        return await self._do.run(rows, asked) if self.roster.witnesses(asked) else None
+
+    async def _alone(self, doubt: Doubt, rows: np.ndarray) -> bool:
+        """Where no worker can tell, the referee looks at some rows; whether the output stands.
+
+        Without a referee, or if the model raises there too, it does not stand, and nobody is to
+        blame.
+        """
+        ref = doubt.ref
+        if self._referee is None:
+            return False
+        everything = np.ones(len(rows), bool)
+        try:
+            liars = await self._do.call(
+                self._referee.liars, rows, {ref.worker: ref.output}, everything
+            )
+        except Exception:
+            return False
+        if ref.malformed is not None:
+            liars.setdefault(ref.worker, Fault(len(rows), len(rows), np.inf, 0.0))
+        self._told(doubt, "client", clean=not liars)
+        for fault in liars.values():
+            await self._sentence(doubt, ref.worker, fault, "client")
+        if not liars:
+            self.trust.clean(doubt, "client")
+        return not liars
+
+    def _told(self, doubt: Doubt, auditor: str, *, clean: bool) -> None:
+        ref = doubt.ref
+        self._do.journal(
+            "audit",
+            group=ref.group,
+            share=ref.share,
+            worker=ref.worker,
+            auditor=auditor,
+            why=doubt.why,
+            clean=clean,
+        )
 
     async def _judge(
         self, doubt: Doubt, rows: np.ndarray, other: Testimony, disputed: np.ndarray
@@ -123,25 +160,29 @@ class Court:
         else:
             liars, by = await self._quorum(rows, [first, other])
         for name, fault in liars.items():
-            audit = name != ref.worker
-            evidence = Evidence(
-                group=ref.group,
-                share=ref.share,
-                rows=fault.rows,
-                of=fault.of,
-                deviation=fault.deviation,
-                allowed=fault.allowed,
-                referee=by,
-                suspicion=f"its audit of {ref.worker}" if audit else doubt.why,
-            )
-            await self.convict(name, evidence)
+            await self._sentence(doubt, name, fault, by)
         return bool(liars)
+
+    async def _sentence(self, doubt: Doubt, name: str, fault: Fault, by: str) -> None:
+        ref = doubt.ref
+        evidence = Evidence(
+            group=ref.group,
+            share=ref.share,
+            rows=fault.rows,
+            of=fault.of,
+            deviation=fault.deviation,
+            allowed=fault.allowed,
+            referee=by,
+            suspicion=doubt.why if name == ref.worker else f"its audit of {ref.worker}",
+        )
+        await self.convict(name, evidence)
 
     async def _quorum(
         self, rows: np.ndarray, votes: list[Testimony]
     ) -> tuple[dict[str, Fault], str]:
-        """Ask more workers until E + 1 agree."""
-        needed, most = self.byzantine + 1, 2 * self.byzantine + 1
+        """Ask more workers until E + 1, and at least two, agree."""
+        needed = max(self.byzantine, 1) + 1
+        most = 2 * needed - 1
         tolerance = self.trust.tolerance
         while True:
             sound = [vote for vote in votes if vote.malformed is None]
@@ -151,14 +192,15 @@ class Court:
             if agreed is not None:
                 break
             asked = frozenset().union(*(self.roster.alike(vote.worker) for vote in votes))
-            if len(votes) >= most or not self.roster.witnesses(asked):
+            more = await self._ask(rows, asked) if len(votes) < most else None
+            if more is None:
                 raise TrustError(
                     f"{len(votes)} workers ran the same share, and no {needed} of them agree: more "
                     f"than byzantine={self.byzantine} of them lie, or their hardware differs by "
                     f"more than {np.max(tolerance.relative):.0e} of the outputs' size. Score to a "
                     "new output with a larger byzantine=, or with referee='client'"
                 )
-            votes.append(await self._do.run(rows, asked))
+            votes.append(more)
         center, members = agreed
         right, names = sound[center].output, {sound[i].worker for i in members}
         liars = {}

@@ -130,7 +130,7 @@ class Engine:
                 self.context.tasks = tasks
                 try:
                     news = tasks.create_task(self.session.follow(self._hear))
-                    await self.guard.open()
+                    await self.guard.open(len(self.pending) * self.groups_per_window)
                     # An output needs as many; with Byzantine workers one more to audit the others.
                     enough = conflicting(spec) - spec.stragglers + bool(spec.byzantine)
                     await self.session.enough_ready(workers_needed(spec), max(1, enough))
@@ -249,7 +249,10 @@ class Engine:
         if event["op"] == "worker":
             name, what = event["worker"], event["what"]
             self.context.journal("worker", time=event["time"], worker=name, what=what)
-            self.roster.heard(name, event["host"], event["device"])
+            if what in ("gone", "convicted"):
+                self.roster.left(name)
+            else:
+                self.roster.heard(name, event["host"], event["device"])
             self._news.set()
         else:
             self.courier.hear(event)

@@ -68,9 +68,17 @@ class Guard:
         self._close = close
         self._taken_back = taken_back
         self._court: Court | None = None
+        self._groups_left = 0
 
-    async def open(self) -> None:
-        """Shut out nodes that are convicted already; measure the referee's tolerance."""
+    async def open(self, groups: int) -> None:
+        """Shut out nodes that are convicted already; measure the referee's tolerance.
+
+        Parameters
+        ----------
+        groups
+            Coded groups to come.
+        """
+        self._groups_left = groups
         if self.roster.shut_out:
             bars = [conviction.bar for conviction in self.roster.shut_out]
             await self._context.session.tell("bar", bars=bars)
@@ -117,7 +125,8 @@ class Guard:
             for share, one in group.testimonies.items()
             if not self.roster.is_convicted(one.worker)
         ]
-        to_come = window.coded_left * self._code.n / max(1, self._context.session.ready)
+        self._groups_left = max(0, self._groups_left - batch.coded)
+        to_come = self._groups_left * self._code.n / max(1, self._context.session.ready)
         finite = None
         if not batch.coded:
             finite = np.isfinite(group.shares[0].reshape(len(group.shares[0]), -1)).all(axis=1)
@@ -165,21 +174,16 @@ class Guard:
         rows: np.ndarray = ref.code.encode(queries)[ref.share]
         return rows
 
-    async def _run_elsewhere(self, rows: np.ndarray, forbid: frozenset[str]) -> Testimony:
-        """Run rows on a worker that is not one of those forbidden."""
-        told: asyncio.Future[Testimony] = asyncio.get_running_loop().create_future()
+    async def _run_elsewhere(self, rows: np.ndarray, forbid: frozenset[str]) -> Testimony | None:
+        """Run rows on a worker that is not one of those forbidden; None if the model raises."""
+        told: asyncio.Future[Testimony | None] = asyncio.get_running_loop().create_future()
 
         async def finish(group: GroupRun) -> None:
             found = group.testimonies
-            self._context.journal_group(
-                group, kind="audit", names={s: t.worker for s, t in found.items()}
-            )
+            names = {share: one.worker for share, one in found.items()}
+            self._context.journal_group(group, kind="audit", names=names)
             await self._context.session.tell("report", done=[group.number])
-            raised = group.history[-1]
-            told.set_result(
-                found.get(0)
-                or Testimony(raised["worker"], self._context.blank(len(rows)), f"{raised['error']}")
-            )
+            told.set_result(found.get(0))
 
         await self._courier.take(
             GroupRun(next(self._context.numbers), rows[None], finish),

@@ -127,7 +127,8 @@ class Roster:
         self.convictions: list[Conviction] = []
         self._quarantine = quarantine
         self._on_new = on_new
-        self._present: dict[str, Member] = {}
+        self._known: dict[str, Member] = {}  #: of this session, by name
+        self._here: set[str] = set()
         self._index: dict[Member, int] = {}
         #: For forgiven convictions, how many members there were then: later ones are not covered.
         self._forgiven: dict[int, int] = {}
@@ -166,7 +167,12 @@ class Roster:
 
     def heard(self, name: str, host: str, device: str) -> None:
         """A worker of this session has come, or come back."""
-        self._present[name] = Member(self.session, name, host, device)
+        self._known[name] = Member(self.session, name, host, device)
+        self._here.add(name)
+
+    def left(self, name: str) -> None:
+        """A worker has gone."""
+        self._here.discard(name)
 
     def index(self, name: str) -> int:
         """The index of a worker of this session; it joins the members if it is not one yet."""
@@ -181,20 +187,20 @@ class Roster:
         """The workers of this session that a conviction of this one would shut out, too: they are
         no witnesses for it."""
         about = Conviction(self.kind, self._member(name), _NO_EVIDENCE)
-        return frozenset(n for n, member in self._present.items() if about.covers(member)) | {name}
+        return frozenset(n for n, member in self._known.items() if about.covers(member)) | {name}
 
     def witnesses(self, asked: Collection[str]) -> list[str]:
-        """The workers of this session that are neither among those asked nor convicted."""
-        return [n for n in self._present if n not in asked and not self.is_convicted(n)]
+        """The workers that are there, and neither among those asked nor convicted."""
+        return [n for n in self._here if n not in asked and not self.is_convicted(n)]
 
     @property
     def kind(self) -> Quarantine:
         """What a conviction would be about now."""
-        several = len({member.host for member in self._present.values()}) > 1
+        several = len({member.host for member in self._known.values()}) > 1
         return self._quarantine or ("node" if several else "worker")
 
     def _member(self, name: str) -> Member:
-        return self._present.get(name) or Member(self.session, name)
+        return self._known.get(name) or Member(self.session, name)
 
     # ---- who is convicted ---------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class Trust:
     audits : AuditBook
     """
 
-    #: Bytes of outputs that are kept until there is a history to hold them against.
+    #: Bytes of shares that are kept until there is a history to hold them against.
     EARLY_BYTES = 2**25
 
     def __init__(
@@ -172,13 +172,13 @@ class Trust:
     def _keep(self, ref: ShareRef) -> None:
         """Keep a share that may be suspected once there is a history; forget the oldest ones."""
         self._early[ref.group, ref.share] = ref
-        self._early_bytes += ref.output.nbytes
+        self._early_bytes += _nbytes(ref)
         while self._early_bytes > self.EARLY_BYTES:
             self._let_go(next(iter(self._early)))
 
     def _let_go(self, key: tuple[int, int]) -> ShareRef | None:
         ref = self._early.pop(key, None)
-        self._early_bytes -= 0 if ref is None else ref.output.nbytes
+        self._early_bytes -= 0 if ref is None else _nbytes(ref)
         return ref
 
     def due(self) -> list[Doubt]:
@@ -226,6 +226,11 @@ class Trust:
                 self._let_go(key)
         for worker in workers:
             self.suspicion.forget(worker)
+
+
+def _nbytes(ref: ShareRef) -> int:
+    """About what a share takes in memory, as if it shared its group's members with nobody."""
+    return ref.output.nbytes + ref.members.nbytes + 1000
 
 
 def worst(doubts: Sequence[Doubt], most: int) -> frozenset[int]:
