@@ -200,7 +200,10 @@ def plan_run(data: Any, **options: Any) -> str:
     )
     spec, layout = settle(prepared, workers)
     n = spec.build().n
-    least = {"exact": 1.0, "none": n / spec.k}[prepared.options.repair]
+    options = prepared.options
+    # Parity is held back where it may not be needed: not to find errors, nor to keep what it gives.
+    least = 1.0 if options.repair == "exact" and not options.byzantine else n / spec.k
+    audited = f", and {options.rule.rate:.0%} audits" if options.rule is not None else ""
     lines = [
         f"input   {prepared.source.rows:,} rows of {prepared.source.feature_shape} "
         f"{prepared.source.dtype}",
@@ -213,7 +216,7 @@ def plan_run(data: Any, **options: Any) -> str:
         f"{layout.micro_batch}",
         f"cluster {workers} workers ({workers_needed(spec)} needed), "
         f"{groups_in_flight(n, workers)} groups in flight",
-        f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs",
+        f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{audited}",
         *(f"note    {note}" for note in prepared.notes),
     ]
     if prepared.stored is not None:

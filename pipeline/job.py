@@ -107,6 +107,7 @@ class Job:
             eta=(rows - engine.resumed - done) / rate if rate else None,
             stage="loading the model on the workers" if loading else self._stage,
             workers=engine.session.ready,
+            convicted=len(engine.roster.convicted_now),
         )
 
     def cancel(self) -> None:

@@ -38,7 +38,8 @@ def describe(progress: Progress) -> str:
     if progress.stage == "running":
         if progress.eta is not None:
             parts.append(f"{duration(progress.eta)} left")
-        parts.append(f"{progress.workers} worker{'s' * (progress.workers != 1)}")
+        convicted = f", {progress.convicted} convicted" if progress.convicted else ""
+        parts.append(f"{progress.workers} worker{'s' * (progress.workers != 1)}{convicted}")
     else:
         parts.append(f"{progress.stage} after {duration(progress.elapsed)}")
     return ", ".join(parts)

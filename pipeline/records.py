@@ -89,6 +89,7 @@ class Progress:
     eta: float | None = None
     stage: str = "starting"  #: what it is doing, or: running, closing, done, cancelled, failed
     workers: int = 0  #: workers ready for shares
+    convicted: int = 0  #: workers, or nodes, that this session has shown to be Byzantine
 
     @property
     def done(self) -> int:

@@ -191,7 +191,7 @@ class Roster:
 
     def witnesses(self, asked: Collection[str]) -> list[str]:
         """The workers that are there, and neither among those asked nor convicted."""
-        return [n for n in self._here if n not in asked and not self.is_convicted(n)]
+        return sorted(n for n in self._here if n not in asked and not self.is_convicted(n))
 
     @property
     def kind(self) -> Quarantine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from distributed import Client
 from approxifer import score
 from approxifer.datasets.convert import convert
 from approxifer.models.train import main as train
-from approxifer.pipeline import faults
+from approxifer.pipeline import faults, lies
 from approxifer.pipeline.cluster import load_cluster, open_cluster
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.report import Report
@@ -99,3 +100,19 @@ def test_without_faults_at_most_one_row_in_a_hundred_is_repaired(mnist: Path) ->
         report = run(mnist, "healthy", client, k=8, stragglers=1)
     assert report.counts["repaired"] <= 80
     assert outputs(mnist, "healthy").tobytes() == outputs(mnist, "uncoded").tobytes()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [lies.SwapTopTwo(), lies.Noise(sigma=1.0, rows=0.125), lies.Noise(sigma=1.0, shares=0.3)],
+    ids=["swapped", "one row in eight", "three shares in ten"],
+)
+def test_no_number_of_a_liar_is_left(mnist: Path, lie: lies.Lie) -> None:
+    """K = 8, E = 1 on twelve workers: convicted, nobody else is, and it costs less than 1.5."""
+    with workers(12, {"worker-7": lie}) as client:
+        report = run(mnist, "byzantine", client, k=8, stragglers=0, byzantine=1)
+    assert [conviction.member.name for conviction in report.convicted] == ["worker-7"]
+    assert outputs(mnist, "byzantine").tobytes() == outputs(mnist, "uncoded").tobytes()
+    assert report.evaluations_per_query <= 1.5
+    shutil.rmtree(mnist / "byzantine.zarr")
+    (mnist / "byzantine.zarr.journal.jsonl").unlink()
