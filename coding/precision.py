@@ -20,6 +20,7 @@ RIDGE = 1e-6  # smallest variance of what the others do not foretell, over the o
 
 DIRECTIONS = 16  # along which residuals are told apart; the others are taken to be alike
 SAMPLE = 1 << 20  # numbers from which these directions are found, at most
+WIDEST = 1 << 16  # outputs of a row: with more, none are told apart
 FAINT = 1e-3  # smallest variance along a direction, over the mean of all
 
 
@@ -65,7 +66,8 @@ class Precision:
         """Return the inverse (m, m) of the covariance of some shares."""
         key = some.tobytes()
         if key not in self._weights:
-            self._weights[key] = np.linalg.inv(self.covariance[np.ix_(some, some)])
+            inverse = np.linalg.inv(self.covariance[np.ix_(some, some)])
+            self._weights[key] = np.asarray(inverse, np.float64)
         return self._weights[key]
 
     def surprise(self, products: Reals) -> Reals:
@@ -97,15 +99,15 @@ class Precision:
         return found
 
 
-def _alike(products: Reals) -> list[tuple[NDArray[np.intp], list[int]]]:
+def _alike(products: Reals) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Put groups together of which the same shares came back, if three or more: those, and which
     groups."""
     present = np.isfinite(np.diagonal(products, axis1=1, axis2=2))
     found: dict[bytes, list[int]] = {}
     for group, shares in enumerate(present):
         found.setdefault(shares.tobytes(), []).append(group)
-    parts = [(np.flatnonzero(present[groups[0]]), groups) for groups in found.values()]
-    return [(some, groups) for some, groups in parts if len(some) > 2]
+    parts = [(np.flatnonzero(present[at[0]]), np.array(at)) for at in found.values()]
+    return [(some, at) for some, at in parts if len(some) > 2]
 
 
 def _expected(covariance: Reals, some: NDArray[np.intp], products: Reals) -> Reals:
@@ -115,8 +117,9 @@ def _expected(covariance: Reals, some: NDArray[np.intp], products: Reals) -> Rea
     sound = scale > 0
     complete = covariance[:, some] @ inverse  # predicts all n from the m; the m are themselves
     left = covariance - complete @ covariance[some]
-    total: Reals = (products[sound] / scale[sound, None, None]).sum(axis=0)
-    return complete @ total @ complete.T + sound.sum() * left
+    total = (products[sound] / scale[sound, None, None]).sum(axis=0)
+    result: Reals = complete @ total @ complete.T + sound.sum() * left
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +173,8 @@ class Whitening:
         along = np.stack([one.reshape(rows, -1) @ self.directions for one in given])
         flat = along.reshape(len(given), -1)
         weighted = (along * (self.gains - self.gain)).reshape(flat.shape)
-        found: Reals = weighted @ flat.T / given[0].size
+        with np.errstate(all="ignore"):
+            found: Reals = weighted @ flat.T / given[0].size
         return found + self.gain * mean_products(outputs) if self.gain else found
 
 

@@ -200,10 +200,10 @@ def plan_run(data: Any, **options: Any) -> str:
     )
     spec, layout = settle(prepared, workers)
     n = spec.build().n
-    options = prepared.options
+    asked = prepared.options
     # Parity is held back where it may not be needed: not to find errors, nor to keep what it gives.
-    least = 1.0 if options.repair == "exact" and not options.byzantine else n / spec.k
-    audited = f", and {options.rule.rate:.0%} audits" if options.rule is not None else ""
+    least = 1.0 if asked.repair == "exact" and not asked.byzantine else n / spec.k
+    audited = f", and {asked.rule.rate:.0%} audits" if asked.rule is not None else ""
     lines = [
         f"input   {prepared.source.rows:,} rows of {prepared.source.feature_shape} "
         f"{prepared.source.dtype}",

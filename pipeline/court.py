@@ -15,7 +15,7 @@ import numpy as np
 
 from approxifer.errors import TrustError
 from approxifer.pipeline.records import Testimony
-from approxifer.pipeline.referee import ClientReferee, Fault, against, agreement
+from approxifer.pipeline.referee import REFEREE_ROWS, ClientReferee, Fault, against, agreement
 from approxifer.pipeline.roster import Conviction, Evidence, Roster
 from approxifer.pipeline.trust import Doubt, Trust
 
@@ -128,8 +128,10 @@ class Court:
         self._told(doubt, "client", clean=not liars)
         for fault in liars.values():
             await self._sentence(doubt, ref.worker, fault, "client")
-        if not liars:
+        if not liars and len(rows) <= REFEREE_ROWS:
             self.trust.clean(doubt, "client")
+        elif not liars:  # it looked at a part only
+            self.trust.void(doubt)
         return not liars
 
     def _told(self, doubt: Doubt, auditor: str, *, clean: bool) -> None:

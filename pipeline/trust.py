@@ -148,11 +148,12 @@ class Trust:
         with self._lock:
             earlier = []
             for one in found:
-                if (ref := here.get((one.group, one.share))) is not None:
-                    doubts[one.share] = Doubt(ref, one.reason, held=True, score=one.score)
-                elif (ref := self._let_go((one.group, one.share))) is not None:
-                    earlier.append(Doubt(ref, one.reason, held=False, score=one.score))
-                    self.audits.discard(ref.worker, ref)
+                key = (one.group, one.share)
+                if key in here:
+                    doubts[one.share] = Doubt(here[key], one.reason, held=True, score=one.score)
+                elif (old := self._let_go(key)) is not None:
+                    earlier.append(Doubt(old, one.reason, held=False, score=one.score))
+                    self.audits.discard(old.worker, old)
             for ref in sound:
                 if ref.share not in doubts and ref.worker in watched:
                     doubts[ref.share] = Doubt(ref, "suspicion of its worker added up", held=True)

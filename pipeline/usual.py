@@ -2,8 +2,8 @@
 
 Pure. Two things are looked at: how far a share's output is from what the group's other shares
 foretell (`approxifer.coding.precision`), and plain statistics of the output by itself, which see
-lies that are easily foretold (zeros, constants). A share is held against the shares of *other*
-workers, so that a liar's lies do not pass for usual.
+lies that are easily foretold (zeros, constants). `approxifer.pipeline.rarity` makes p-values of
+what is found.
 """
 
 from __future__ import annotations
@@ -11,26 +11,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, log
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from approxifer.coding.foretelling import CHUNK, TINY, mean_products
-from approxifer.coding.precision import Precision, Whitening
+from approxifer.coding.precision import WIDEST, Precision, Whitening
 from approxifer.coding.protocol import Array, Reals
+from approxifer.pipeline.rarity import Pools, middle, spread
 
 #: Groups of history, and the numbers that they may hold together.
 GROUPS = 500
 NUMBERS = 1 << 22
-
-#: Part of the scores whose shape says how rare still higher ones are.
-TAIL = 0.1
-#: Smallest spread: differences of a hundredth are nothing.
-LEAST = 0.01
-#: The spread of all shares counts in that of each of them as so many groups.
-PRIOR = 20
 
 #: Numbers in the outputs of a share, over all groups, for every other share that is to foretell
 #: them: with fewer the past would be foretold better than the future.
@@ -158,8 +149,8 @@ class Verdict:
     Attributes
     ----------
     ranks, chances : arrays (n, 2)
-        p-values of the residual, and of the oddest statistic; see `Pool.chances`. 1 where nothing
-        is known.
+        p-values of the residual, and of the oddest statistic: see
+        `approxifer.pipeline.rarity.Pool`. 1 where nothing is known.
     spreads : array (n, 4)
         How far each of `WHAT` is from its centre.
     """
@@ -181,12 +172,12 @@ class Usual:
 
     def __init__(self, history: list[Seen], before: Usual | None = None) -> None:
         products = np.stack([seen.products for seen in history])
-        self._precision = Precision.learn(products, before and before._precision)
+        self.precision: Precision = Precision.learn(products, before.precision if before else None)
         self._foretell = sum(seen.size for seen in history) >= ENOUGH * history[0].n
         looks = self._looks(history)
         self._center = middle(looks)
         excess = self._excess(looks)
-        self._spread = _spread(excess)
+        self._spread = spread(excess)
         scores = _scores(excess / self._spread)
         owners = np.array([seen.owners for seen in history], object)
         self._pools = [Pools(scores[..., kind], owners) for kind in range(2)]
@@ -205,7 +196,7 @@ class Usual:
     def _looks(self, history: list[Seen]) -> Reals:
         """`WHAT` of groups: (groups, n, 4)."""
         products = np.stack([seen.products for seen in history])
-        surprise = self._precision.surprise(products if self._foretell else np.nan * products)
+        surprise = self.precision.surprise(products if self._foretell else np.nan * products)
         alone = np.stack([seen.statistics for seen in history])
         return np.concatenate([surprise[..., None], alone], axis=2)
 
@@ -215,77 +206,6 @@ class Usual:
         if excess.shape[1] > 1:
             excess[..., 1:] -= middle(excess[..., 1:], axis=1)[:, None]
         return excess
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Scores of honest shares, most of them, and p-values of others.
-
-    Attributes
-    ----------
-    scores : array (m,)
-        Ascending.
-    tail : int
-        The highest so many, a tenth, make the tail; 0 where they would be fewer than four.
-    begin, scale : float
-        Where the tail begins, and how fast it falls.
-    """
-
-    scores: Reals
-    tail: int
-    begin: float
-    scale: float
-
-    @classmethod
-    def of(cls, scores: Reals) -> Pool:
-        """Make one of scores in ascending order."""
-        tail = ceil(TAIL * len(scores))
-        if tail < 4:
-            return cls(scores, 0, 0.0, 1.0)
-        begin, median = float(scores[-tail]), float(scores[-(tail // 2)])
-        return cls(scores, tail, begin, max((median - begin) / log(2), LEAST))
-
-    def chances(self, score: float) -> tuple[float, float]:
-        """Return two p-values: by rank, and with the tail continued.
-
-        The rank is exact as long as the score is exchangeable with those of the pool, and never
-        below one over their number. Beyond their highest tenth the tail is taken to fall like an
-        exponential. (Residuals are logarithms: they themselves then fall like a power, which is
-        slow.) Its scale is that of the tenth's median, which a few lies do not move; being
-        estimated, it leaves the tail of a Pareto distribution.
-        """
-        count = len(self.scores)
-        above = count - int(self.scores.searchsorted(score))
-        rank = (1 + above) / (1 + count)
-        if above >= self.tail:
-            return rank, rank
-        shape = self.tail / 2
-        beyond = 1 + (score - self.begin) / (shape * self.scale)
-        return rank, self.tail / count * float(beyond**-shape)
-
-
-class Pools:
-    """For each worker the `Pool` of all others.
-
-    Parameters
-    ----------
-    scores : array (groups, n)
-        NaN where there is none.
-    owners : array (groups, n) of str or None
-    """
-
-    def __init__(self, scores: Reals, owners: NDArray[Any]) -> None:
-        known = np.isfinite(scores)
-        order = np.argsort(scores[known])
-        self._scores = scores[known][order]
-        self._owners = owners[known][order]
-        self._of_others: dict[str, Pool] = {}
-
-    def against(self, worker: str) -> Pool:
-        """Return what to hold a share of this worker against."""
-        if worker not in self._of_others:
-            self._of_others[worker] = Pool.of(self._scores[self._owners != worker])
-        return self._of_others[worker]
 
 
 class History:
@@ -327,8 +247,7 @@ class History:
                 return []
             self._usual = self._begin()
             return [(one, self._usual) for one in self._seen]
-        seen.measure(self._whitening)
-        seen.outputs = {}
+        self.measure(seen)
         found = [(seen, self._usual)]
         if not short:
             self._seen.append(seen)
@@ -336,6 +255,11 @@ class History:
         if self._unlearnt >= max(5, len(self._seen) // 10):
             self._usual = self._learn(self._usual)
         return found
+
+    def measure(self, seen: Seen) -> None:
+        """Take a group's products as those of the history are taken."""
+        seen.measure(self._whitening)
+        seen.outputs = {}
 
     def forget(self, worker: str) -> None:
         """Drop the shares of a worker."""
@@ -362,38 +286,18 @@ class History:
             some = np.flatnonzero(np.isfinite(odd))
             if len(some) > 3:
                 some = np.delete(some, np.argmax(odd[some]))
-                outputs = np.stack([seen.outputs[share] for share in some])
+                outputs = np.stack([seen.outputs[share] for share in some.tolist()])
                 flat = outputs.reshape(*outputs.shape[:2], -1)
                 samples.append((flat, precision.weights(some)))
-        if samples:
+        if samples and samples[0][0].shape[2] <= WIDEST:
             self._whitening = Whitening.learn(samples)
         for seen in self._seen:
-            seen.measure(self._whitening)
-            seen.outputs = {}
+            self.measure(seen)
         return self._learn()
 
     def _learn(self, before: Usual | None = None) -> Usual:
         self._unlearnt = 0
         return Usual(list(self._seen), before)
-
-
-def middle(values: Reals, axis: int = 0) -> Reals:
-    """Median of what is not NaN; 0 where nothing is."""
-    ordered = np.sort(values, axis=axis)  # NaN goes last
-    count = np.isfinite(values).sum(axis=axis, keepdims=True)
-    low, high = np.maximum((count - 1) // 2, 0), np.minimum(count // 2, np.maximum(count - 1, 0))
-    found = np.take_along_axis(ordered, low, axis) + np.take_along_axis(ordered, high, axis)
-    return np.where(count > 0, found / 2, 0.0).squeeze(axis)
-
-
-def _spread(excess: Reals) -> Reals:
-    """Robust standard deviations (n, 4), each drawn towards that of all shares together."""
-    distance = np.abs(excess)
-    known = np.isfinite(distance).sum(axis=0)
-    own, common = middle(distance), middle(distance.reshape(-1, distance.shape[-1]))
-    mixed = (known * own**2 + PRIOR * common**2) / (known + PRIOR)
-    found: Reals = np.maximum(1.4826 * np.sqrt(mixed), LEAST)
-    return found
 
 
 def _scores(spreads: Reals) -> Reals:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -47,10 +46,6 @@ def constant(rows: np.ndarray) -> np.ndarray:
     return np.full_like(rows, 7.0)
 
 
-class NobodyLeftError(Exception):
-    """On a cluster a share that nobody may run waits for ever."""
-
-
 @dataclass
 class Bench:
     """A court whose bailiff asks workers in the order in which they are given."""
@@ -61,6 +56,8 @@ class Bench:
     quarantine: Any = None
     hosts: Mapping[str, str] = field(default_factory=dict)
     malformed: frozenset[str] = frozenset()
+    #: On whom the model raises.
+    raises: frozenset[str] = frozenset()
     #: What the client finds.
     truth: Answer = model
     #: Called after each run with its number: what happens elsewhere meanwhile.
@@ -86,17 +83,16 @@ class Bench:
             ),
         )
 
-    async def _run(self, rows: np.ndarray, forbid: frozenset[str]) -> Answered:
+    async def _run(self, rows: np.ndarray, forbid: frozenset[str]) -> Answered | None:
         np.testing.assert_array_equal(rows, ROWS)
         await asyncio.sleep(0)
         free = [
             name for name in self.answers
             if name not in forbid and not self.roster.is_convicted(name)
         ]  # fmt: skip
-        if not free:
-            raise NobodyLeftError(forbid)
+        assert free, "on a cluster a share that nobody may run waits for ever"
         self.asked.append((free[0], forbid))
-        found = self.testimony(free[0])
+        found = None if free[0] in self.raises else self.testimony(free[0])
         self.meanwhile(next(self._number))
         return found
 
@@ -252,9 +248,11 @@ def test_an_output_of_another_shape_is_a_lie(liar: str, quorum: bool) -> None:
     assert bench.roster.convictions[0].evidence.deviation == np.inf
 
 
-def test_another_dtype_is_a_lie_even_if_its_stand_in_is_the_true_answer() -> None:
-    """Of integers the stand-in is zeros."""
-    bench = Bench({"a": np.zeros_like, "b": np.zeros_like}, truth=np.zeros_like)
+@pytest.mark.parametrize("quarantine", ["worker", "node"])
+def test_another_dtype_is_a_lie_even_if_its_stand_in_is_the_true_answer(quarantine: str) -> None:
+    """Of integers the stand-in is zeros. Whether a witness tells (worker) or the client (node)."""
+    answers: dict[str, Answer] = {"a": np.zeros_like, "b": np.zeros_like}
+    bench = Bench(answers, truth=np.zeros_like, quarantine=quarantine)
     ref = ShareRef(4, 0, "a", CODE, np.arange(6), (0, 6), np.zeros_like(ROWS), "int32")
     stands = asyncio.run(bench.court.settle(Doubt(ref, "int32", held=True), ROWS))
     assert not stands
@@ -428,12 +426,72 @@ def test_a_quorum_is_of_several_nodes() -> None:
     assert bench.roster.convictions[0].evidence.referee == "c and e"
 
 
-@pytest.mark.parametrize("quarantine", ["one node", "the other node is convicted"])
-def test_where_nobody_is_left_to_audit_the_run_does_not_hang(quarantine: str) -> None:
-    if quarantine == "one node":
-        bench = Bench(honest("a", "b", "c"), quarantine="node")
-    else:
-        bench = Bench({"a": model, "b": model, "c": negative}, hosts=NODES)
-        bench.settle("c")
-    with contextlib.suppress(TrustError):
-        assert bench.settle("a") == [True]  # by the client
+# ---- nobody to ask -------------------------------------------------------------------------------
+
+
+def alone(answer: Answer, **options: Any) -> Bench:
+    """All workers are of one node, and fall together."""
+    return Bench({"a": answer, "b": model}, quarantine="node", **options)
+
+
+def test_where_no_witness_is_left_the_client_looks() -> None:
+    bench = alone(model)
+    assert bench.settle("a") == [True]
+    assert (bench.asked, bench.executed) == ([], [])
+    assert [(event["auditor"], event["clean"]) for event in bench.journal] == [("client", True)]
+    bench = alone(last_row)
+    assert bench.settle("a", why="it looks odd") == [False]
+    assert bench.convicted == ["a"]
+    evidence = bench.roster.convictions[0].evidence
+    assert (evidence.referee, evidence.rows, evidence.of) == ("client", 1, 6)
+    assert evidence.suspicion == "it looks odd"
+    assert [event["clean"] for event in bench.journal] == [False]
+    bench = alone(model, malformed=frozenset({"a"}))
+    assert bench.settle("a") == [False]
+    assert bench.convicted == ["a"]
+
+
+def test_the_last_node_that_is_not_convicted_is_audited_by_the_client() -> None:
+    bench = Bench({"a": model, "b": model, "c": negative}, hosts=NODES)
+    assert bench.settle("c") == [False]
+    asked = len(bench.asked)
+    assert bench.settle("a", "b") == [True, True]
+    assert len(bench.asked) == asked
+
+
+def test_workers_that_have_left_are_no_witnesses() -> None:
+    bench = Bench(honest("a", "b"))
+    bench.roster.left("b")
+    assert bench.settle("a") == [True]
+    assert bench.asked == []
+    assert bench.journal[0]["auditor"] == "client"
+
+
+@pytest.mark.parametrize("quorum", [False, True])
+def test_a_worker_on_which_the_model_raises_is_no_witness(quorum: bool) -> None:
+    bench = Bench(honest("a", "b", "c"), raises=frozenset({"b"}), quorum=quorum)
+    assert bench.settle("a") == [not quorum]
+    assert bench.executed == []
+    bench = Bench({"a": last_row} | honest("b", "c"), raises=frozenset({"b"}), quorum=quorum)
+    assert bench.settle("a") == [False]
+    assert bench.convicted == ([] if quorum else ["a"])
+
+
+def test_an_output_that_nobody_can_confirm_does_not_stand_and_convicts_nobody() -> None:
+    def raising(rows: np.ndarray) -> np.ndarray:
+        raise MemoryError("out of memory")
+
+    bench = Bench(honest("a", "b"), raises=frozenset({"b"}), truth=raising)
+    assert bench.settle("a") == [False]
+    assert bench.executed == bench.journal == []
+    assert bench.trust.audits.missing("a") == 3
+
+
+def test_a_share_counts_as_audited_only_if_the_client_looked_at_all_of_it() -> None:
+    rows = np.arange(1024.0).reshape(512, 2)
+    output = model(rows)
+    output[77] += 5
+    bench = alone(model)
+    ref = ShareRef(4, 0, "a", CODE, np.arange(512), (0, 512), output)
+    stands = asyncio.run(bench.court.settle(Doubt(ref, RANDOM, held=False), rows))
+    assert not stands or bench.trust.audits.counted("a") == 0

@@ -139,6 +139,20 @@ def test_all_workers_of_a_convicted_node_are_convicted_with_it() -> None:
     assert len(made.convicted_now) == 1
 
 
+def test_workers_that_have_left_are_no_witnesses_but_known() -> None:
+    made = roster({"a": "n1", "b": "n1", "c": "n2"})
+    made.left("b")
+    made.left("nobody heard of it")
+    assert made.witnesses({"a"}) == ["c"]
+    assert made.alike("a") == {"a", "b"}
+    assert made.index("b") == 0
+    assert made.members == [Member("s2", "b", "n1", "cpu")]
+    made.left("c")
+    assert made.kind == "node"  # where its workers were counts, for good
+    made.heard("b", "n1", "cpu")
+    assert made.witnesses(()) == ["a", "b"]
+
+
 def test_workers_that_fall_together_are_no_witnesses_for_each_other() -> None:
     made = roster({"a": "n1", "b": "n1", "c": "n2", "d": "n3"})
     assert made.alike("a") == {"a", "b"}
