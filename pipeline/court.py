@@ -110,11 +110,22 @@ class Court:
     async def _alone(self, doubt: Doubt, rows: np.ndarray) -> bool:
         """Where no worker can tell, the referee looks at some rows; whether the output stands.
 
-        Without a referee, or if the model raises there too, it does not stand, and nobody is to
+        If the model raises there too, or there is no referee, it does not stand, and nobody is to
         blame.
+
+        Raises
+        ------
+        TrustError
+            Nobody is left to ask.
         """
         ref = doubt.ref
         if self._referee is None:
+            if not self.roster.witnesses(self.roster.alike(ref.worker)):
+                raise TrustError(
+                    f"no worker is left that could tell whether {ref.worker} is right: a quorum "
+                    "needs workers on other nodes. Start some, or score with referee='client', or "
+                    "with quarantine='worker'"
+                )
             return False
         everything = np.ones(len(rows), bool)
         try:

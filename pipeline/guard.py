@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,7 @@ class Guard:
         runner = cache.ensure(setup.handle, setup.threads)
         micro_batch = setup.layout.micro_batch
         rng = np.random.default_rng(secrets.randbits(128))  # no worker may foresee an audit
-        sample = setup.load(0, min(setup.store.rows, 2 * micro_batch))
-        tolerance = measure_tolerance(runner, sample, micro_batch, rng=rng)
+        tolerance = measure_tolerance(runner, self._sample(micro_batch), micro_batch, rng=rng)
         own = partial(run_rows, runner, micro_batch=micro_batch)
         return Court(
             Trust(self._code, rule=rule, tolerance=tolerance, rng=rng),
@@ -105,6 +105,16 @@ class Guard:
                 execute=self._execute,
             ),
         )
+
+    def _sample(self, micro_batch: int) -> np.ndarray:
+        """Rows from four places of the input, two micro-batches in all: the first may be blank."""
+        setup = self._context.setup
+        rows, most = setup.store.rows, 2 * micro_batch
+        if rows <= most:
+            return setup.load(0, rows)
+        part = ceil(most / 4)
+        starts = np.linspace(0, rows - part, 4).astype(int).tolist()
+        return np.concatenate([setup.load(start, start + part) for start in starts])[:most]
 
     async def hear(self, batch: Batch, group: GroupRun) -> frozenset[int]:
         """Have a group's doubtful shares audited; return those whose output does not stand."""
@@ -127,9 +137,8 @@ class Guard:
         ]
         self._groups_left = max(0, self._groups_left - batch.coded)
         to_come = self._groups_left * self._code.n / max(1, self._context.session.ready)
-        finite = None
-        if not batch.coded:
-            finite = np.isfinite(group.shares[0].reshape(len(group.shares[0]), -1)).all(axis=1)
+        inputs = group.shares.reshape(*group.shares.shape[:2], -1)
+        finite = np.isfinite(inputs).all(axis=2)
         doubts = await self._context.compute(
             partial(trust.inspect, refs, coded=batch.coded, finite=finite, to_come=to_come),
         )

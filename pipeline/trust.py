@@ -90,6 +90,9 @@ class Trust:
     audits : AuditBook
     """
 
+    #: Clean audits after which a watched worker is watched no longer; who lies now and then passes
+    #: a single one.
+    CLEARED = 10
     #: Bytes of shares that are kept until there is a history to hold them against.
     EARLY_BYTES = 2**25
 
@@ -102,6 +105,7 @@ class Trust:
         self.suspected: Counter[str] = Counter()
         self._early: dict[tuple[int, int], ShareRef] = {}  #: not audited, the oldest first
         self._early_bytes = 0
+        self._clean: Counter[str] = Counter()  #: audits of watched workers
         self._lock = threading.Lock()
 
     def inspect(
@@ -120,9 +124,9 @@ class Trust:
             What came back.
         coded
             Whether it is a coded group; else one share of rows that are run plainly.
-        finite : bool (B,), optional
-            Of a plain share: the rows whose input is finite. NaN and infinity are no surprise in
-            the outputs of the others.
+        finite : bool (n, B), optional
+            The rows of each share whose input is finite. NaN and infinity are no surprise in the
+            outputs of the others.
         to_come
             Shares that each worker is still expected to run.
 
@@ -172,6 +176,7 @@ class Trust:
 
     def _keep(self, ref: ShareRef) -> None:
         """Keep a share that may be suspected once there is a history; forget the oldest ones."""
+        self._let_go((ref.group, ref.share))
         self._early[ref.group, ref.share] = ref
         self._early_bytes += _nbytes(ref)
         while self._early_bytes > self.EARLY_BYTES:
@@ -210,8 +215,13 @@ class Trust:
         """Both runs agree."""
         with self._lock:
             self.audits.clean(doubt.ref.worker, auditor, doubt.why)
-        if doubt.ref.worker in self.suspicion.watched:
-            self.suspicion.cleared(doubt.ref.worker)
+        worker = doubt.ref.worker
+        if worker in self.suspicion.watched:
+            with self._lock:
+                self._clean[worker] += 1
+                enough = self._clean[worker] % self.CLEARED == 0
+            if enough:
+                self.suspicion.cleared(worker)
 
     def void(self, doubt: Doubt) -> None:
         """It came to nothing: somebody is convicted."""
@@ -250,7 +260,7 @@ def _unsound(ref: ShareRef, finite: np.ndarray | None) -> Doubt | None:
         return None
     bad = ~np.isfinite(ref.output.reshape(len(ref.output), -1)).all(axis=1)
     if finite is not None:
-        bad &= finite
+        bad &= finite[ref.share]
     if not bad.any():
         return None
     return Doubt(ref, f"{bad.sum()} rows are not finite", held=True, score=np.inf)

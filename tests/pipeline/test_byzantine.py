@@ -267,13 +267,15 @@ def test_nan_that_belongs_to_the_data_convicts_nobody(
     queries[[7, 120, 121], 0, 0] = -100.0
     queries[[3, 300], 1, 1] = np.nan
     data = xr.DataArray(queries, dims=("sample", "a", "b"), name="x")
-    report = score(
-        data, out=tmp_path / "out.zarr", client=client, **COMMON | {"model": toy_models.rooted}
-    )
-    assert report.convicted == []
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(report.predictions.prediction, toy_models.rooted(queries))
-    assert report.counts["failed"] == 0
+    for scheme in ("systematic", "replication"):
+        report = score(
+            data, out=tmp_path / f"{scheme}.zarr", client=client,
+            **COMMON | {"model": toy_models.rooted, "scheme": scheme},
+        )  # fmt: skip
+        assert report.convicted == []
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(report.predictions.prediction, toy_models.rooted(queries))
+        assert report.counts["failed"] == 0
 
 
 def test_without_audits_suspects_are_left_out(
