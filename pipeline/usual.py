@@ -23,8 +23,6 @@ from approxifer.pipeline.rarity import Pools, middle, spread
 GROUPS = 500
 NUMBERS = 1 << 22
 
-#: As so many shares of it the usual spread counts in that of a group.
-ALIKE = 5
 #: Numbers in the outputs of a share, over all groups, for every other share that is to foretell
 #: them: with fewer the past would be foretold better than the future.
 ENOUGH = 20
@@ -180,13 +178,13 @@ class Usual:
         self._center = middle(looks)
         excess = self._excess(looks)
         self._spread = spread(excess)
-        scores = _scores(self._spreads(excess))
+        scores = _scores(excess / self._spread)
         owners = np.array([seen.owners for seen in history], object)
         self._pools = [Pools(scores[..., kind], owners) for kind in range(2)]
 
     def judge(self, seen: Seen) -> Verdict:
         """Hold a group against it."""
-        spreads = self._spreads(self._excess(self._looks([seen])))[0]
+        spreads = self._excess(self._looks([seen]))[0] / self._spread
         scores = _scores(spreads)
         found = np.ones((2, *scores.shape))
         for share, owner in enumerate(seen.owners):
@@ -208,18 +206,6 @@ class Usual:
         if excess.shape[1] > 1:
             excess[..., 1:] -= middle(excess[..., 1:], axis=1)[:, None]
         return excess
-
-    def _spreads(self, excess: Reals) -> Reals:
-        """In spreads; statistics also in those of the group, drawn towards the usual ones.
-
-        Some groups' shares are less alike than others': rows of one kind in some, of many in
-        others. (Residuals are relative to the group's by themselves.)
-        """
-        spreads: Reals = excess / self._spread
-        if (n := excess.shape[1]) > 1:
-            own = 1.4826 * middle(np.abs(spreads[..., 1:]), axis=1)[:, None]
-            spreads[..., 1:] /= np.sqrt((n * own**2 + ALIKE) / (n + ALIKE))
-        return spreads
 
 
 class History:

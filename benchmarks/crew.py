@@ -1,0 +1,53 @@
+"""Independent tasks, side by side in processes that hold something large in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Protocol, TypeVar
+
+Shared = TypeVar("Shared")
+Result = TypeVar("Result")
+
+_shared: Any = None  #: in each process
+
+
+class Crew(Protocol):
+    """Calls ``function(shared, *task)`` for each task; the results come in the tasks' order."""
+
+    def __call__(
+        self, function: Callable[..., Result], tasks: Iterable[tuple[Any, ...]]
+    ) -> Iterator[Result]:
+        """Begin with all of them."""
+
+
+@contextmanager
+def crew(shared: Any, processes: int) -> Iterator[Crew]:
+    """Start processes, which end with the context.
+
+    Parameters
+    ----------
+    shared
+        Sent to each process once.
+    processes : int
+        1: all is done in this one.
+    """
+    if processes == 1:
+        yield lambda function, tasks: (function(shared, *task) for task in tasks)
+        return
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_take, initargs=(shared,)
+    ) as pool:
+        yield lambda function, tasks: pool.map(partial(_do, function), tasks)
+
+
+def _take(shared: Any) -> None:
+    global _shared
+    _shared = shared
+
+
+def _do(function: Callable[..., Result], task: tuple[Any, ...]) -> Result:
+    return function(_shared, *task)

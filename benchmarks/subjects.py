@@ -1,0 +1,178 @@
+"""Data sets and models to lie about, and what is recorded of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from approxifer.benchmarks.losses import Forward
+from approxifer.benchmarks.recorded import Recording, record
+from approxifer.benchmarks.script import Script, rerun
+from approxifer.coding import CodeSpec
+from approxifer.models import Runner, open_model, run_rows
+from approxifer.models.samples import Split, era5_split, npz_split
+from approxifer.pipeline.faults import Run, StuckWeight
+from approxifer.pipeline.referee import Tolerance, measure_tolerance
+
+MICRO_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set and its model, and how its rows travel.
+
+    Attributes
+    ----------
+    name : str
+    split : Split
+    chosen : int (n,)
+        Rows of a run.
+    runner : Runner
+    k, block, order
+        As `approxifer.score` takes them.
+    classes : bool
+        Whether the labels are classes.
+    """
+
+    name: str
+    split: Split
+    chosen: np.ndarray
+    runner: Runner
+    k: int = 8
+    block: int = 8
+    order: str = "similar"
+    classes: bool = True
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The chosen rows."""
+        rows: np.ndarray = self.split.rows[self.chosen].astype(np.float32)
+        return rows
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Their classes."""
+        return self.split.labels[self.chosen] if self.classes else None
+
+    def forward(self, rows: np.ndarray) -> np.ndarray:
+        """Run the model."""
+        return _forward(self.runner)(rows)
+
+    def some(self, seed: int) -> np.ndarray:
+        """Rows of a clean run: any images of the data set; all hours, there being no more."""
+        if self.order == "natural":
+            return self.rows
+        rng = np.random.default_rng(seed)
+        some = rng.choice(len(self.split.rows), len(self.chosen), replace=False)
+        return self.split.rows[some].astype(np.float32)
+
+
+def sources(
+    data: Path, mnist: Path, cifar: Path | None, era5: Path | None, rows: int
+) -> Iterator[Source]:
+    """Those whose model is given: test images, of CIFAR-10 a quarter as many, and all hours."""
+    load = partial(_load, threads=os.cpu_count() or 1)
+    split = npz_split(data / "mnist.npz")
+    yield Source("MNIST", split, split.test[:rows], load(mnist))
+    if cifar is not None:
+        split = npz_split(data / "cifar10.npz")
+        yield Source("CIFAR-10", split, split.test[: rows // 4], load(cifar))
+    if era5 is not None:
+        split = era5_split(data / "era5_uk_t2m.zarr")
+        hours = np.arange(len(split.rows))
+        yield Source("ERA5", split, hours, load(era5), block=2, order="natural", classes=False)
+
+
+def _load(model: Path, threads: int) -> Runner:
+    return open_model(model).load(threads=threads)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model on a data set, recorded.
+
+    Attributes
+    ----------
+    name : str
+    recording : Recording
+        Of the systematic code.
+    published : Recording
+        Of the published code, the same rows in the same order.
+    labels : int (n,), optional
+    tolerance : Tolerance
+        The referee's.
+    weight : StuckWeight
+    stuck, stuck_published : arrays
+        What a worker with that stuck weight returns, see `rerun`.
+    """
+
+    name: str
+    recording: Recording
+    published: Recording
+    labels: np.ndarray | None
+    tolerance: Tolerance
+    weight: StuckWeight
+    stuck: np.ndarray
+    stuck_published: np.ndarray
+
+    @property
+    def stuck_rows(self) -> float:
+        """The fraction of share rows to which the stuck weight matters."""
+        honest = Script(self.recording).honest
+        return float(self.tolerance.differs(self.stuck, honest).mean())
+
+
+def record_subject(source: Source, *, seed: int = 0) -> Subject:
+    """Record a model, healthy and with a stuck weight, for both codes; E=1, S=0."""
+    rows = source.rows
+    coded = partial(
+        record, source.name, rows, source.forward,
+        block=source.block, order=source.order, seed=seed,
+    )  # fmt: skip
+    ours = coded(CodeSpec("systematic", source.k, 0, 1))
+    published = coded(CodeSpec("berrut", source.k, 0, 1), plain=ours.plain)
+    rng = np.random.default_rng(seed)
+    sample = some_of(rows)
+    tolerance = measure_tolerance(source.runner, sample, MICRO_BATCH, rng=rng)
+    weight = stuck_weight(source.runner, sample, tolerance, rng)
+    stuck = _forward(weight.arm(rng)(source.runner))
+    return Subject(
+        source.name,
+        ours,
+        published,
+        source.labels,
+        tolerance,
+        weight,
+        rerun(ours, stuck),
+        rerun(published, stuck),
+    )
+
+
+def some_of(rows: np.ndarray) -> np.ndarray:
+    """Rows to measure the tolerance on, two micro-batches from everywhere."""
+    where = np.linspace(0, len(rows) - 1, 2 * MICRO_BATCH).astype(int)
+    return rows[np.unique(where)]
+
+
+def _forward(run: Run) -> Forward:
+    return partial(run_rows, run, micro_batch=MICRO_BATCH)
+
+
+def stuck_weight(
+    runner: Runner, sample: np.ndarray, tolerance: Tolerance, rng: np.random.Generator
+) -> StuckWeight:
+    """Draw a weight of the last layer, one that matters to most of some sample rows."""
+    module: Any = runner.forward.module  # type: ignore[attr-defined]
+    name, last = [(n, p) for n, p in module.named_parameters() if p.ndim > 1][-1]
+    right = _forward(runner)(sample)
+    for index in rng.permutation(last.numel()).tolist():
+        weight = StuckWeight(parameter=name, index=index)
+        if tolerance.differs(_forward(weight.arm(rng)(runner))(sample), right).mean() > 0.5:
+            break
+    return weight
