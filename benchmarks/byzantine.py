@@ -50,8 +50,6 @@ QUICK = {
     "rival_seeds": 1,
     "runs": 10,
     "sections": SECTIONS[:4],
-    "model_cifar": None,
-    "model_era5": None,
 }
 
 

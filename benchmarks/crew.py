@@ -9,6 +9,8 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Any, Protocol, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
@@ -45,7 +47,9 @@ def crew(shared: Any, processes: int) -> Iterator[Crew]:
 
 
 def _take(shared: Any) -> None:
+    """Begin a process: one thread, or the matrix products of several get into each other's way."""
     global _shared
+    threadpool_limits(1)
     _shared = shared
 
 

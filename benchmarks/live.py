@@ -26,7 +26,7 @@ def measure(
     rows: np.ndarray,
     plain: np.ndarray,
     tolerance: Tolerance,
-    model: Path,
+    model: Any,
     *,
     names: Sequence[str],
     stuck: StuckWeight,
@@ -45,7 +45,8 @@ def measure(
         The uncoded model's outputs, run in this process.
     tolerance : Tolerance
         The referee's.
-    model : Path
+    model
+        As `approxifer.score` takes it.
     names : sequence of str
         Faults.
     stuck : StuckWeight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -77,20 +76,20 @@ def sources(
     data: Path, mnist: Path, cifar: Path | None, era5: Path | None, rows: int
 ) -> Iterator[Source]:
     """Those whose model is given: test images, of CIFAR-10 a quarter as many, and all hours."""
-    load = partial(_load, threads=os.cpu_count() or 1)
     split = npz_split(data / "mnist.npz")
-    yield Source("MNIST", split, split.test[:rows], load(mnist))
+    yield Source("MNIST", split, split.test[:rows], _load(mnist))
     if cifar is not None:
         split = npz_split(data / "cifar10.npz")
-        yield Source("CIFAR-10", split, split.test[: rows // 4], load(cifar))
+        yield Source("CIFAR-10", split, split.test[: rows // 4], _load(cifar))
     if era5 is not None:
         split = era5_split(data / "era5_uk_t2m.zarr")
         hours = np.arange(len(split.rows))
-        yield Source("ERA5", split, hours, load(era5), block=2, order="natural", classes=False)
+        yield Source("ERA5", split, hours, _load(era5), block=2, order="natural", classes=False)
 
 
-def _load(model: Path, threads: int) -> Runner:
-    return open_model(model).load(threads=threads)
+def _load(model: Path) -> Runner:
+    """With one thread: several wait for each other wherever something else runs."""
+    return open_model(model).load(threads=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +156,8 @@ def record_subject(source: Source, *, seed: int = 0) -> Subject:
 def some_of(rows: np.ndarray) -> np.ndarray:
     """Rows to measure the tolerance on, two micro-batches from everywhere."""
     where = np.linspace(0, len(rows) - 1, 2 * MICRO_BATCH).astype(int)
-    return rows[np.unique(where)]
+    some: np.ndarray = rows[np.unique(where)]
+    return some
 
 
 def _forward(run: Run) -> Forward:

@@ -19,6 +19,7 @@ from approxifer.benchmarks.recorded import record
 from approxifer.benchmarks.rivals import decode_without, judge
 from approxifer.benchmarks.script import rerun
 from approxifer.benchmarks.subjects import Source, Subject
+from approxifer.benchmarks.toy import project
 from approxifer.coding import CodeSpec
 from approxifer.models.runner import Runner
 from approxifer.models.samples import Split
@@ -194,6 +195,20 @@ def test_groups_before_the_first_conviction_are_counted() -> None:
         {"event": "group", "kind": "coded"}, {"event": "conviction"},
     ]  # fmt: skip
     assert live.groups_before(events) == 2
+
+
+@pytest.mark.slow
+def test_real_workers_are_convicted_too() -> None:
+    some = np.random.default_rng(0).normal(size=(600, 6)).astype(np.float32)
+    found = live.measure(
+        some, project(some), Tolerance(1e-5, np.ones(10)), project, names=("zeros",),
+        stuck=subject().weight, k=4, block=5, audit=0.05, seeds=1, begin=begin,
+    )  # fmt: skip
+    (one,) = found["faults"]
+    assert one["convicted"] == 1
+    assert one["groups"]["max"] < 30
+    assert one["honest_convicted"] == one["wrong_rows"] == 0
+    assert 1.5 < one["evaluations_per_query"]["mean"] < 3
 
 
 @pytest.mark.parametrize("processes", [1, 2])
