@@ -248,7 +248,8 @@ def install(
 
 def remove(client: Client) -> None:
     """Take all faults away (a function that hangs goes on hanging)."""
-    with contextlib.suppress(KeyError):  # from a worker that has just joined, without it
+    # KeyError: from a worker that has just joined, without it; OSError: from one that is restarting.
+    with contextlib.suppress(KeyError, OSError):
         client.unregister_worker_plugin(PLUGIN)
 
 
