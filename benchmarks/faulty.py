@@ -116,17 +116,18 @@ def measure(
         begin(f"{subject.name}: {fault}")
         whole = call(ours, [(fault, AuditRule(audit), seed) for seed in range(seeds)])
         alone = call(ours, [(fault, ALONE, seed) for seed in range(seeds)])
-        schemes = (PUBLISHED, MAJORITY, TWO)
-        others = call(
-            rival, [(fault, scheme, seed) for scheme in schemes for seed in range(rival_seeds)]
-        )
-        found = {"fault": fault, "ours": summary(list(whole)), "suspicion": summary(list(alone))}
-        scored = list(others)
-        found["rivals"] = {
-            scheme: _average(scored[number * rival_seeds : (number + 1) * rival_seeds])
-            for number, scheme in enumerate(schemes)
+        others = {
+            scheme: call(rival, [(fault, scheme, seed) for seed in range(rival_seeds)])
+            for scheme in (PUBLISHED, MAJORITY, TWO)
         }
-        measured.append(found)
+        measured.append(
+            {
+                "fault": fault,
+                "ours": summary(list(whole)),
+                "suspicion": summary(list(alone)),
+                "rivals": {scheme: _average(list(runs)) for scheme, runs in others.items()},
+            }
+        )
     recording = subject.recording
     right = recording.plain.argmax(axis=1) == subject.labels if classes else None
     return {

@@ -248,7 +248,7 @@ def install(
 
 def remove(client: Client) -> None:
     """Take all faults away (a function that hangs goes on hanging)."""
-    # KeyError: from a worker that has just joined, without it; OSError: from one that is restarting.
+    # From a worker that has just joined, without it; and from one that is being restarted.
     with contextlib.suppress(KeyError, OSError):
         client.unregister_worker_plugin(PLUGIN)
 
