@@ -297,6 +297,8 @@ class Engine:
         if not window.whole or window.closing:  # two groups may end in one turn
             return
         window.closing = True
+        if (unconfirmed := self.guard.unconfirmed(window)).any():
+            self.intake.fail(window, unconfirmed)
 
         def write() -> np.ndarray | None:
             if (tainted := self.guard.tainted(window)) is not None:
@@ -330,9 +332,12 @@ class Engine:
         if self._windows_left == 0:
             self._all_done.set()
 
-    def _taken_back(self, index: int, statuses: np.ndarray) -> None:
-        """Rows of a written window with these statuses are pending again."""
-        self._again.add(index)
+    def _taken_back(self, index: int, statuses: np.ndarray, failed: bool) -> None:
+        """Rows of a written window that had these statuses are pending again, or failed."""
+        if failed:
+            self.intake.counts["failed"] += len(statuses)
+        else:
+            self._again.add(index)
         if index in self._committed:
             self.intake.take_back(statuses)
         else:

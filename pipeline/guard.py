@@ -24,7 +24,7 @@ from approxifer.pipeline.context import Context
 from approxifer.pipeline.courier import Courier, GroupRun
 from approxifer.pipeline.court import Bailiff, Court
 from approxifer.pipeline.intake import Batch
-from approxifer.pipeline.makegood import sweep, tainted_groups, touched
+from approxifer.pipeline.makegood import fail, sweep, tainted_groups, touched, unconfirmed
 from approxifer.pipeline.records import Status, Testimony, WorkerRecord
 from approxifer.pipeline.referee import ClientReferee, measure_tolerance
 from approxifer.pipeline.roster import Conviction, Roster
@@ -47,7 +47,8 @@ class Guard:
     close
         Writes a window if it is whole.
     taken_back
-        Called with a written window's index, and the statuses that rows of it had.
+        Called with a written window's index, the statuses that rows of it had, and whether they
+        have failed instead of being pending.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Guard:
         *,
         spans: list[tuple[int, int, int]],
         close: Callable[[Window], Coroutine[Any, Any, None]],
-        taken_back: Callable[[int, np.ndarray], None],
+        taken_back: Callable[[int, np.ndarray, bool], None],
     ) -> None:
         self.roster = roster
         self._context = context
@@ -70,6 +71,7 @@ class Guard:
         self._taken_back = taken_back
         self._court: Court | None = None
         self._groups_left = 0
+        self._unconfirmed: list[ShareRef] = []  #: in use, and nobody can tell whether it is right
 
     async def open(self, groups: int) -> None:
         """Shut out nodes that are convicted already; measure the referee's tolerance.
@@ -167,9 +169,15 @@ class Guard:
 
     async def _audit(self, doubt: Doubt, rows: np.ndarray | None, window: Window) -> None:
         """Settle a doubt while the window goes on, but for being written."""
-        await self._settle(doubt, rows)
+        await self._confirm(doubt, rows)
         window.audits -= 1
         await self._close(window)
+
+    async def _confirm(self, doubt: Doubt, rows: np.ndarray | None = None) -> None:
+        """Settle a doubt about an output that is in use."""
+        stands = await self._settle(doubt, rows)
+        if not stands and not self.roster.is_convicted(doubt.ref.worker):
+            self._unconfirmed.append(doubt.ref)
 
     async def _settle(self, doubt: Doubt, rows: np.ndarray | None = None) -> bool:
         assert self._court is not None
@@ -207,7 +215,21 @@ class Guard:
         if self._court is None or not self._court.trust.audits.rule.any:
             return
         while due := self._court.trust.due():
-            await asyncio.gather(*(self._settle(doubt) for doubt in due))
+            await asyncio.gather(*(self._confirm(doubt) for doubt in due))
+        while self._unconfirmed:
+            ref = self._unconfirmed.pop()
+            index = next(index for index, start, _ in self._spans if start == ref.window[0])
+            self._taken_back(index, await self._context.write(self._fail, ref), True)
+
+    def _fail(self, ref: ShareRef) -> np.ndarray:
+        return fail(
+            self._context.setup.store,
+            ref.window,
+            ref.members,
+            group=ref.group,
+            worker=self.roster.index(ref.worker),
+            blank=self._context.blank,
+        )
 
     async def _execute(self, conviction: Conviction) -> None:
         """Shut a worker out, and take back what it touched in windows that are written."""
@@ -218,7 +240,24 @@ class Guard:
 
         await self._context.session.tell("bar", bars=[conviction.bar])
         for index, statuses in (await self._context.write(punish)).items():
-            self._taken_back(index, statuses)
+            self._taken_back(index, statuses, False)
+
+    def unconfirmed(self, window: Window) -> np.ndarray:
+        """The rows of an open window from an output of which nobody could say whether it is right,
+        the model having raised wherever else it was tried: bool (W,). They are told of once."""
+        rows = np.zeros(len(window.status), bool)
+        mine = [ref for ref in self._unconfirmed if ref.window == (window.start, window.stop)]
+        for ref in mine:
+            self._unconfirmed.remove(ref)
+            rows |= unconfirmed(
+                window.status,
+                window.worker,
+                window.group,
+                ref.members,
+                ref.group,
+                self.roster.index(ref.worker),
+            )
+        return rows
 
     def tainted(self, window: Window) -> np.ndarray | None:
         """The rows of an open window that a convicted worker touched, if there are any."""

@@ -116,6 +116,16 @@ class Intake:
             if (name := status.name.lower()) in self.counts:
                 self.counts[name] -= int((statuses == status).sum())
 
+    def fail(self, window: Window, rows: np.ndarray) -> None:
+        """Rows that were there have failed after all.
+
+        Parameters
+        ----------
+        rows : bool (W,)
+        """
+        self.take_back(window.status[rows])
+        self._settle(window, np.flatnonzero(rows), self._blank(int(rows.sum())), Status.FAILED)
+
     def _take_block(self, returned: Returned, block: int, rows: np.ndarray) -> None:
         batch, window = returned.batch, returned.batch.window
         decoded, avoid = returned.decoded, returned.failed | returned.evicted

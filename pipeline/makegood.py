@@ -1,8 +1,8 @@
-"""Which rows a convicted worker touched, and taking them back in the store."""
+"""Which rows a worker touched that is not to be believed, and taking them back in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,58 @@ def touched(
     own = np.isin(worker, sorted(convicted)) & (status != Status.PENDING)
     mixed = (status == Status.DECODED) & np.isin(group, sorted(groups))
     rows: np.ndarray = own | mixed
+    return rows
+
+
+def fail(
+    store: OutputStore,
+    span: tuple[int, int],
+    members: np.ndarray,
+    *,
+    group: int,
+    worker: int,
+    blank: Callable[[int], np.ndarray],
+) -> np.ndarray:
+    """Set the rows of a written window to failed for which nobody can confirm a worker's output.
+
+    Parameters
+    ----------
+    store
+    span
+        First row of the window, one past the last.
+    members
+        Rows of the window that the worker's group held.
+    group, worker : int
+        Number of the group, index of the worker.
+    blank
+        Outputs that are not there.
+
+    Returns
+    -------
+    (n,) uint8
+        The statuses that these rows had.
+    """
+    now = store.read_window(*span)
+    rows = unconfirmed(now["status"], now["worker"], now["group"], members, group, worker)
+    before: np.ndarray = now["status"][rows]
+    now["prediction"][rows] = blank(len(before))
+    now["status"][rows] = Status.FAILED
+    now["worker"][rows] = -1
+    store.write_window(*span, **now)
+    return before
+
+
+def unconfirmed(
+    status: np.ndarray,
+    worker: np.ndarray,
+    group: np.ndarray,
+    members: np.ndarray,
+    number: int,
+    index: int,
+) -> np.ndarray:
+    """Those of a group's rows that one worker touched: bool (n,); see `touched` and `fail`."""
+    rows = touched(status, worker, group, convicted=[index], groups=[number])
+    rows &= np.isin(np.arange(len(status)), members)
     return rows
 
 
