@@ -65,13 +65,14 @@ def fail(
     (n,) uint8
         The statuses that these rows had.
     """
-    now = store.read_window(*span)
+    start, stop = span
+    now = store.read_window(start, stop)
     rows = unconfirmed(now["status"], now["worker"], now["group"], members, group, worker)
     before: np.ndarray = now["status"][rows]
     now["prediction"][rows] = blank(len(before))
     now["status"][rows] = Status.FAILED
     now["worker"][rows] = -1
-    store.write_window(*span, **now)
+    store.write_window(start, stop, **now)
     return before
 
 
