@@ -1,21 +1,23 @@
-"""What decoding keeps when S shares of every codeword are always lost: the worst case.
+"""What decoding keeps where shares are lost and nothing is repaired: all schemes side by side.
 
 ::
 
-    python -m approxifer.benchmarks.accuracy --data DIR [--model lenet.pt2] [--schemes berrut
-        systematic] [--k 8] [--stragglers 1 2 3] [--orders random similar] [--rows N]
-        [--window 8000] [--epochs 3] [--seed 0] [--quick] [--out results.json]
+    approxifer bench accuracy --data DIR --out results.json [--report results.md] [--quick]
+        [--model-mnist lenet5.pt2] [--model-cifar resnet.pt2] ... [--only MNIST ERA5]
+        [--parity K ...] [--k 2 4 8 10 12] [--stragglers 1 2 3]
 
-The test images of ``DIR/mnist.npz`` are coded, run and decoded in this process, with the same calls
-as the engine's. Which shares are lost is drawn codeword by codeword, every set of them equally
-often. Without ``--model`` a LeNet-5 is trained on the training images first (minutes), and kept
-beside ``--out`` for the next time. ``--quick`` is a first look with few rows, rough figures.
+Test rows are one window; they are ordered, coded, run and decoded in this process and its helpers,
+with the same calls as the engine's. Each (K, S, order, code) is run once, and decoded for all losses:
 
-Three figures each for accuracy (against the labels) and agreement (with the uncoded model's class):
+- S shares of every codeword are always lost, each set of S equally often: the worst case;
+- each share is lost with a chance of 1 % or 5 %; a codeword that cannot be decoded has as few of
+  its lost shares as will do submitted again, by the engine's own rule, and these count.
 
-- available: nothing is lost;
-- degraded: S shares are lost, the rows that had to be interpolated;
-- overall: S shares are lost, all rows.
+For each: figures with nothing lost (available), of the rows that had to be decoded (degraded), of
+all (overall); see `approxifer.benchmarks.judging`. Evaluations per query count every share run.
+
+Models that are not given, and parity models, are trained first, and kept beside ``--out`` for the
+next time.
 """
 
 from __future__ import annotations
@@ -23,203 +25,272 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from approxifer.benchmarks.accuracy_report import summary, write_report
+from approxifer.benchmarks.cases import Case, Loaded, cases, forward, load, split_of, trained
 from approxifer.benchmarks.common import Steps, command, parse, positive
-from approxifer.benchmarks.losses import Forward, Recovered, recover
+from approxifer.benchmarks.crew import crew
+from approxifer.benchmarks.judging import Judge
+from approxifer.benchmarks.layers import first_layers, places
+from approxifer.benchmarks.losses import Recovered, always, now_and_then, recover
+from approxifer.benchmarks.recorded import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
 from approxifer.errors import ConfigError
-from approxifer.models import open_model, run_rows
-from approxifer.pipeline.report import as_text, table
+from approxifer.models import open_model
+from approxifer.models.parity import load_parity, train_parity
 
-SCHEMES = ("berrut", "systematic", "replication")
-MICRO_BATCH = 64
+DATA = ("digits", "MNIST", "Fashion-MNIST", "CIFAR-10", "ERA5")
+#: Chances with which each share is lost.
+CHANCES = (0.01, 0.05)
 #: What ``--quick`` puts for what is left out.
-QUICK = {"rows": 2000, "stragglers": (1,), "epochs": 1}
+QUICK = {"k": (8,), "stragglers": (1,), "only": ("digits", "MNIST", "ERA5"), "parity": (2,)}
+#: Of the plain schemes: the order does not matter to them.
+PLAIN = "none"
+FEATURES_K = 8
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured."""
-
-    scheme: str
-    k: int
-    stragglers: int
-    order: str
-    window: int
-    seed: int
-
-
-def measure(setting: Setting, rows: np.ndarray, forward: Forward) -> Recovered:
-    """Score all rows, window by window."""
-    spec = CodeSpec(scheme=setting.scheme, k=setting.k, stragglers=setting.stragglers)
-    code = spec.build()
-    parts = [
-        recover(
-            rows[start : start + setting.window],
-            code,
-            forward,
-            order=setting.order,
-            lost=setting.stragglers,
-            seed=setting.seed + number,
-        )
-        for number, start in enumerate(range(0, len(rows), setting.window))
-    ]
-    return Recovered(
-        available=np.concatenate([part.available for part in parts]),
-        degraded=np.concatenate([part.degraded for part in parts]),
-        exact=np.concatenate([part.exact for part in parts]),
-    )
-
-
-def figures(found: Recovered, truth: np.ndarray) -> dict[str, float | None]:
-    """The share of rows whose class is the true one: three figures, None where there are no rows.
-
-    Parameters
-    ----------
-    found : Recovered
-    truth : int (n,)
-        The labels, or the classes that the uncoded model gives.
-    """
-    right = found.degraded.argmax(axis=1) == truth
-    return {
-        "available": float((found.available.argmax(axis=1) == truth).mean()),
-        "degraded": None if found.exact.all() else float(right[~found.exact].mean()),
-        "overall": float(right.mean()),
+def judged(
+    recording: Recording, judge: Judge, *, lost: int, seed: int, chances: Sequence[float] = CHANCES
+) -> dict[str, Any]:
+    """Lose shares of one recording, in all ways."""
+    code, codewords = recording.code, recording.block
+    rng = np.random.default_rng([seed, code.k, code.n, lost])
+    whole = recover(recording, np.ones((codewords, code.n), bool))
+    left = recover(recording, always(code, lost, codewords, rng))
+    found: dict[str, Any] = {
+        "decoded": float((~left.exact).mean()),
+        "evaluations": code.n / code.k,
+        **judge.figures(recording, whole, left),
+        "chance": {},
     }
+    for chance in chances:
+        kept, run = now_and_then(code, chance, codewords, rng)
+        after = recover(recording, kept)
+        found["chance"][str(chance)] = {
+            "decoded": float((~after.exact).mean()),
+            "evaluations": run / (code.k * codewords),
+            **judge.overall(recording, after),
+        }
+    return found
+
+
+def specs(case: Case, k: int, order: str) -> Iterator[tuple[CodeSpec, Path | None]]:
+    """The codes to measure, with their parity models."""
+    for s in case.stragglers:
+        if order == PLAIN:
+            yield CodeSpec("replication", k, s), None
+        yield CodeSpec("berrut", k, s), None
+        yield CodeSpec("systematic", k, s), None
+    if order == PLAIN:
+        yield CodeSpec("uncoded", k, 0), None
+    for (of, encoder), folder in case.parity.items():
+        if of == k:
+            yield CodeSpec("parm", k, 1, encoder=encoder), folder
+
+
+def measure(_: None, case: Case, k: int, order: str, seed: int) -> list[dict[str, Any]]:
+    """Measure all codes of one K in one order."""
+    loaded, found = load(case), []
+    for spec, folder in specs(case, k, order):
+        recording = record(
+            case.name, loaded.rows, loaded.forward, spec,
+            block=None, order=order, seed=seed, plain=loaded.plain,
+            parity=_parity(folder, loaded, spec),
+        )  # fmt: skip
+        head = {"scheme": spec.scheme, "k": k, "stragglers": spec.stragglers, "order": order}
+        if spec.scheme == "parm":
+            head["encoder"] = spec.encoder
+        lost = 0 if spec.scheme == "uncoded" else spec.stragglers
+        found.append(head | judged(recording, loaded.judge, lost=lost, seed=seed))
+    return found
+
+
+def _parity(folder: Path | None, loaded: Loaded, spec: CodeSpec) -> list[Any]:
+    if folder is None:
+        return []
+    handles = load_parity(folder, loaded.handle, k=spec.k, stragglers=spec.stragglers)
+    return [forward(handle.load(threads=1)) for handle in handles]
+
+
+def by_features(_: None, case: Case, seed: int) -> list[dict[str, Any]]:
+    """Order by outputs of the model's first layers instead of pixels: what it brings and costs.
+
+    Costs are the first layers' time, as a fraction of a whole forward pass of the same rows.
+    """
+    loaded, found = load(case), []
+    for label, place in [("pixels", None), *places(loaded.runner)]:
+        features, cost = None, 0.0
+        if place is not None:
+            features, cost = first_layers(loaded.runner, place, loaded.rows)
+        for s in case.stragglers:
+            for scheme in ("berrut", "systematic"):
+                recording = record(
+                    case.name, loaded.rows, loaded.forward, CodeSpec(scheme, FEATURES_K, s),
+                    block=None, order="similar", seed=seed, plain=loaded.plain, features=features,
+                )  # fmt: skip
+                head = {"features": label, "cost": cost, "scheme": scheme, "stragglers": s}
+                found.append(
+                    head | judged(recording, loaded.judge, lost=s, seed=seed, chances=())
+                )
+    return found
+
+
+def uncoded_figures(loaded: Loaded, case: Case) -> dict[str, Any]:
+    """The uncoded model itself."""
+    if not case.classes:
+        return {"rms": float(np.sqrt(np.square(loaded.plain, dtype=np.float64).mean()))}
+    labels = loaded.judge.labels  # type: ignore[attr-defined]
+    return {"accuracy": float((loaded.plain.argmax(axis=1) == labels).mean())}
 
 
 def run(
     data: Path,
     *,
-    model: Path | None,
-    schemes: Sequence[str],
-    k: int,
+    given: Mapping[str, Path | None],
+    k: Sequence[int],
     stragglers: Sequence[int],
     orders: Sequence[str],
+    only: Sequence[str],
+    parity: Sequence[int],
+    parity_cifar: Sequence[int],
+    parity_epochs: int | None,
     rows: int | None,
-    window: int,
-    epochs: int,
+    epochs: int | None,
     seed: int,
+    processes: int,
     out: str | None,
+    report: Path | None,
 ) -> dict[str, Any]:
-    """Measure all settings, print the table, return the figures."""
-    from approxifer.models.samples import npz_split
-
-    split = npz_split(data / "mnist.npz")
-    chosen = split.test[:rows]
-    images, labels = split.rows[chosen].astype(np.float32), split.labels[chosen]
-    settings = [
-        Setting(scheme, k, s, order, window, seed)
-        for scheme, order, s in product(schemes, orders, stragglers)
-    ]
-    with _program(model, out, data / "mnist.npz", epochs, seed) as program:
-        runner = open_model(program).load(threads=os.cpu_count() or 1)
-    begin = time.perf_counter()
-
-    def forward(some: np.ndarray) -> np.ndarray:
-        return run_rows(runner, some, MICRO_BATCH)
-
-    uncoded = forward(images).argmax(axis=1)
-    steps = Steps(len(settings))
-    measured = []
-    for setting in settings:
-        steps.begin(f"{setting.scheme}, {setting.order} order, S={setting.stragglers}")
-        found = measure(setting, images, forward)
-        measured.append(
-            {
-                "scheme": setting.scheme,
-                "order": setting.order,
-                "stragglers": setting.stragglers,
-                "decoded_rows": int((~found.exact).sum()),
-                "accuracy": figures(found, labels),
-                "agreement": figures(found, uncoded),
-            }
-        )
+    """Measure all cases, print a summary, return the figures."""
+    with _kept(out) as kept:
+        began = time.perf_counter()
+        found = list(
+            cases(
+                data, given, partial(trained, kept=kept, epochs=epochs, seed=seed),
+                rows=rows, ks=k, stragglers=stragglers, orders=orders, only=only,
+            )
+        )  # fmt: skip
+        if not found:
+            raise ConfigError(f"{data}: none of {', '.join(only)} is there")
+        models = time.perf_counter() - began
+        for case in found:
+            ks = parity_cifar if case.data_name == "CIFAR-10" else parity
+            if case.network in ("LeNet-5", "ResNet"):
+                _add_parity(case, [one for one in ks if one in case.ks], kept, parity_epochs, seed)
+        trainings = {"models": models, "parity": time.perf_counter() - began - models}
+        began = time.perf_counter()
+        measured = [_measure_case(case, seed, processes) for case in found]
     results = {
         "benchmark": "accuracy",
-        "rows": len(images),
-        "k": k,
-        "window": window,
         "seed": seed,
-        "uncoded_accuracy": float((uncoded == labels).mean()),
-        "seconds": round(time.perf_counter() - begin, 1),
-        "settings": measured,
+        "chances": list(CHANCES),
+        "training_seconds": {name: round(seconds, 1) for name, seconds in trainings.items()},
+        "seconds": round(time.perf_counter() - began, 1),
+        "cases": measured,
     }
-    print(describe(results))
+    print(summary(results))
+    if report is not None:
+        write_report(results, report)
     return results
 
 
-def describe(results: dict[str, Any]) -> str:
-    """The table."""
-    made = table(
-        f"LeNet-5 on {results['rows']:,} MNIST test rows, K={results['k']}, windows of "
-        f"{results['window']:,}; uncoded accuracy {results['uncoded_accuracy']:.4f}",
-        "scheme", "order", "S", "decoded rows", "accuracy: available", "degraded", "overall",
-        "agreement: available", "degraded", "overall",
-    )  # fmt: skip
-    for found in results["settings"]:
-        values = [*found["accuracy"].values(), *found["agreement"].values()]
-        made.add_row(
-            found["scheme"],
-            found["order"],
-            str(found["stragglers"]),
-            f"{100 * found['decoded_rows'] / results['rows']:.1f} %",
-            *("-" if value is None else f"{value:.3f}" for value in values),
-        )
-    return f"{as_text([made])}\nmeasured in {results['seconds']:.1f} s"
+def _measure_case(case: Case, seed: int, processes: int) -> dict[str, Any]:
+    tasks = [(case, k, order, seed) for k in case.ks for order in case.orders]
+    steps = Steps(len(tasks) + 1)
+    settings: list[dict[str, Any]] = []
+    with crew(None, min(processes, len(tasks))) as each:
+        for (_, k, order, _), part in zip(tasks, each(measure, tasks), strict=True):
+            steps.begin(f"{case.name}: K={k}, {order} order")
+            settings += part
+        ordered = []
+        if case.network == "ResNet" and FEATURES_K in case.ks:
+            steps.begin(f"{case.name}: ordered by features")
+            (ordered,) = each(by_features, [(case, seed)])
+    loaded = load(case)
+    return {
+        "data": case.data_name,
+        "network": case.network,
+        "rows": len(loaded.rows),
+        "uncoded": uncoded_figures(loaded, case),
+        "settings": settings,
+        "features": ordered,
+    }
+
+
+def _add_parity(
+    case: Case, ks: Sequence[int], kept: Path, epochs: int | None, seed: int
+) -> None:
+    """Train the parity models of a case, or find them."""
+    split = split_of(case.data)
+    rows = split.rows[split.train].astype(np.float32)
+    handle = open_model(case.model)
+    for k in ks:
+        for encoder in ("addition", "concatenation") if k in (2, 4) else ("addition",):
+            folder = kept / f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}"
+            train_parity(
+                handle, rows, k=k, stragglers=1, out=folder, encoder=encoder,
+                epochs=epochs, seed=seed,
+            )  # fmt: skip
+            case.parity[k, encoder] = folder  # type: ignore[index]
 
 
 @contextmanager
-def _program(
-    model: Path | None, out: str | None, data: Path, epochs: int, seed: int
-) -> Iterator[Path]:
-    """The model given, or a LeNet-5: the one beside the results, trained if it is not there."""
-    if model is not None:
-        yield model
+def _kept(out: str | None) -> Iterator[Path]:
+    """Where models are kept: beside the results."""
+    if out is not None:
+        yield Path(out).parent / "models"
         return
-    with tempfile.TemporaryDirectory(prefix="approxifer-accuracy-") as name:
-        folder = Path(name) if out is None else Path(out).parent
-        kept = folder / f"lenet5-mnist-{epochs}-epochs-{seed}.pt2"
-        if not kept.exists():
-            from approxifer.models.train import main as train
-
-            options = ["--out", str(kept), "--epochs", str(epochs), "--seed", str(seed)]
-            if train(["lenet5", str(data), *options]):
-                raise ConfigError(f"no LeNet-5 could be trained on {data}; give one with --model")
-        yield kept
+    with TemporaryDirectory(prefix="approxifer-accuracy-") as name:
+        yield Path(name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m approxifer.benchmarks.accuracy",
-        description="Accuracy and agreement when S shares of every codeword are lost.",
+        description="Accuracy and agreement when shares of codewords are lost.",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz")
-    parser.add_argument("--model", type=Path, help="a .pt2 that takes (n, 28, 28) float32")
-    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES[:2])
-    parser.add_argument("--k", type=positive, default=8)
-    parser.add_argument("--stragglers", nargs="+", type=int, default=(1, 2, 3))
-    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=("random", "similar"))
+    for name, arch, of in (
+        ("mnist", "lenet5", "a LeNet-5: (n, 28, 28)"),
+        ("mnist-mlp", "mlp", "an MLP: (n, 28, 28)"),
+        ("cifar", "resnet", "a ResNet: (n, 32, 32, 3)"),
+        ("cifar-vgg", "vgg", "a VGG: (n, 32, 32, 3)"),
+        ("cifar-depthwise", "depthwise", "a MobileNet: (n, 32, 32, 3)"),
+        ("era5", "forecaster", "a forecaster: (n, latitude, longitude)"),
+    ):
+        parser.add_argument(f"--model-{name}", dest=arch, type=Path, metavar="PT2", help=of)
+    parser.add_argument("--k", nargs="+", type=positive, default=(2, 4, 8, 10, 12))
+    parser.add_argument("--stragglers", nargs="+", type=positive, default=(1, 2, 3))
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=ORDERS)
+    parser.add_argument("--only", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument(
+        "--parity", nargs="*", type=positive, default=(2, 4, 8, 10, 12),
+        help="K for which parity models are trained, S=1",
+    )  # fmt: skip
+    parser.add_argument("--parity-cifar", nargs="*", type=positive, default=(2, 4))
+    parser.add_argument("--parity-epochs", type=positive, help="of their training")
     parser.add_argument("--rows", type=positive, help="only so many test rows")
-    parser.add_argument("--window", type=positive, default=8000)
-    parser.add_argument("--epochs", type=positive, default=3, help="of the LeNet-5's training")
+    parser.add_argument("--epochs", type=positive, help="of the networks' training")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=positive, default=os.cpu_count() or 1)
     parser.add_argument("--out", help="JSON file to write")
-    given = parse(parser, arguments, quick=QUICK)
-    quick = given.pop("quick")
-    return command(lambda: run(**given), given["out"], quick=quick)
+    parser.add_argument("--report", type=Path, help="Markdown file to write, pictures beside it")
+    options = parse(parser, arguments, quick=QUICK)
+    quick = options.pop("quick")
+    archs = ("lenet5", "mlp", "resnet", "vgg", "depthwise", "forecaster")
+    given = {arch: options.pop(arch) for arch in archs}
+    return command(lambda: run(**options, given=given), options["out"], quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lost shares: which ones, and what decoding makes of the rest. Pure, but for the model passed in.
+"""Lost shares: which ones, and what decoding makes of the rest. Pure.
 
 A codeword decodes by itself, so losses are drawn codeword by codeword: the same as groups of one
 row per block, at the price of one large group.
@@ -6,16 +6,14 @@ row per block, at the price of one large group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from approxifer.coding import Code, block_rows, gather, groups, order_rows
-
-#: Rows (n, *feature) to outputs (n, classes).
-Forward = Callable[[np.ndarray], np.ndarray]
+from approxifer.benchmarks.recorded import Recording
+from approxifer.coding import Code, block_rows
+from approxifer.pipeline.policy import fewest
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,13 @@ class Recovered:
 
     Attributes
     ----------
-    available : (n, classes)
-        Decoded from all N shares.
-    degraded : (n, classes)
-        Decoded from what was left.
+    outputs : (n, *out)
+        Decoded from the shares that were kept.
     exact : bool (n,)
         Whether the model ran on that very row, and what it returned was not lost.
     """
 
-    available: np.ndarray
-    degraded: np.ndarray
+    outputs: np.ndarray
     exact: np.ndarray
 
 
@@ -62,63 +57,65 @@ def draw_losses(n: int, lost: int, codewords: int, rng: np.random.Generator) -> 
     return drawn
 
 
-def recover(
-    rows: np.ndarray,
-    code: Code,
-    forward: Forward,
-    *,
-    order: str,
-    lost: int,
-    seed: int,
-    block: int | None = None,
-) -> Recovered:
-    """Score one window while every codeword loses shares.
+def always(code: Code, lost: int, codewords: int, rng: np.random.Generator) -> np.ndarray:
+    """The shares that come back where each codeword loses as many: bool (codewords, N)."""
+    kept = np.ones((codewords, code.n), bool)
+    np.put_along_axis(kept, draw_losses(code.n, lost, codewords, rng), False, axis=1)
+    return kept
+
+
+def now_and_then(
+    code: Code, chance: float, codewords: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """Each share is lost with the same chance, whatever becomes of the others.
+
+    Where what comes back is not decodable, as few of the lost shares as make it so are submitted
+    again, by the engine's own rule, until it is.
+
+    Returns
+    -------
+    kept : bool (codewords, N)
+        The shares that come back.
+    run : int
+        Shares that were run.
+    """
+    kept = rng.random((codewords, code.n)) >= chance
+    run = kept.size
+    for codeword in np.flatnonzero(~_decodable(code, kept)):
+        have = set(np.flatnonzero(kept[codeword]).tolist())
+        while not code.decodable(have):
+            lost = [share for share in range(code.n) if share not in have]
+            again = fewest(code, have, sorted(lost, key=lambda s: code.carries[s] is None))
+            run += len(again)
+            have |= {share for share in again if rng.random() >= chance}
+        kept[codeword, sorted(have)] = True
+    return kept, run
+
+
+def _decodable(code: Code, kept: np.ndarray) -> np.ndarray:
+    patterns, which = np.unique(kept, axis=0, return_inverse=True)
+    enough = np.array([code.decodable(np.flatnonzero(one).tolist()) for one in patterns])
+    return enough[which.ravel()]
+
+
+def recover(recording: Recording, kept: np.ndarray) -> Recovered:
+    """Decode a window of one group, together the codewords of which the same shares were kept.
 
     Parameters
     ----------
-    rows : (n, *feature)
-        Floating point.
-    code : Code
-    forward : callable
-        The model. Every share is run once, whatever is lost of it later.
-    order : str
-        As `approxifer.coding.order_rows` takes it.
-    lost : int
-        Shares that each codeword loses.
-    seed : int
-        Of the order and the losses.
-    block : int, optional
-        Rows of a block; None: one group for the window.
+    recording : Recording
+        Of one group.
+    kept : bool (codewords, N)
     """
-    perm = order_rows(rows, code.k, how=order, block=block, seed=seed)
-    rng = np.random.default_rng([seed, code.n, lost])
-    found: Recovered | None = None
-    for group in groups(len(rows), code.k, block):
-        members = perm[group.start : group.stop]
-        shares = code.encode(gather(rows, members, code.k))
-        outputs = forward(shares.reshape(-1, *rows.shape[1:])).reshape(code.n, group.block, -1)
-        if found is None:
-            blank = np.full((len(rows), outputs.shape[-1]), np.nan, outputs.dtype)
-            found = Recovered(blank, blank.copy(), np.zeros(len(rows), bool))
-        whole = code.decode(dict(enumerate(outputs)))
-        for of, values in zip(block_rows(members, code.k), whole.blocks, strict=True):
-            found.available[of] = values[: len(of)]
-        _degrade(found, code, outputs, members, draw_losses(code.n, lost, group.block, rng))
-    assert found is not None, "a window has rows"
-    return found
-
-
-def _degrade(
-    found: Recovered, code: Code, outputs: np.ndarray, members: np.ndarray, losses: np.ndarray
-) -> None:
-    """Decode the codewords of one group, together those that lost the same shares."""
+    code, (outputs,), (members,) = recording.code, recording.outputs, recording.members
+    found = Recovered(np.full_like(recording.plain, np.nan), np.zeros(len(recording.plain), bool))
     carried = block_rows(members, code.k)
-    patterns, which = np.unique(losses, axis=0, return_inverse=True)
+    patterns, which = np.unique(kept, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         codewords = np.flatnonzero(which.ravel() == number)
-        left = {i: outputs[i][codewords] for i in range(code.n) if i not in pattern}
-        decoded = code.decode(left)
+        decoded = code.decode({i: outputs[i][codewords] for i in np.flatnonzero(pattern).tolist()})
         for j, of in enumerate(carried):
             real = codewords[codewords < len(of)]  # the last codeword may be padded
-            found.degraded[of[real]] = decoded.blocks[j][: len(real)]
+            found.outputs[of[real]] = decoded.blocks[j][: len(real)]
             found.exact[of[real]] = decoded.exact[j]
+    return found

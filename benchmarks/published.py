@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from approxifer.benchmarks.crew import Crew
-from approxifer.benchmarks.losses import Forward, draw_losses
-from approxifer.benchmarks.recorded import Recording, record
+from approxifer.benchmarks.losses import draw_losses
+from approxifer.benchmarks.recorded import Forward, Recording, record
 from approxifer.benchmarks.rivals import decode_without
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.coding.interpolating import InterpolatingCode

@@ -11,12 +11,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from approxifer.benchmarks.losses import Forward
 from approxifer.coding import Code, CodeSpec, gather, groups, order_rows
+
+#: Rows (n, *feature) to outputs (n, *out).
+Forward = Callable[[np.ndarray], np.ndarray]
 
 #: Rows that are run in one call of the model: some seconds of work, and little memory.
 AT_ONCE = 4096
@@ -62,10 +65,12 @@ def record(
     forward: Forward,
     spec: CodeSpec,
     *,
-    block: int,
+    block: int | None,
     order: str,
     seed: int = 0,
     plain: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+    parity: Sequence[Forward] = (),
 ) -> Recording:
     """Order rows, code them, and run every share.
 
@@ -80,39 +85,45 @@ def record(
     forward : callable
         Rows (m, *feature) to outputs (m, *out), for any m, at one micro-batch shape.
     spec : CodeSpec
-    block : int
-        Rows per share.
+    block : int, optional
+        Rows per share; None: one group for all.
     order : str
         As `approxifer.coding.order_rows` takes it.
     seed : int
         Of the order.
     plain : array (n, *out), optional
         The rows' outputs, where they are known from another recording.
+    features : array (n, d), optional
+        What rows are compared by, instead of themselves, in order ``"similar"``.
+    parity : sequence of callables
+        The code's parity models, where it has any.
     """
     code = spec.build()
-    perm = order_rows(rows, code.k, how=order, block=block, seed=seed)
+    perm = order_rows(
+        rows if features is None else features, code.k, how=order, block=block, seed=seed
+    )
+    forwards = (forward, *parity)
     members = [perm[one.start : one.stop] for one in groups(len(rows), code.k, block)]
     if plain is None:
         plain = np.concatenate(
             [forward(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
         )
     mixtures = [share for share, carried in enumerate(code.carries) if carried is None]
-    together = max(1, AT_ONCE // max(1, block * len(mixtures)))
+    together = max(1, AT_ONCE // max(1, len(members[0]) // code.k * len(mixtures)))
     outputs: list[np.ndarray] = []
     for first in range(0, len(members), together):
         some = members[first : first + together]
         mixed = [code.encode(gather(rows, one, code.k))[mixtures] for one in some]
-        if mixtures:
-            flat = forward(np.concatenate([one.reshape(-1, *rows.shape[1:]) for one in mixed]))
-            ends = np.cumsum([one.shape[0] * one.shape[1] for one in mixed])[:-1]
-            parts = np.split(flat, ends)
-        for number, one in enumerate(some):
-            blocks = gather(plain, one, code.k)
-            made = np.empty((code.n, *blocks.shape[1:]), plain.dtype)
-            for share, carried in enumerate(code.carries):
-                if carried is not None:
-                    made[share] = blocks[carried]
-            if mixtures:
-                made[mixtures] = parts[number].reshape(len(mixtures), *blocks.shape[1:])
-            outputs.append(made)
-    return Recording(name, code, block, order, rows, members, outputs, plain)
+        blocks = [gather(plain, one, code.k) for one in some]
+        made = [np.empty((code.n, *one.shape[1:]), plain.dtype) for one in blocks]
+        for share, carried in enumerate(code.carries):
+            if carried is not None:
+                for one, exact in zip(made, blocks, strict=True):
+                    one[share] = exact[carried]
+        for place, share in enumerate(mixtures):
+            found = forwards[code.models[share]](np.concatenate([one[place] for one in mixed]))
+            ends = np.cumsum([one.shape[1] for one in mixed])[:-1]
+            for one, part in zip(made, np.split(found, ends), strict=True):
+                one[share] = part
+        outputs += made
+    return Recording(name, code, made[0].shape[1], order, rows, members, outputs, plain)

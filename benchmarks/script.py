@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from approxifer.benchmarks.losses import Forward
+from approxifer.benchmarks.recorded import Forward
 from approxifer.benchmarks.recorded import AT_ONCE, Recording
 from approxifer.pipeline.liar import Lie
 

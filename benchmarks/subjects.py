@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from approxifer.benchmarks.losses import Forward
-from approxifer.benchmarks.recorded import Recording, record
+from approxifer.benchmarks.recorded import Forward
+from approxifer.benchmarks.recorded import Forward, Recording, record
 from approxifer.benchmarks.script import Script, rerun
 from approxifer.coding import CodeSpec
 from approxifer.models import Runner, open_model, run_rows

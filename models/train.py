@@ -25,6 +25,8 @@ from approxifer.models import zoo
 from approxifer.models.export import export_program, save_state
 from approxifer.models.samples import Split, digits_split, era5_split, npz_split
 
+#: Networks for pictures of any side.
+NETWORKS = {"resnet": zoo.small_resnet, "vgg": zoo.vgg, "depthwise": zoo.depthwise}
 EPOCHS = {"digits": 30, "npz": 3, "zarr": 30}
 
 
@@ -165,7 +167,7 @@ def make(arch: str, split: Split) -> nn.Module:
     channels = shape[2] if len(shape) == 3 else 1
     if arch == "lenet5":
         return zoo.lenet5(shape[0], classes, channels, maximum=maximum)
-    return zoo.small_resnet(classes, channels, maximum=maximum)
+    return NETWORKS[arch](classes, channels, maximum=maximum)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m approxifer.models.train",
         description="Train a small network and export it as a torch.export program.",
     )
-    parser.add_argument("arch", choices=("mlp", "lenet5", "resnet", "forecaster"))
+    parser.add_argument("arch", choices=("mlp", "lenet5", *NETWORKS, "forecaster"))
     parser.add_argument(
         "data",
         help="'digits', or an .npz with train/test images and labels; for the forecaster a Zarr "

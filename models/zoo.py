@@ -194,6 +194,73 @@ def small_resnet(
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
 
 
+def vgg(
+    classes: int = 10,
+    channels: int = 3,
+    widths: Sequence[int] = (16, 32, 64),
+    *,
+    maximum: float = 255.0,
+) -> nn.Module:
+    """Make a small VGG (Simonyan and Zisserman 2015): two 3 x 3 convolutions per width, then
+    max-pooling, with batch normalisation.
+
+    Parameters
+    ----------
+    classes, channels : int
+    widths : sequence of int
+        Planes of each stage.
+    maximum : float
+        Largest pixel.
+    """
+    layers: list[nn.Module] = [Pixels(maximum, channels=channels)]
+    for inside, outside in pairwise((channels, *widths)):
+        for planes in (inside, outside):
+            layers += _convolution(planes, outside)
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
+    )
+
+
+def depthwise(
+    classes: int = 10,
+    channels: int = 3,
+    widths: Sequence[int] = (32, 64, 128),
+    *,
+    maximum: float = 255.0,
+) -> nn.Module:
+    """Make a small MobileNet (Howard et al. 2017): depthwise separable convolutions, each width
+    after the first halving the side.
+
+    Parameters
+    ----------
+    classes, channels : int
+    widths : sequence of int
+        Planes of each stage.
+    maximum : float
+        Largest pixel.
+    """
+    layers = [Pixels(maximum, channels=channels), *_convolution(channels, widths[0])]
+    inside = widths[0]
+    for number, outside in enumerate(widths):
+        layers += _convolution(inside, inside, stride=1 if number == 0 else 2, groups=inside)
+        layers += _convolution(inside, outside, kernel=1)
+        layers += _convolution(outside, outside, groups=outside)
+        layers += _convolution(outside, outside, kernel=1)
+        inside = outside
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
+
+
+def _convolution(
+    inside: int, outside: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(),
+    ]
+
+
 def forecaster(
     mean: float = 0.0, deviation: float = 1.0, increment: float = 1.0, *, width: int = 16
 ) -> nn.Module:

@@ -1,0 +1,179 @@
+"""Data sets with their models, as the accuracy benchmark takes them: found, or made and kept.
+
+A `Case` names files only, so that processes can be given it; `load` opens them in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from approxifer.benchmarks.judging import ClassJudge, Judge, ValueJudge
+from approxifer.benchmarks.recorded import AT_ONCE, Forward
+from approxifer.errors import ConfigError
+from approxifer.models import ModelHandle, Runner, open_model, run_rows
+from approxifer.models.samples import Split, digits_split, era5_split, npz_split
+
+MICRO_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model on test rows, and what is measured of it.
+
+    Attributes
+    ----------
+    data_name, network : str
+        For people: "MNIST", "LeNet-5".
+    data : str
+        "digits", an ``.npz`` or a Zarr store.
+    model : Path
+        A ``.pt2``.
+    rows : int, optional
+        Only so many test rows.
+    ks, stragglers, orders
+        Measured with each other.
+    parity : mapping
+        By (K, encoder): folders of parity models.
+    """
+
+    data_name: str
+    network: str
+    data: str
+    model: Path
+    rows: int | None
+    ks: tuple[int, ...]
+    stragglers: tuple[int, ...]
+    orders: tuple[str, ...]
+    parity: Mapping[tuple[int, str], Path] = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.data_name}, {self.network}"
+
+    @property
+    def classes(self) -> bool:
+        """Whether the labels are classes."""
+        return not self.data.endswith(".zarr")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A case in this process.
+
+    Attributes
+    ----------
+    rows : floating-point array (n, *feature)
+        The test rows.
+    judge : Judge
+    handle : ModelHandle
+    forward : callable
+    plain : array (n, *out)
+        The uncoded model's outputs.
+    """
+
+    rows: np.ndarray
+    judge: Judge
+    handle: ModelHandle
+    runner: Runner
+    plain: np.ndarray
+
+    @property
+    def forward(self) -> Forward:
+        """The model."""
+        return forward(self.runner)
+
+
+def forward(runner: Runner) -> Forward:
+    """A model at the benchmarks' micro-batch."""
+    return partial(run_rows, runner, micro_batch=MICRO_BATCH)
+
+
+def split_of(data: str) -> Split:
+    """Read a data set."""
+    if data == "digits":
+        return digits_split()
+    return era5_split(data) if data.endswith(".zarr") else npz_split(data)
+
+
+@lru_cache(maxsize=1)
+def load(case: Case) -> Loaded:
+    """Open a case, and run its model on all test rows."""
+    split = split_of(case.data)
+    chosen = split.test[: case.rows]
+    rows = split.rows[chosen].astype(np.float32)
+    handle = open_model(case.model)
+    runner = handle.load(threads=1)  # several wait for each other wherever something else runs
+    run = forward(runner)
+    plain = np.concatenate(
+        [run(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
+    )
+    judge = ClassJudge(split.labels[chosen]) if case.classes else ValueJudge()
+    return Loaded(rows, judge, handle, runner, plain)
+
+
+def trained(network: str, data: str, kept: Path, *, epochs: int | None, seed: int) -> Path:
+    """A reference network: the one that is kept, trained first if it is not there."""
+    named = "" if epochs is None else f"-{epochs}-epochs"
+    path = kept / f"{network}-{Path(data).stem}{named}-{seed}.pt2"
+    if not path.exists():
+        from approxifer.models.train import main as train
+
+        kept.mkdir(parents=True, exist_ok=True)
+        print(f"training {network} on {data}; it is kept in {path}", flush=True)
+        options = [] if epochs is None else ["--epochs", str(epochs)]
+        if train([network, data, "--out", str(path), "--seed", str(seed), *options]):
+            raise ConfigError(f"no {network} could be trained on {data}; give a model")
+    return path
+
+
+def cases(
+    data: Path,
+    given: Mapping[str, Path | None],
+    make: Callable[[str, str], Path],
+    *,
+    rows: int | None,
+    ks: Sequence[int],
+    stragglers: Sequence[int],
+    orders: Sequence[str],
+    only: Sequence[str],
+) -> Iterator[Case]:
+    """The cases whose data is there.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with ``mnist.npz``; ``fashion.npz``, ``cifar10.npz``, ``era5_uk_t2m.zarr``.
+    given : mapping
+        By a network's name: a ``.pt2`` to take instead of a trained one.
+    make : callable
+        Network and data to a ``.pt2``.
+    rows, ks, stragglers, orders
+        Of the whole table.
+    only
+        Names of data sets to take.
+    """
+    whole = {"rows": rows, "ks": tuple(ks), "stragglers": tuple(stragglers)}
+    some = {"rows": rows, "ks": tuple(k for k in ks if k in (8, 12)), "stragglers": (1,)}
+    every, two = tuple(orders), tuple(o for o in orders if o in ("random", "similar"))
+    plan = (
+        ("digits", "LeNet-5", "lenet5", "digits", whole, every),
+        ("MNIST", "LeNet-5", "lenet5", "mnist.npz", whole, every),
+        ("MNIST", "MLP", "mlp", "mnist.npz", whole, every),
+        ("Fashion-MNIST", "LeNet-5", "lenet5", "fashion.npz", whole, every),
+        ("CIFAR-10", "ResNet", "resnet", "cifar10.npz", whole, every),
+        ("CIFAR-10", "VGG-like", "vgg", "cifar10.npz", some, two),
+        ("CIFAR-10", "depthwise", "depthwise", "cifar10.npz", some, two),
+        ("ERA5", "forecaster", "forecaster", "era5_uk_t2m.zarr", whole, every),
+    )
+    for data_name, network, arch, file, extent, order in plan:
+        source = file if file == "digits" else str(data / file)
+        if data_name not in only or not (file == "digits" or Path(source).exists()):
+            continue
+        model = given.get(arch) if data_name != "digits" else None
+        yield Case(data_name, network, source, model or make(arch, source), orders=order, **extent)  # type: ignore[arg-type]
