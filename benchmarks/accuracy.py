@@ -7,7 +7,7 @@
         [--parity K ...] [--k 2 4 8 10 12] [--stragglers 1 2 3]
 
 Test rows are one window; they are ordered, coded, run and decoded in this process and its helpers,
-with the same calls as the engine's. Each (K, S, order, code) is run once, and decoded for all losses:
+with the same calls as the engine's. Each (K, S, order, code) is run once, decoded for all losses:
 
 - S shares of every codeword are always lost, each set of S equally often: the worst case;
 - each share is lost with a chance of 1 % or 5 %; a codeword that cannot be decoded has as few of
@@ -41,7 +41,7 @@ from approxifer.benchmarks.common import Steps, command, parse, positive
 from approxifer.benchmarks.crew import crew
 from approxifer.benchmarks.judging import Judge
 from approxifer.benchmarks.layers import first_layers, places
-from approxifer.benchmarks.losses import Recovered, always, now_and_then, recover
+from approxifer.benchmarks.losses import always, now_and_then, recover
 from approxifer.benchmarks.recorded import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
@@ -139,9 +139,7 @@ def by_features(_: None, case: Case, seed: int) -> list[dict[str, Any]]:
                     block=None, order="similar", seed=seed, plain=loaded.plain, features=features,
                 )  # fmt: skip
                 head = {"features": label, "cost": cost, "scheme": scheme, "stragglers": s}
-                found.append(
-                    head | judged(recording, loaded.judge, lost=s, seed=seed, chances=())
-                )
+                found.append(head | judged(recording, loaded.judge, lost=s, seed=seed, chances=()))
     return found
 
 
@@ -227,9 +225,7 @@ def _measure_case(case: Case, seed: int, processes: int) -> dict[str, Any]:
     }
 
 
-def _add_parity(
-    case: Case, ks: Sequence[int], kept: Path, epochs: int | None, seed: int
-) -> None:
+def _add_parity(case: Case, ks: Sequence[int], kept: Path, epochs: int | None, seed: int) -> None:
     """Train the parity models of a case, or find them."""
     split = split_of(case.data)
     rows = split.rows[split.train].astype(np.float32)

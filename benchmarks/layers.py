@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -51,7 +52,7 @@ def _timed(call: _Until, rows: torch.Tensor) -> tuple[torch.Tensor, float]:
     return found, time.perf_counter() - begin
 
 
-class _Found(Exception):
+class _Reached(Exception):  # noqa: N818, no error
     """The place is reached."""
 
 
@@ -64,10 +65,8 @@ class _Until(fx.Interpreter):
         self._output: Any = None
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        try:
+        with contextlib.suppress(_Reached):
             self._output = self.run(rows)
-        except _Found:
-            pass
         found: torch.Tensor = self._output
         return found
 
@@ -75,5 +74,5 @@ class _Until(fx.Interpreter):
         result = super().run_node(n)
         if n.name == self._place:
             self._output = result
-            raise _Found
+            raise _Reached
         return result

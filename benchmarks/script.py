@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from approxifer.benchmarks.recorded import Forward
-from approxifer.benchmarks.recorded import AT_ONCE, Recording
+from approxifer.benchmarks.recorded import AT_ONCE, Forward, Recording
 from approxifer.pipeline.liar import Lie
 
 #: Numbers of rows (n,) to what a worker returns for them (n, *out).

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from approxifer.benchmarks.recorded import Forward
 from approxifer.benchmarks.recorded import Forward, Recording, record
 from approxifer.benchmarks.script import Script, rerun
 from approxifer.coding import CodeSpec

@@ -50,6 +50,7 @@ def score(
     stragglers: int = 1,
     byzantine: int = 0,
     order: str | None = None,
+    features: str | Callable[..., Any] | None = None,
     window: int | None = None,
     block: int | None = None,
     memory: str | int = "1GB",
@@ -102,6 +103,9 @@ def score(
     order
         Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
         ``"none"`` under ``repair="exact"``, else ``"similar"``.
+    features
+        What rows are compared by in order ``"similar"``, instead of themselves: a function, or
+        ``"module:function"``, rows (n, *feature) -> real numbers (n, d). Runs on the client.
     window, block
         Rows held at one time and committed together; rows of a share. None: chosen from the
         model's speed and ``memory``.

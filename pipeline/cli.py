@@ -164,6 +164,10 @@ def score(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory for the client's windows. [1GB]")
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="What similar rows are compared by. [pixels]"),
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
     ] = None,
@@ -198,10 +202,10 @@ def score(
     given: dict[str, Any] = {
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
-        "byzantine": byzantine, "order": order, "repair": repair, "redundancy": redundancy,
-        "patience": patience, "late": late, "audit": audit, "assurance": assurance,
-        "referee": referee, "quarantine": quarantine, "forgive": forgive or None, "block": block,
-        "window": window,
+        "byzantine": byzantine, "order": order, "features": features, "repair": repair,
+        "redundancy": redundancy, "patience": patience, "late": late, "audit": audit,
+        "assurance": assurance, "referee": referee, "quarantine": quarantine,
+        "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
         "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,
         "progress": False if no_progress else None,

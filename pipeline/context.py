@@ -35,6 +35,7 @@ class Setup:
     store: OutputStore
     journal: Journal
     load: Callable[[int, int], np.ndarray]  #: rows [start, stop) as the model takes them
+    compared: Callable[[np.ndarray], np.ndarray]  #: what order "similar" looks at
     row: np.ndarray  #: (1, *feature), to warm the model up with
     handle: ModelHandle
     threads: int

@@ -185,7 +185,7 @@ class Engine:
             coded = np.flatnonzero(np.isfinite(queries.reshape(len(queries), -1)).all(axis=1))
         rows = queries if len(coded) == len(queries) else queries[coded]
         order = order_rows(
-            rows if layout.order == "similar" else len(rows),
+            self.setup.compared(rows) if layout.order == "similar" else len(rows),
             self.code.k,
             how=layout.order,
             block=layout.block,

@@ -49,6 +49,7 @@ class Options:
     stragglers: int = 1
     byzantine: int = 0
     order: str | None = None
+    features: str | Callable[..., Any] | None = None
     window: int | None = None
     block: int | None = None
     memory: str | int = "1GB"
@@ -71,6 +72,17 @@ class Options:
             raise ConfigError("cluster= and client= are both given: give one of the two")
         self.code_for(self.k or 1)
         _one_of("order", self.order, (None, *ORDERS))
+        if self.features is not None and not (
+            isinstance(self.features, str) or callable(self.features)
+        ):
+            raise ConfigError(
+                f"features={self.features!r}: give a function of rows, or 'module:function'"
+            )
+        if self.features is not None and self.the_order != "similar":
+            raise ConfigError(
+                f"features={self.features!r} is what rows are compared by with order='similar', "
+                f"and the order is {self.the_order!r}: give order='similar', or leave features out"
+            )
         _one_of("repair", self.repair, REPAIRS)
         _one_of("redundancy", self.redundancy, (None, "eager", "lazy"))
         _one_of("heal", self.heal, (None, "restart", "avoid"))

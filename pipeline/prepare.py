@@ -54,6 +54,7 @@ class Queries:
 
     source: Source
     preprocess: Callable[..., Any] | None
+    features: Callable[..., Any] | None  #: what rows are compared by
     scheme: str
     wide: bool  #: float64 stays as it is
 
@@ -77,6 +78,25 @@ class Queries:
         if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
             return rows
         return rows.astype(np.float32)
+
+    def compared(self, rows: np.ndarray) -> np.ndarray:
+        """What order ``"similar"`` looks at: the rows (n, *feature), or the user's features of
+        them, (n, d)."""
+        if self.features is None:
+            return rows
+        try:
+            found = np.asarray(self.features(rows))
+        except Exception as error:
+            raise InputError(
+                f"features raised on {len(rows)} {rows.dtype} rows of shape {rows.shape[1:]}: "
+                f"{first_line(error)}"
+            ) from error
+        if found.ndim < 2 or len(found) != len(rows) or found.dtype.kind not in "biuf":
+            raise InputError(
+                f"features gave {found.dtype} of shape {found.shape} for {len(rows)} rows: it must "
+                "give real numbers (n, d), d of them for each row"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -125,9 +145,14 @@ def prepare(options: Options) -> Prepared:
         preprocess=options.preprocess,
     )
     preprocess = None if options.preprocess is None else resolve_callable(options.preprocess)
-    queries = Queries(source, preprocess, options.scheme, wide=options.dtype == "float64")
+    features = options.features  # on the client alone: need not be importable
+    if isinstance(features, str):
+        features = resolve_callable(features, "features")
+    wide = options.dtype == "float64"
+    queries = Queries(source, preprocess, features, options.scheme, wide=wide)
     batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
     sample = queries.load(0, min(source.rows, 2 * batch))
+    queries.compared(sample)
     found = probe(handle, sample, batch)
     if options.scheme not in PLAIN_SCHEMES and found.output_dtype.kind not in "fc":
         raise ConfigError(
@@ -270,6 +295,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store=store,
         journal=journal,
         load=prepared.queries.load,
+        compared=prepared.queries.compared,
         row=prepared.row,
         handle=prepared.handle,
         threads=cluster.threads,

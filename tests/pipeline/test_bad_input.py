@@ -251,6 +251,19 @@ MODELS = {
     "preprocess that is no name": (["--preprocess", "quarter"], ["'quarter'"]),
     "preprocess that drops rows": (["--preprocess", "bad_models:half"], ["one row for each"]),
     "preprocess that raises": (["--preprocess", "bad_models:cannot"], ["cannot do this"]),
+    "features in another order": (["--features", "bad_models:half"], ["order='similar'"]),
+    "features that are missing": (
+        ["--order", "similar", "--features", "bad_models:quarter"],
+        ["features='bad_models:quarter'", "no 'quarter'"],
+    ),
+    "features of half the rows": (
+        ["--order", "similar", "--features", "bad_models:half"],
+        ["features gave", "for each row"],
+    ),
+    "features that raise": (
+        ["--order", "similar", "--features", "bad_models:cannot"],
+        ["features raised", "cannot do this"],
+    ),
 }
 
 

@@ -56,6 +56,26 @@ def test_without_faults_nothing_is_repaired_and_uncoded_costs_one_evaluation(
             assert report.evaluations_per_query == 1.0
 
 
+def test_rows_are_compared_by_the_users_features(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """By their very last number: rows of a codeword are neighbours in that."""
+    report = score(
+        store,
+        model=toy_models.linear,
+        out=tmp_path / "out.zarr",
+        client=client,
+        order="similar",
+        features=lambda some: some[:, -1, -1:],
+        **COMMON | {"window": 400},
+    )
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
+    ranks = np.argsort(np.argsort(rows[:, -1, -1]))
+    for number in np.unique(report.predictions.group):
+        members = ranks[(report.predictions.group == number).values]
+        assert np.ptp(members) == len(members) - 1
+
+
 @pytest.mark.parametrize("order", ["none", "natural", "similar", "random"])
 def test_without_repair_the_status_tells_exact_from_decoded(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, order: str
