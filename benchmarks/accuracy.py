@@ -27,16 +27,23 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from approxifer.benchmarks.accuracy_report import summary, write_report
-from approxifer.benchmarks.cases import Case, Loaded, cases, forward, load, split_of, trained
+from approxifer.benchmarks.cases import (
+    Case,
+    Loaded,
+    cases,
+    forward,
+    kept_beside,
+    load,
+    split_of,
+    trained,
+)
 from approxifer.benchmarks.common import Steps, command, parse, positive
 from approxifer.benchmarks.crew import crew
 from approxifer.benchmarks.judging import Judge
@@ -45,15 +52,24 @@ from approxifer.benchmarks.losses import always, now_and_then, recover
 from approxifer.benchmarks.recorded import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
+from approxifer.coding.parm import ENCODERS, TILES
 from approxifer.errors import ConfigError
 from approxifer.models import open_model
-from approxifer.models.parity import load_parity, train_parity
+from approxifer.models.parity import load_parity
+from approxifer.models.parity_training import ParityEpoch, train_parity
+from approxifer.pipeline.progress import duration
 
 DATA = ("digits", "MNIST", "Fashion-MNIST", "CIFAR-10", "ERA5")
 #: Chances with which each share is lost.
 CHANCES = (0.01, 0.05)
 #: What ``--quick`` puts for what is left out.
-QUICK = {"k": (8,), "stragglers": (1,), "only": ("digits", "MNIST", "ERA5"), "parity": (2,)}
+QUICK = {
+    "k": (2, 8),
+    "stragglers": (1,),
+    "only": ("digits", "MNIST", "ERA5"),
+    "parity": (2,),
+    "parity_queries": 60_000,
+}
 #: Of the plain schemes: the order does not matter to them.
 PLAIN = "none"
 FEATURES_K = 8
@@ -118,8 +134,8 @@ def measure(_: None, case: Case, k: int, order: str, seed: int) -> list[dict[str
 def _parity(folder: Path | None, loaded: Loaded, spec: CodeSpec) -> list[Any]:
     if folder is None:
         return []
-    handles = load_parity(folder, loaded.handle, k=spec.k, stragglers=spec.stragglers)
-    return [forward(handle.load(threads=1)) for handle in handles]
+    parity = load_parity(folder, loaded.handle, k=spec.k, stragglers=spec.stragglers)
+    return [forward(handle.load(threads=1)) for handle in parity.handles]
 
 
 def by_features(_: None, case: Case, seed: int) -> list[dict[str, Any]]:
@@ -161,7 +177,8 @@ def run(
     only: Sequence[str],
     parity: Sequence[int],
     parity_cifar: Sequence[int],
-    parity_epochs: int | None,
+    parity_queries: int,
+    parity_queries_cifar: int,
     rows: int | None,
     epochs: int | None,
     seed: int,
@@ -170,7 +187,7 @@ def run(
     report: Path | None,
 ) -> dict[str, Any]:
     """Measure all cases, print a summary, return the figures."""
-    with _kept(out) as kept:
+    with kept_beside(out) as kept:
         began = time.perf_counter()
         found = list(
             cases(
@@ -182,9 +199,11 @@ def run(
             raise ConfigError(f"{data}: none of {', '.join(only)} is there")
         models = time.perf_counter() - began
         for case in found:
-            ks = parity_cifar if case.data_name == "CIFAR-10" else parity
+            cifar = case.data_name == "CIFAR-10"
+            ks = parity_cifar if cifar else parity
+            queries = parity_queries_cifar if cifar else parity_queries
             if case.network in ("LeNet-5", "ResNet"):
-                _add_parity(case, [one for one in ks if one in case.ks], kept, parity_epochs, seed)
+                _add_parity(case, [one for one in ks if one in case.ks], kept, queries, seed)
         trainings = {"models": models, "parity": time.perf_counter() - began - models}
         began = time.perf_counter()
         measured = [_measure_case(case, seed, processes) for case in found]
@@ -225,29 +244,30 @@ def _measure_case(case: Case, seed: int, processes: int) -> dict[str, Any]:
     }
 
 
-def _add_parity(case: Case, ks: Sequence[int], kept: Path, epochs: int | None, seed: int) -> None:
+def _add_parity(case: Case, ks: Sequence[int], kept: Path, queries: int, seed: int) -> None:
     """Train the parity models of a case, or find them."""
     split = split_of(case.data)
     rows = split.rows[split.train].astype(np.float32)
     handle = open_model(case.model)
+    epochs = -(-queries // len(rows))
     for k in ks:
-        for encoder in ("addition", "concatenation") if k in (2, 4) else ("addition",):
-            folder = kept / f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}"
+        for encoder in ENCODERS if k in TILES else ENCODERS[:1]:
+            name = f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}-{epochs}"
             train_parity(
-                handle, rows, k=k, stragglers=1, out=folder, encoder=encoder,
-                epochs=epochs, seed=seed,
+                handle, rows, k=k, out=(folder := kept / name), encoder=encoder, epochs=epochs,
+                seed=seed, on_epoch=partial(_told, f"{case.name}, K={k}, {encoder}"),
             )  # fmt: skip
             case.parity[k, encoder] = folder  # type: ignore[index]
 
 
-@contextmanager
-def _kept(out: str | None) -> Iterator[Path]:
-    """Where models are kept: beside the results."""
-    if out is not None:
-        yield Path(out).parent / "models"
-        return
-    with TemporaryDirectory(prefix="approxifer-accuracy-") as name:
-        yield Path(name)
+def _told(what: str, epoch: ParityEpoch) -> None:
+    left = duration(epoch.seconds * (epoch.of - epoch.number))
+    print(
+        f"parity model for {what}: epoch {epoch.number}/{epoch.of}, held out "
+        f"{epoch.held_out:.3f} of the mean's, {left} left",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -275,7 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="K for which parity models are trained, S=1",
     )  # fmt: skip
     parser.add_argument("--parity-cifar", nargs="*", type=positive, default=(2, 4))
-    parser.add_argument("--parity-epochs", type=positive, help="of their training")
+    parser.add_argument(
+        "--parity-queries", type=positive, default=300_000, help="that each of them learns from"
+    )
+    parser.add_argument("--parity-queries-cifar", type=positive, default=60_000)
     parser.add_argument("--rows", type=positive, help="only so many test rows")
     parser.add_argument("--epochs", type=positive, help="of the networks' training")
     parser.add_argument("--seed", type=int, default=0)

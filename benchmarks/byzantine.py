@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from approxifer.benchmarks import byzantine_tables, clean, escapes, faulty, live, published
-from approxifer.benchmarks.accuracy import _program
+from approxifer.benchmarks.cases import kept_beside, trained
 from approxifer.benchmarks.common import Steps, command, parse, positive
 from approxifer.benchmarks.crew import Crew, crew
 from approxifer.benchmarks.faulty import FAULTS, WORKERS
@@ -148,7 +148,8 @@ def run(
         "seconds": {},
     }
     with ExitStack() as stack:
-        program = stack.enter_context(_program(model, out, data / "mnist.npz", 3, 0))
+        kept = stack.enter_context(kept_beside(out))
+        program = model or trained("lenet5", str(data / "mnist.npz"), kept, epochs=None, seed=0)
         total = _total(sections, 1 + sum(m is not None for m in (model_cifar, model_era5)))
         bench = Bench(
             sections=sections,

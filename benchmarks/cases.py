@@ -6,9 +6,11 @@ A `Case` names files only, so that processes can be given it; `load` opens them 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -115,6 +117,16 @@ def load(case: Case) -> Loaded:
     )
     judge = ClassJudge(split.labels[chosen]) if case.classes else ValueJudge()
     return Loaded(rows, judge, handle, runner, plain)
+
+
+@contextmanager
+def kept_beside(out: str | None) -> Iterator[Path]:
+    """The folder where models are kept: beside the results, or nowhere."""
+    if out is not None:
+        yield Path(out).parent / "models"
+        return
+    with TemporaryDirectory(prefix="approxifer-bench-") as name:
+        yield Path(name)
 
 
 def trained(network: str, data: str, kept: Path, *, epochs: int | None, seed: int) -> Path:

@@ -45,6 +45,7 @@ class BaseCode(ABC):
         self.n = len(carries)
         self.carries = carries
         self.conflicts = conflicts
+        self.models: tuple[int, ...] = (0,) * self.n
         self._carriers = tuple(
             tuple(share for share, block in enumerate(carries) if block == j) for j in range(self.k)
         )

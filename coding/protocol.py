@@ -80,6 +80,11 @@ class Code(Protocol):
         """For each of the n shares the block that it carries unchanged; None for a mixture."""
 
     @property
+    def models(self) -> tuple[int, ...]:
+        """For each of the n shares the model that runs it: 0 is the user's, r + 1 is parity model
+        r, which only ``"parm"`` has."""
+
+    @property
     def conflicts(self) -> tuple[frozenset[int], ...]:
         """Sets of shares that must not share a worker: it would take down too much at once."""
 

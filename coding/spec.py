@@ -5,13 +5,14 @@ from typing import Literal
 
 from approxifer.coding.berrut import BerrutCode
 from approxifer.coding.checks import one_of, whole_number
+from approxifer.coding.parm import ENCODERS, TILES, ParmCode
 from approxifer.coding.protocol import Code
 from approxifer.coding.replication import ReplicationCode
 from approxifer.coding.systematic import SystematicCode
 from approxifer.coding.uncoded import UncodedCode
 from approxifer.errors import ConfigError
 
-SCHEMES = ("uncoded", "replication", "berrut", "systematic")
+SCHEMES = ("uncoded", "replication", "parm", "berrut", "systematic")
 GRIDS = ("authors", "textbook")
 
 #: A codeword's shares run on as many workers, and its nodes crowd as the square of their number.
@@ -24,16 +25,18 @@ class CodeSpec:
 
     Parameters
     ----------
-    scheme : "uncoded", "replication", "berrut" or "systematic"
+    scheme : "uncoded", "replication", "parm", "berrut" or "systematic"
     k : int
         Queries per codeword, K >= 1.
     stragglers : int
         Stragglers tolerated, S >= 0. ``"uncoded"`` tolerates none, whatever is said here.
     byzantine : int
         Byzantine workers tolerated, E >= 0: workers whose outputs may be anything. ``"uncoded"``
-        cannot tell any; there only audits protect.
+        cannot tell any; there only audits protect. ``"parm"`` takes none.
     grid : "authors" or "textbook"
         The share nodes of ``"berrut"``; see `approxifer.coding.nodes.berrut_nodes`.
+    encoder : "addition" or "concatenation"
+        How ``"parm"`` makes a parity query; see `approxifer.coding.parm.ParmCode`.
 
     Raises
     ------
@@ -46,13 +49,9 @@ class CodeSpec:
     stragglers: int = 1
     byzantine: int = 0
     grid: Literal["authors", "textbook"] = field(default="authors", kw_only=True)
+    encoder: Literal["addition", "concatenation"] = field(default="addition", kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.scheme == "parm":
-            raise ConfigError(
-                "scheme='parm' is not available in this version; take one of "
-                f"{', '.join(SCHEMES)} ('systematic' also keeps the queries as they are)"
-            )
         one_of("scheme", self.scheme, SCHEMES)
         one_of("grid", self.grid, GRIDS)
         if self.grid != "authors" and self.scheme != "berrut":
@@ -62,11 +61,32 @@ class CodeSpec:
             )
         for name, least in (("k", 1), ("stragglers", 0), ("byzantine", 0)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least))
+        self._check_parm()
         if self.n > MAX_SHARES:
             raise ConfigError(
                 f"k={self.k}, stragglers={self.stragglers} and byzantine={self.byzantine} make "
                 f"{self.n} shares; at most {MAX_SHARES} are allowed. Take a smaller k, fewer "
                 "stragglers or fewer byzantine workers"
+            )
+
+    def _check_parm(self) -> None:
+        one_of("encoder", self.encoder, ENCODERS)
+        if self.encoder != "addition":
+            if self.scheme != "parm":
+                raise ConfigError(
+                    f"encoder={self.encoder!r} only has a meaning for scheme='parm', not for "
+                    f"{self.scheme!r}; leave it out"
+                )
+            if self.k not in TILES or self.stragglers != 1:
+                raise ConfigError(
+                    f"encoder={self.encoder!r} tiles {' or '.join(map(str, TILES))} images into one"
+                    f" parity query: k={self.k} and stragglers={self.stragglers} are none of that; "
+                    "take stragglers=1 and such a k, or encoder='addition'"
+                )
+        if self.scheme == "parm" and self.byzantine:
+            raise ConfigError(
+                f"byzantine={self.byzantine}: parity models approximate, and cannot tell who lies; "
+                "take scheme 'systematic', or byzantine=0"
             )
 
     @property
@@ -90,6 +110,8 @@ class CodeSpec:
                 return UncodedCode(self)
             case "replication":
                 return ReplicationCode(self)
+            case "parm":
+                return ParmCode(self)
             case "berrut":
                 return BerrutCode(self)
             case _:

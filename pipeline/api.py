@@ -51,6 +51,7 @@ def score(
     byzantine: int = 0,
     order: str | None = None,
     features: str | Callable[..., Any] | None = None,
+    parity: str | os.PathLike[str] | None = None,
     window: int | None = None,
     block: int | None = None,
     memory: str | int = "1GB",
@@ -97,15 +98,17 @@ def score(
     cluster, client
         Path or mapping of a ``cluster.yaml``, or a client of your own; a local cluster if neither.
     scheme, k, stragglers, byzantine
-        The code: ``"systematic"``, ``"berrut"``, ``"replication"`` or ``"uncoded"``; K queries
-        a codeword (None: the largest K <= 8 that the workers allow), S stragglers and E Byzantine
-        workers tolerated.
+        The code: ``"systematic"``, ``"berrut"``, ``"parm"``, ``"replication"`` or ``"uncoded"``; K
+        queries a codeword (None: the largest K <= 8 that the workers allow), S stragglers and E
+        Byzantine workers tolerated.
     order
         Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
         ``"none"`` under ``repair="exact"``, else ``"similar"``.
     features
         What rows are compared by in order ``"similar"``, instead of themselves: a function, or
         ``"module:function"``, rows (n, *feature) -> real numbers (n, d). Runs on the client.
+    parity
+        With ``scheme="parm"``: the folder of its parity models (``approxifer train-parity``).
     window, block
         Rows held at one time and committed together; rows of a share. None: chosen from the
         model's speed and ``memory``.

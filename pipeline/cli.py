@@ -1,4 +1,4 @@
-"""The command line: ``approxifer score | demo | inspect | bench``.
+"""The command line: ``approxifer score | train-parity | demo | inspect | bench``.
 
 Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wrong usage or input,
 130 interrupted. What is heavy is imported inside the commands, so that ``--help`` comes at once.
@@ -95,7 +95,8 @@ def score(
     scheme: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Code: systematic, berrut, replication, uncoded. [systematic]"
+            metavar="NAME",
+            help="Code: systematic, berrut, parm, replication, uncoded. [systematic]",
         ),
     ] = None,
     k: Annotated[
@@ -168,6 +169,9 @@ def score(
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="What similar rows are compared by. [pixels]"),
     ] = None,
+    parity: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Parity models, of train-parity.")
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
     ] = None,
@@ -202,8 +206,9 @@ def score(
     given: dict[str, Any] = {
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
-        "byzantine": byzantine, "order": order, "features": features, "repair": repair,
-        "redundancy": redundancy, "patience": patience, "late": late, "audit": audit,
+        "byzantine": byzantine, "order": order, "features": features,
+        "parity": parity and str(parity), "repair": repair, "redundancy": redundancy,
+        "patience": patience, "late": late, "audit": audit,
         "assurance": assurance, "referee": referee, "quarantine": quarantine,
         "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
@@ -265,6 +270,65 @@ def inspect(
         from approxifer.pipeline.inspect import inspect_store
 
         typer.echo(inspect_store(store, timeline=timeline, session=session))
+
+
+@app.command("train-parity")
+def train_parity(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As score takes it: .pt2, or MODULE:FACTORY.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="Rows to learn from, without labels: a Zarr store or an .npz."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the parity models go.")],
+    k: Annotated[int, typer.Option("-k", min=2, help="Queries per codeword.")],
+    stragglers: Annotated[int, typer.Option("-s", min=1, help="Parity models to train.")] = 1,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Parity queries by addition, or, of images, concatenation."
+        ),
+    ] = "addition",
+    arch: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FACTORY", help="Network to train. [the model's own]"),
+    ] = None,
+    variable: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Array in the store.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to learn from, at most.")] = 60_000,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Each as many codewords as there are rows. [10]")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Applied to rows before the model."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="What the model is fed.")] = "float32",
+    trust_model: Annotated[
+        bool, typer.Option("--trust-model", help="Load a file that can run code of its author's.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+) -> None:
+    """Train the parity models that scheme parm needs; the same command goes on where it stopped."""
+    with _exit_codes():
+        from approxifer.pipeline.parity_command import train
+
+        train(
+            model, data, out,
+            model_options={
+                "state": state, "preprocess": preprocess, "dtype": dtype,
+                "trust_model": trust_model,
+            },
+            variable=variable, rows=rows, k=k, stragglers=stragglers, encoder=encoder, arch=arch,
+            epochs=epochs, seed=seed,
+        )  # fmt: skip
 
 
 # Options after NAME are the benchmark's, --help too.

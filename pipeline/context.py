@@ -38,6 +38,7 @@ class Setup:
     compared: Callable[[np.ndarray], np.ndarray]  #: what order "similar" looks at
     row: np.ndarray  #: (1, *feature), to warm the model up with
     handle: ModelHandle
+    parity: tuple[ModelHandle, ...]  #: models of the parity shares, where the code has such
     threads: int
     spec: CodeSpec
     layout: Layout

@@ -7,7 +7,7 @@ fetched, ``complete`` that no more shares are wanted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class GroupRun:
     number: int
     shares: np.ndarray  #: (N, B, *feature)
     finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
+    code: str = ""  #: by its name, as the courier was asked to take it
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -68,13 +69,19 @@ class GroupRun:
 
 
 class Courier:
-    """The groups in flight."""
+    """The groups in flight.
+
+    Parameters
+    ----------
+    fingerprints : mapping
+        By a code's name: of the model that runs each of its shares.
+    """
 
     def __init__(
         self,
         session: Session,
         *,
-        fingerprint: str,
+        fingerprints: Mapping[str, Sequence[str]],
         micro_batch: int,
         output_shape: tuple[int, ...],
         output_dtype: np.dtype[Any],
@@ -84,7 +91,7 @@ class Courier:
         self.groups: dict[int, GroupRun] = {}
         self._session = session
         self._client = session.client
-        self._fingerprint = fingerprint
+        self._fingerprints = fingerprints
         self._micro_batch = micro_batch
         self._output_shape = output_shape
         self._output_dtype = output_dtype
@@ -103,6 +110,7 @@ class Courier:
         """Have the plugin place a group's shares: if it can be not on workers to ``avoid``, and
         never on those to ``forbid``."""
         self.groups[group.number] = group
+        group.code = code
         opening = {
             "group": group.number,
             "code": code,
@@ -188,7 +196,7 @@ class Courier:
             self._client,
             inputs,
             keys,
-            fingerprint=self._fingerprint,
+            [self._fingerprints[group.code][share] for share, _, _ in arrived],
             micro_batch=self._micro_batch,
         )
         group.futures |= dict(zip(keys, zip(inputs, futures, strict=True), strict=True))

@@ -57,9 +57,13 @@ class Engine:
             forgive=setup.forgive,
             on_new=self._new_member,
         )
+        models = (setup.handle, *setup.parity)
         self.courier = Courier(
             self.session,
-            fingerprint=setup.handle.fingerprint,
+            fingerprints={
+                name: [models[model].fingerprint for model in code.models]
+                for name, code in (("coded", self.code), ("plain", self.plain))
+            },
             micro_batch=setup.layout.micro_batch,
             output_shape=setup.store.output_shape,
             output_dtype=setup.store.output_dtype,
@@ -117,7 +121,7 @@ class Engine:
             policy=setup.policy,
             model=ModelOnWorker(
                 self.session.run,
-                setup.handle,
+                (setup.handle, *setup.parity),
                 setup.threads,
                 setup.row,
                 setup.layout.micro_batch,

@@ -50,6 +50,7 @@ class Options:
     byzantine: int = 0
     order: str | None = None
     features: str | Callable[..., Any] | None = None
+    parity: str | os.PathLike[str] | None = None
     window: int | None = None
     block: int | None = None
     memory: str | int = "1GB"
@@ -83,6 +84,7 @@ class Options:
                 f"features={self.features!r} is what rows are compared by with order='similar', "
                 f"and the order is {self.the_order!r}: give order='similar', or leave features out"
             )
+        self._check_parity()
         _one_of("repair", self.repair, REPAIRS)
         _one_of("redundancy", self.redundancy, (None, "eager", "lazy"))
         _one_of("heal", self.heal, (None, "restart", "avoid"))
@@ -107,6 +109,18 @@ class Options:
                 raise ConfigError(f"{name}={value!r}: give a number, at least {least:g}")
         self._whole("seed", least=0)
         _ = self.memory_bytes
+
+    def _check_parity(self) -> None:
+        if (self.scheme == "parm") != (self.parity is not None):
+            raise ConfigError(
+                f"scheme={self.scheme!r} and parity={self.parity!r}: scheme='parm' needs the "
+                "folder of its parity models (approxifer train-parity), no other scheme takes one"
+            )
+        if self.scheme == "parm" and self.rule is not None:
+            raise ConfigError(
+                "audit= and assurance= with scheme='parm': nobody but its worker could tell a "
+                "parity share from a wrong one; take scheme 'systematic'"
+            )
 
     def _whole(self, name: str, *, least: int) -> None:
         """Check a whole number, and keep it as Python's own."""

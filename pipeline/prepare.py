@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,18 @@ from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import PLAIN_SCHEMES
-from approxifer.errors import ConfigError, InputError, TooFewWorkersError
-from approxifer.models import ModelHandle, Probe, open_model, probe, resolve_callable
+from approxifer.errors import ConfigError, InputError, ModelError, TooFewWorkersError
+from approxifer.models import (
+    ModelHandle,
+    Probe,
+    ensure,
+    open_model,
+    probe,
+    resolve_callable,
+    run_rows,
+)
 from approxifer.models.names import first_line
+from approxifer.models.parity import Parity, load_parity, trained_k
 from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
 from approxifer.pipeline.context import Setup
 from approxifer.pipeline.options import Options
@@ -108,6 +117,7 @@ class Prepared:
     queries: Queries
     row: np.ndarray  #: (1, *feature): the first, as the model takes it
     handle: ModelHandle
+    parity: Parity | None
     probe: Probe
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
     notes: list[str]
@@ -162,11 +172,32 @@ def prepare(options: Options) -> Prepared:
     notes = [note] if note else []
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
-    prepared = Prepared(options, cluster, queries, sample[:1].copy(), handle, found, stored, notes)
+    parity = _open_parity(options, handle, sample, found)
+    prepared = Prepared(
+        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes
+    )
     if stored is not None:  # now, not once the workers are there
         given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
     return prepared
+
+
+def _open_parity(
+    options: Options, handle: ModelHandle, sample: np.ndarray, found: Probe
+) -> Parity | None:
+    """Open the parity models, and run one row of sums through each."""
+    if options.parity is None:
+        return None
+    k = options.k or trained_k(options.parity)
+    parity = load_parity(options.parity, handle, k=k, stragglers=options.stragglers)
+    for one in parity.handles:
+        output = run_rows(ensure(one), sample[:1], 1)
+        if (output.shape[1:], output.dtype) != (found.output_shape, found.output_dtype):
+            raise ModelError(
+                f"parity model {one.name!r} returns {output.dtype} {output.shape[1:]} a row, the "
+                f"model {found.output_dtype} {found.output_shape}: train it again"
+            )
+    return parity
 
 
 def measure(prepared: Prepared, workers: int) -> Measures:
@@ -195,7 +226,11 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     """
     options, stored = prepared.options, prepared.stored
     k = options.k if stored is None else options.k or stored["code"]["k"]
+    if prepared.parity is not None:
+        k = k or trained_k(str(options.parity))
     spec = choose_k(options.scheme, k, options.stragglers, options.byzantine, workers)
+    if prepared.parity is not None:
+        spec = replace(spec, encoder=prepared.parity.encoder)  # type: ignore[arg-type]
     check_workers(spec, workers)
     if options.rule is not None and workers < 2:
         raise TooFewWorkersError(
@@ -225,6 +260,7 @@ def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, An
         "code": asdict(spec) | {"repair": prepared.options.repair},
         "layout": layout.attrs(),
         "model": prepared.handle.fingerprint,
+        "parity": [one.fingerprint for one in prepared.parity.handles] if prepared.parity else [],
         "input": prepared.source.fingerprint(),
         "version": __version__,
     }
@@ -237,7 +273,8 @@ def expected_workers(prepared: Prepared) -> int:
     if given is not None:
         return given
     # Where nothing says how many: one for each core, but enough for K = 4.
-    k = options.k or (prepared.stored or {}).get("code", {}).get("k", 4)
+    trained = None if options.parity is None else trained_k(options.parity)
+    k = options.k or trained or (prepared.stored or {}).get("code", {}).get("k", 4)
     return max(os.cpu_count() or 1, workers_needed(options.code_for(k)) + SPARES)
 
 
@@ -298,6 +335,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         compared=prepared.queries.compared,
         row=prepared.row,
         handle=prepared.handle,
+        parity=prepared.parity.handles if prepared.parity else (),
         threads=cluster.threads,
         spec=spec,
         layout=layout,

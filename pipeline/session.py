@@ -72,7 +72,7 @@ class Session:
             "client": self.client.id,
             "codes": {name: asdict(spec) for name, spec in codes.items()},
             "policy": asdict(policy),
-            "fingerprint": model.handle.fingerprint,
+            "fingerprint": model.fingerprint,
             "seed": seed,
             "restart": restart,
         }

@@ -63,17 +63,18 @@ def submit(
     client: Client,
     inputs: Sequence[Future[Any]],
     keys: Sequence[Key],
+    fingerprints: Sequence[str],
     *,
-    fingerprint: str,
     micro_batch: int,
 ) -> list[Future[Any]]:
-    """Have shares run; the scheduler's plugin pins each to the worker that holds its input."""
+    """Have shares run, each by its model; the scheduler's plugin pins each to the worker that holds
+    its input."""
     futures: list[Future[Any]] = client.map(
         run_share,
         inputs,
+        fingerprints,
         key=list(keys),
         pure=False,
-        fingerprint=fingerprint,
         micro_batch=micro_batch,
     )
     return futures

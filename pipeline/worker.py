@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,48 +23,63 @@ from approxifer.version import __version__
 
 
 class ModelOnWorker(WorkerPlugin):
-    """Loads a run's model once per worker process, also on workers that join or restart later.
+    """Loads a run's models once per worker process, also on workers that join or restart later:
+    the user's, and the parity models, if there are any.
 
     Readiness is announced, not assumed: a worker whose set-up fails joins all the same, and the
     scheduler's plugin gives shares only to those that said ``ready`` with the right fingerprint.
     """
 
     def __init__(
-        self, run: str, handle: ModelHandle, threads: int, row: np.ndarray, micro_batch: int
+        self,
+        run: str,
+        handles: Sequence[ModelHandle],
+        threads: int,
+        row: np.ndarray,
+        micro_batch: int,
     ) -> None:
         self.run = run
-        self.handle = handle
+        self.handles = tuple(handles)
         self.threads = threads
         self.row = row  #: (1, *feature)
         self.micro_batch = micro_batch
         self.name = model_plugin_name(run)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all models together."""
+        return joined(handle.fingerprint for handle in self.handles)
 
     async def setup(self, worker: Worker) -> None:
         """Load the model off the worker's event loop, then say so."""
         report: dict[str, Any] = {"run": self.run, "version": __version__}
         try:
             loop = asyncio.get_running_loop()
-            runner = await loop.run_in_executor(None, self._load)
-            report |= {"op": "ready", "fingerprint": runner.fingerprint, "device": _device(runner)}
+            runners = await loop.run_in_executor(None, self._load)
+            found = joined(runner.fingerprint for runner in runners)
+            report |= {"op": "ready", "fingerprint": found, "device": _device(runners[0])}
         except Exception as error:
             report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
         worker.log_event(TOPIC, report)
 
-    def _load(self) -> Runner:
-        """Load the model, and run it once: a first pass takes many times as long as the others,
+    def _load(self) -> list[Runner]:
+        """Load the models, and run each once: a first pass takes many times as long as the others,
         and would make a straggler of its worker."""
-        runner = cache.ensure(self.handle, self.threads)
-        run_rows(runner, self.row, self.micro_batch)
-        return runner
+        runners = [cache.ensure(handle, self.threads) for handle in self.handles]
+        for runner in runners:
+            run_rows(runner, self.row, self.micro_batch)
+        return runners
 
     def teardown(self, worker: Worker) -> None:
-        """Forget the model, unless another run on this worker uses the same one, and inputs that
+        """Forget the models that no other run on this worker uses, and inputs that
         no client announced to the scheduler: it was killed, or had given this worker up."""
         self._free_inputs(worker)
         asyncio.get_running_loop().call_later(1.0, self._free_inputs, worker)
         others = [p for p in worker.plugins.values() if isinstance(p, ModelOnWorker)]
-        if all(other.handle.fingerprint != self.handle.fingerprint for other in others):
-            cache.forget(self.handle.fingerprint)
+        used = {handle.fingerprint for other in others for handle in other.handles}
+        for handle in self.handles:
+            if handle.fingerprint not in used:
+                cache.forget(handle.fingerprint)
 
     def _free_inputs(self, worker: Worker) -> None:
         name = input_key(self.run, 0, 0, 0)[0]
@@ -73,14 +89,19 @@ class ModelOnWorker(WorkerPlugin):
             worker.handle_stimulus(FreeKeysEvent(keys=keys, stimulus_id=stimulus))
 
 
+def joined(fingerprints: Iterable[str]) -> str:
+    """The fingerprints of several models as one."""
+    return "+".join(fingerprints)
+
+
 def _device(runner: Runner) -> str:
     """What the model runs on, told apart from the other devices of the host."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return f"{runner.device}:{visible}" if runner.device == "cuda" and visible else runner.device
 
 
-def run_share(rows: np.ndarray, *, fingerprint: str, micro_batch: int) -> np.ndarray:
-    """Run the model on one share, micro-batch by micro-batch.
+def run_share(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.ndarray:
+    """Run a model on one share, micro-batch by micro-batch.
 
     Parameters
     ----------

@@ -1,14 +1,19 @@
 """Losses and what is recovered, with a linear model: smooth, so that little is left to chance."""
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 
-from approxifer.benchmarks.accuracy import figures
-from approxifer.benchmarks.losses import Recovered, draw_losses, recover
+from approxifer.benchmarks.losses import always, draw_losses, now_and_then, recover
+from approxifer.benchmarks.recorded import record
 from approxifer.benchmarks.toy import project
 from approxifer.coding import CodeSpec
+
+
+def queries(rows: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(rows, 6)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("n", "lost", "codewords"), [(9, 1, 40), (5, 2, 33), (4, 3, 1), (3, 0, 5)])
@@ -27,37 +32,43 @@ def test_losses_are_seeded() -> None:
 
 
 @pytest.mark.parametrize("rows", [80, 83])  # the second with a padded codeword
-@pytest.mark.parametrize("block", [None, 4])
 @pytest.mark.parametrize("order", ["random", "similar"])
-def test_systematic_is_exact_where_nothing_was_lost(
-    rows: int, block: int | None, order: str
-) -> None:
-    queries = np.random.default_rng(0).normal(size=(rows, 6)).astype(np.float32)
+def test_systematic_is_exact_where_nothing_was_lost(rows: int, order: str) -> None:
     code = CodeSpec(scheme="systematic", k=4, stragglers=2).build()
-    found = recover(queries, code, project, order=order, lost=2, seed=0, block=block)
-    truth = project(queries)
-    assert np.allclose(found.available, truth, atol=1e-6)
-    assert np.allclose(found.degraded[found.exact], truth[found.exact], atol=1e-6)
-    assert not np.allclose(found.degraded[~found.exact], truth[~found.exact], atol=1e-3)
-    assert np.isfinite(found.degraded).all()
+    made = record("toy", queries(rows), project, code.spec, block=None, order=order)
+    kept = always(code, 2, made.block, np.random.default_rng(0))
+    assert (kept.sum(axis=1) == 4).all()
+    found = recover(made, kept)
+    assert np.array_equal(found.outputs[found.exact], made.plain[found.exact])
+    assert not np.allclose(found.outputs[~found.exact], made.plain[~found.exact], atol=1e-3)
+    assert np.isfinite(found.outputs).all()
     # Two of six shares lost, four of them data: a third of the rows, but for the uneven end.
     assert (~found.exact).mean() == pytest.approx(1 / 3, abs=0.1)
+    assert np.array_equal(recover(made, np.ones_like(kept)).outputs, made.plain)
 
 
 def test_replication_loses_nothing() -> None:
-    queries = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     code = CodeSpec(scheme="replication", k=4, stragglers=1).build()
-    found = recover(queries, code, project, order="random", lost=1, seed=0)
+    made = record("toy", queries(40), project, code.spec, block=None, order="random")
+    found = recover(made, always(code, 1, made.block, np.random.default_rng(0)))
     assert found.exact.all()
-    classes = project(queries).argmax(axis=1)
-    assert figures(found, classes) == {"available": 1.0, "degraded": None, "overall": 1.0}
+    assert np.array_equal(found.outputs, made.plain)
 
 
-def test_figures() -> None:
-    eye = np.eye(4)
-    found = Recovered(
-        available=eye,
-        degraded=eye[[0, 1, 3, 3]],
-        exact=np.array([True, True, False, False]),
-    )
-    assert figures(found, np.arange(4)) == {"available": 1.0, "degraded": 0.5, "overall": 0.75}
+@pytest.mark.parametrize(
+    ("scheme", "stragglers", "chance"),
+    [*product(["systematic", "berrut", "replication"], [1, 2], [0.05, 0.3]), ("uncoded", 0, 0.2)],
+)
+def test_what_cannot_be_decoded_is_submitted_again_until_it_can(
+    scheme: str, stragglers: int, chance: float
+) -> None:
+    code = CodeSpec(scheme=scheme, k=4, stragglers=stragglers).build()
+    kept, run = now_and_then(code, chance, 4000, np.random.default_rng(0))
+    assert all(code.decodable(np.flatnonzero(one).tolist()) for one in kept)
+    assert run >= 4000 * code.n
+    if scheme == "uncoded":  # each lost one, again and again: a geometric series
+        assert run / (4000 * code.n) == pytest.approx(1 / (1 - chance), rel=0.02)
+    if scheme == "systematic":  # as few as will do: one where one too many was lost
+        lost = np.random.default_rng(0).random((4000, code.n)) < chance
+        beyond = np.maximum(lost.sum(axis=1) - stragglers, 0)
+        assert run - 4000 * code.n == pytest.approx(beyond.sum() / (1 - chance), rel=0.1)

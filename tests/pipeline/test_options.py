@@ -66,7 +66,9 @@ WHOLE = "give a whole number, at least 1"
     ("given", "messages"),
     [
         ({"scheme": "sistematic"}, ["'sistematic'", "systematic", "berrut", "uncoded"]),
-        ({"scheme": "parm"}, ["'parm'", "not available", "systematic"]),
+        ({"scheme": "parm"}, ["'parm'", "parity=None", "train-parity"]),
+        ({"parity": "folder"}, ["'systematic'", "parity='folder'", "no other scheme"]),
+        ({"scheme": "parm", "parity": "folder", "audit": 0.1}, ["audit=", "systematic"]),
         ({"scheme": None}, ["None", "systematic"]),
         ({"k": 0}, ["k=0", "at least 1"]),
         ({"k": -3}, ["k=-3", "at least 1"]),

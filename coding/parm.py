@@ -1,0 +1,197 @@
+"""Parity models: K shares that are the queries themselves, S parity shares for trained models.
+
+Kosaian, Rashmi and Venkataraman, "Parity Models: Erasure-Coded Resilience for Prediction Serving
+Systems", SOSP 2019. Parity query r is P_r = sum_j c[r, j] X_j, and parity model r has learned
+F_r(P_r) = sum_j c[r, j] f(X_j); what is lost follows by subtraction.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from approxifer.coding.base import BaseCode, root_mean_square
+from approxifer.coding.interpolate import combine
+from approxifer.coding.nodes import chebyshev_first
+from approxifer.coding.protocol import Array, Decoded, Location, Reals
+from approxifer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from approxifer.coding.locate import Baseline
+    from approxifer.coding.spec import CodeSpec
+
+ENCODERS = ("addition", "concatenation")
+#: For how many images there is a tiling: rows and columns of it.
+TILES = {2: (2, 1), 4: (2, 2)}
+#: Channels that an image may have.
+CHANNELS = (1, 3, 4)
+
+
+@lru_cache(maxsize=256)
+def coefficients(k: int, parities: int) -> Reals:
+    """The c[r, j] of the parity queries, read-only.
+
+    Row 0 is all ones, the published code. Row r holds the Chebyshev polynomial T_r at the K
+    first-kind Chebyshev points, where the other codes have their queries: any S columns of S rows
+    are a Vandermonde matrix in other words, so that any S lost blocks can be solved for.
+
+    Returns
+    -------
+    array (parities, k)
+    """
+    found: Reals = np.polynomial.chebyshev.chebvander(
+        chebyshev_first(k), max(parities - 1, 0)
+    ).T.copy()
+    found = found[:parities]
+    found.setflags(write=False)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def recovery(k: int, parities: int, present: frozenset[int]) -> Reals:
+    """Weights of the outputs that came back, ascending, for each lost block: (lost, present).
+
+    Least squares where more parities came back than blocks are lost.
+    """
+    shares = sorted(present)
+    known = [share for share in shares if share < k]
+    lost = [block for block in range(k) if block not in present]
+    rows = [share - k for share in shares if share >= k]
+    c = coefficients(k, parities)[rows]
+    solve = np.linalg.pinv(c[:, lost])
+    weights = np.empty((len(lost), len(shares)))
+    weights[:, : len(known)] = -solve @ c[:, known]
+    weights[:, len(known) :] = solve
+    weights.setflags(write=False)
+    return weights
+
+
+class ParmCode(BaseCode):
+    """Share j is block j for j < K; share K+r is parity query r, run by parity model r.
+
+    Any K outputs are enough. All shares conflict: two on one worker would be lost together.
+    ``spec.encoder`` says how the parity query is made: by ``"addition"``, of anything; or, of
+    images, by ``"concatenation"``: K = 2 or 4 of them, shrunk and tiled into one.
+    """
+
+    def __init__(self, spec: "CodeSpec") -> None:
+        k, parities = spec.k, spec.n - spec.k
+        super().__init__(
+            spec,
+            carries=(*range(k), *[None] * parities),
+            conflicts=(frozenset(range(spec.n)),),
+            wanted=k,
+        )
+        self.models = (*[0] * k, *range(1, parities + 1))
+        self._parities = parities
+
+    def encode(self, blocks: Array) -> Array:
+        """See `Code.encode`."""
+        blocks = self._blocks(blocks)
+        if blocks.dtype.kind != "f":
+            raise ConfigError(
+                f"blocks are {blocks.dtype}; scheme 'parm' adds queries up, so give floating "
+                "point: blocks.astype(np.float32)"
+            )
+        shares = np.empty((self.n, *blocks.shape[1:]), blocks.dtype)
+        shares[: self.k] = blocks
+        if self.spec.encoder == "addition":
+            combine(coefficients(self.k, self._parities), blocks, out=shares[self.k :])
+        else:
+            shares[self.k :] = tile(blocks)
+        return shares
+
+    def decode(self, outputs: Mapping[int, Array]) -> Decoded:
+        """See `Code.decode`."""
+        received = self._received(outputs)
+        decoded = self._copied(received)
+        missing = np.flatnonzero(~decoded.exact)
+        if len(missing):
+            weights = recovery(self.k, self._parities, frozenset(received))
+            decoded.blocks[missing] = combine(weights, self._real(received))
+        return decoded
+
+    def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
+        """See `Code.residual`: parity outputs against the sums that they stand for.
+
+        Of the decoded blocks, where blocks were lost: then there is something to compare only if
+        more parities came back than blocks are lost.
+        """
+        received = self._received(outputs)
+        decoded = self.decode(received).blocks
+        decoded = decoded.astype(np.promote_types(decoded.dtype, np.float32), copy=False)
+        rows = [share - self.k for share in received if share >= self.k]
+        if len(received) == self.k:  # no more than it took to decode
+            rows = []
+        expected = combine(coefficients(self.k, self._parities)[rows], decoded)
+        found = [received[self.k + row] for row in rows]
+        return root_mean_square(np.reshape(found, expected.shape), expected)
+
+    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
+        """See `Code.deviations`: empty; a parity model's own error hides what a worker does."""
+        self._received(outputs)
+        return {}
+
+    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
+        """See `Code.locate`: nobody."""
+        return Location(frozenset(), self.deviations(outputs))
+
+    def _real(self, received: Mapping[int, Array]) -> Array:
+        samples = np.stack(list(received.values()))
+        if samples.dtype.kind != "f":
+            raise ConfigError(
+                f"outputs are {samples.dtype}, and lost ones must be found by subtraction; let the "
+                "model return floating-point scores, or take scheme 'uncoded' or 'replication'"
+            )
+        return samples
+
+    def _supply(self, present: Collection[int]) -> int:
+        return len(present)
+
+    def _needs(self) -> str:
+        return f"scheme 'parm' with k={self.k} needs any {self.k} of its {self.n} shares"
+
+
+def tile(blocks: Array) -> Array:
+    """Shrink K images by averaging, and tile them into one of the same shape.
+
+    Parameters
+    ----------
+    blocks : array (k, B, *image)
+        K = 2: one above the other; K = 4: two by two. Images (height, width), with channels last
+        or first.
+
+    Returns
+    -------
+    array (B, *image)
+
+    Raises
+    ------
+    ConfigError
+        No such tiling, or no such images.
+    """
+    k, count, *shape = blocks.shape
+    down, across = TILES[k]
+    if len(shape) == 3 and shape[2] in CHANNELS:
+        height, width = shape[0], shape[1]
+    elif len(shape) == 3 and shape[0] in CHANNELS:
+        return np.moveaxis(tile(np.moveaxis(blocks, 2, 4)), 3, 1)
+    elif len(shape) == 2:
+        height, width = shape
+    else:
+        height = width = 1
+    if height % down or width % across:
+        raise ConfigError(
+            f"queries of shape {tuple(shape)}: encoder='concatenation' with k={k} takes images "
+            f"(height, width[, channels]) with a height that is a multiple of {down} and a width "
+            f"that is one of {across}; take encoder='addition'"
+        )
+    parts = blocks.reshape(
+        down, across, count, height // down, down, width // across, across, *shape[2:]
+    )
+    small = parts.mean(axis=(4, 6), dtype=np.float64 if blocks.dtype == np.float64 else np.float32)
+    rows = np.moveaxis(small, 2, 0)  # (B, down, across, height/down, width/across, ...)
+    tiled: Array = np.moveaxis(rows, 2, 3).reshape(count, *shape).astype(blocks.dtype, copy=False)
+    return tiled
