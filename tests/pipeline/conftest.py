@@ -38,7 +38,7 @@ def cluster() -> Iterator[LocalCluster]:
 def client(cluster: LocalCluster) -> Iterator[Client]:
     """A client of its own; afterwards nothing of approxifer's may be left on the scheduler."""
     with Client(cluster, set_as_default=False) as made:
-        made.wait_for_workers(WORKERS, timeout=30)
+        made.wait_for_workers(len(cluster.worker_spec), timeout=30)
         yield made
         faults_left = made.run_on_scheduler(
             lambda dask_scheduler: faults.PLUGIN in dask_scheduler.worker_plugins
