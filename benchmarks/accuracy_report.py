@@ -214,7 +214,10 @@ def _by_chance(case: Mapping[str, Any], measure: str) -> str:
     ks = sorted({s["k"] for s in case["settings"]})
     k = 8 if 8 in ks else ks[-1]
     chances = sorted({c for s in case["settings"] for c in s["chance"]}, key=float)
-    wanted = [("uncoded", None, "none", 0), ("replication", None, "none", 1)]
+    wanted: list[tuple[str, str | None, str, int]] = [
+        ("uncoded", None, "none", 0),
+        ("replication", None, "none", 1),
+    ]
     wanted += [(scheme, encoder, order, 1) for scheme, encoder, order in lines(case)]
     rows = []
     for scheme, encoder, order, s in wanted:

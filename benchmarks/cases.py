@@ -21,6 +21,14 @@ from approxifer.models import ModelHandle, Runner, open_model, run_rows
 from approxifer.models.samples import Split, digits_split, era5_split, npz_split
 
 MICRO_BATCH = 64
+#: Data sets by name, and the file of each in the folder of data; digits come with scikit-learn.
+FILES = {
+    "digits": None,
+    "MNIST": "mnist.npz",
+    "Fashion-MNIST": "fashion.npz",
+    "CIFAR-10": "cifar10.npz",
+    "ERA5": "era5_uk_t2m.zarr",
+}
 
 
 @dataclass(frozen=True)
@@ -169,23 +177,32 @@ def cases(
         Of the whole table.
     only
         Names of data sets to take.
+
+    Raises
+    ------
+    ConfigError
+        None of their files is there.
     """
+    files = [file for name in only if (file := FILES[name])]
+    if files and not any((data / file).exists() for file in files):
+        raise ConfigError(f"--data {data}: there is none of {', '.join(files)}")
     whole = {"rows": rows, "ks": tuple(ks), "stragglers": tuple(stragglers)}
     some = {"rows": rows, "ks": tuple(k for k in ks if k in (8, 12)), "stragglers": (1,)}
     every, two = tuple(orders), tuple(o for o in orders if o in ("random", "similar"))
     plan = (
-        ("digits", "LeNet-5", "lenet5", "digits", whole, every),
-        ("MNIST", "LeNet-5", "lenet5", "mnist.npz", whole, every),
-        ("MNIST", "MLP", "mlp", "mnist.npz", whole, every),
-        ("Fashion-MNIST", "LeNet-5", "lenet5", "fashion.npz", whole, every),
-        ("CIFAR-10", "ResNet", "resnet", "cifar10.npz", whole, every),
-        ("CIFAR-10", "VGG-like", "vgg", "cifar10.npz", some, two),
-        ("CIFAR-10", "depthwise", "depthwise", "cifar10.npz", some, two),
-        ("ERA5", "forecaster", "forecaster", "era5_uk_t2m.zarr", whole, every),
+        ("digits", "LeNet-5", "lenet5", whole, every),
+        ("MNIST", "LeNet-5", "lenet5", whole, every),
+        ("MNIST", "MLP", "mlp", whole, every),
+        ("Fashion-MNIST", "LeNet-5", "lenet5", whole, every),
+        ("CIFAR-10", "ResNet", "resnet", whole, every),
+        ("CIFAR-10", "VGG-like", "vgg", some, two),
+        ("CIFAR-10", "depthwise", "depthwise", some, two),
+        ("ERA5", "forecaster", "forecaster", whole, every),
     )
-    for data_name, network, arch, file, extent, order in plan:
-        source = file if file == "digits" else str(data / file)
-        if data_name not in only or not (file == "digits" or Path(source).exists()):
+    for data_name, network, arch, extent, order in plan:
+        file = FILES[data_name]
+        source = data_name if file is None else str(data / file)
+        if data_name not in only or not (file is None or Path(source).exists()):
             continue
-        model = given.get(arch) if data_name != "digits" else None
+        model = None if data_name in ("digits", "Fashion-MNIST") else given.get(arch)
         yield Case(data_name, network, source, model or make(arch, source), orders=order, **extent)  # type: ignore[arg-type]

@@ -28,10 +28,10 @@ def first_layers(runner: Runner, place: str, rows: np.ndarray) -> tuple[np.ndarr
     """The outputs there, averaged over planes: (n, features); and the fraction of a whole pass's
     time that it takes."""
     module = _module(runner)
-    some = torch.from_numpy(rows)
+    batches: Any = torch.from_numpy(rows).split(ROWS)  # type: ignore[no-untyped-call]
     with torch.inference_mode():
-        whole = [_timed(_Until(module, None), part)[1] for part in some.split(ROWS)]
-        parts = [_timed(_Until(module, place), part) for part in some.split(ROWS)]
+        whole = [_timed(_Until(module, None), part)[1] for part in batches]
+        parts = [_timed(_Until(module, place), part) for part in batches]
     features = torch.cat([_pooled(found) for found, _ in parts]).numpy()
     return features, float(np.median([t for _, t in parts]) / np.median(whole))
 

@@ -41,10 +41,8 @@ def coefficients(k: int, parities: int) -> Reals:
     -------
     array (parities, k)
     """
-    found: Reals = np.polynomial.chebyshev.chebvander(
-        chebyshev_first(k), max(parities - 1, 0)
-    ).T.copy()
-    found = found[:parities]
+    degrees, angles = np.arange(parities), np.arccos(chebyshev_first(k))
+    found: Reals = np.cos(np.outer(degrees, angles))
     found.setflags(write=False)
     return found
 

@@ -264,7 +264,7 @@ def _train(
                 schedule.step()
                 total, count = total + loss.item() * len(queries), count + len(queries)
         with torch.inference_mode():
-            parts = [network(part) for part in test_queries.split(256)]
+            parts = [network(part) for part in torch.split(test_queries, 256)]
         found = float((torch.cat(parts) - test_targets).square().mean())
         history.append({"loss": total / count / variance, "held_out": found / variance})
         _keep(checkpoint, asked, kept, history)

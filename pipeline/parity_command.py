@@ -58,7 +58,8 @@ def read_rows(data: str, variable: str | None, most: int) -> np.ndarray:
     """Rows of a Zarr store, from several places; or the training rows of an ``.npz``."""
     if data.endswith(".npz"):
         split = npz_split(data)
-        return split.rows[split.train][:most]
+        rows: np.ndarray = split.rows[split.train][:most]
+        return rows
     source = open_source(data, variable=variable)
     if source.rows <= most:
         return source.read(0, source.rows)

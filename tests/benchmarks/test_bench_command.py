@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -130,24 +131,41 @@ def test_accuracy_on_few_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[
         tmp_path / "mnist.npz",
         x_train=images[:192], y_train=labels[:192], x_test=images[192:], y_test=labels[192:],
     )  # fmt: skip
-    target = tmp_path / "out" / "accuracy.json"
-    arguments = ["--data", str(tmp_path), "--quick", "--out", str(target), "--k", "4"]
-    assert accuracy.main([*arguments, "--epochs", "8"]) == 0
-    printed = capsys.readouterr().out
-    assert "48 MNIST test rows, K=4" in printed
-    assert printed.count("epoch ") == 8
-    results = json.loads(target.read_text())
-    assert results["rows"] == 48
-    assert [(s["scheme"], s["order"], s["stragglers"]) for s in results["settings"]] == [
-        ("berrut", "random", 1), ("berrut", "similar", 1),
-        ("systematic", "random", 1), ("systematic", "similar", 1),
+    target, page = tmp_path / "out" / "accuracy.json", tmp_path / "page" / "results.md"
+    arguments = [
+        "--data", str(tmp_path), "--out", str(target), "--k", "2", "4", "--stragglers", "1", "2",
+        "--only", "MNIST", "--parity", "2", "--parity-queries", "800", "--epochs", "8",
+        "--processes", "1",
     ]  # fmt: skip
-    assert results["uncoded_accuracy"] == 1
-    last = results["settings"][-1]
-    assert last["accuracy"]["available"] == 1
+    assert accuracy.main([*arguments, "--report", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "MNIST, LeNet-5, 48 rows, uncoded accuracy 1.0000" in printed
+    assert printed.count("epoch ") == 16, "LeNet-5 and MLP"
+    results = json.loads(target.read_text())
+    lenet, mlp = results["cases"]
+    assert (lenet["network"], mlp["network"]) == ("LeNet-5", "MLP")
+    assert lenet["uncoded"] == {"accuracy": 1.0}
+    settings = lenet["settings"]
+    schemes = Counter((s["scheme"], s["k"]) for s in settings)
+    # Two numbers of stragglers in four orders; plain schemes in one order, parity with S=1.
+    assert schemes["berrut", 2] == schemes["systematic", 4] == 8
+    assert (schemes["replication", 2], schemes["uncoded", 2]) == (2, 1)
+    assert (schemes["parm", 2], schemes["parm", 4]) == (2 * 4, 0), "two encoders, four orders"
+    wanted = {"scheme": "systematic", "k": 4, "stragglers": 1, "order": "random"}
+    (one,) = [s for s in settings if all(s[name] == value for name, value in wanted.items())]
+    assert one["accuracy"]["available"] == 1
+    assert one["evaluations"] == 5 / 4
     # One share of five is lost, a data share in four codewords of five: one row of four there.
-    assert last["decoded_rows"] == pytest.approx(48 / 5, abs=2)
+    assert one["decoded"] == pytest.approx(1 / 5, abs=0.05)
+    assert one["chance"]["0.01"]["evaluations"] == pytest.approx(1.25, abs=0.05)
+    for one in settings:
+        if one["scheme"] in ("uncoded", "replication"):
+            assert one["agreement"] == {"available": 1.0, "degraded": None, "overall": 1.0}
+    text = page.read_text()
+    assert "*published* ApproxIFER" in text
+    assert f"{100 * 0.01:g} %: agreement" in text
 
-    assert accuracy.main([*arguments, "--epochs", "8", "--rows", "16"]) == 0
-    assert "epoch " not in capsys.readouterr().out
-    assert json.loads(target.read_text())["rows"] == 16
+    assert accuracy.main([*arguments, "--rows", "16"]) == 0
+    again = capsys.readouterr()
+    assert "epoch " not in again.out + again.err, "what was trained is kept"
+    assert json.loads(target.read_text())["cases"][0]["rows"] == 16
