@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client
+from typer.testing import CliRunner
 
 from approxifer import score
 from approxifer.errors import ConfigError, FingerprintError, ModelNotFoundError
@@ -16,6 +17,7 @@ from approxifer.models import open_model, run_rows
 from approxifer.models.export import export_program
 from approxifer.models.parity_training import train_parity
 from approxifer.pipeline import faults
+from approxifer.pipeline.cli import app
 from approxifer.pipeline.records import Status
 
 COMMON: dict[str, Any] = {
@@ -123,3 +125,20 @@ def export_other(folder: Path) -> Path:
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     export_program(module, np.zeros((2, 4, 4), np.float32), folder / "other.pt2")
     return folder / "other.pt2"
+
+
+def test_the_command_trains_and_says_so(model: Path, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "parity"
+    asked = ["train-parity", str(model), str(store), "-k", "2", "--out", str(out), "--rows", "200"]
+    first = CliRunner().invoke(app, [*asked, "--epochs", "2"])
+    assert first.exit_code == 0, first.output
+    assert "training on 192 rows" in first.output, "12 from each of 16 places"
+    assert "epoch 2/2" in first.output
+    assert "0 s left" in first.output
+    assert sorted(path.name for path in out.iterdir()) == ["parity-0.pt2", "parity.json"]
+    again = CliRunner().invoke(app, [*asked, "--epochs", "2"])
+    assert "trained already" in again.output
+    assert "epoch" not in again.output
+    other = CliRunner().invoke(app, [*asked, "--epochs", "3"])
+    assert other.exit_code == 2
+    assert "Give another folder" in other.output
