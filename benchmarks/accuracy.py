@@ -63,7 +63,7 @@ from approxifer.pipeline.progress import duration
 CHANCES = (0.01, 0.05)
 #: What ``--quick`` puts for what is left out.
 QUICK = {
-    "k": (2, 8),
+    "ks": (2, 8),
     "stragglers": (1,),
     "only": ("digits", "MNIST", "ERA5"),
     "parity": (2,),
@@ -172,7 +172,7 @@ def run(
     data: Path,
     *,
     given: Mapping[str, Path | None],
-    k: Sequence[int],
+    ks: Sequence[int],
     stragglers: Sequence[int],
     orders: Sequence[str],
     only: Sequence[str],
@@ -193,16 +193,18 @@ def run(
         found = list(
             cases(
                 data, given, partial(trained, kept=kept, epochs=epochs, seed=seed),
-                rows=rows, ks=k, stragglers=stragglers, orders=orders, only=only,
+                rows=rows, ks=ks, stragglers=stragglers, orders=orders, only=only,
             )
         )  # fmt: skip
         models = time.perf_counter() - began
         for case in found:
             cifar = case.data_name == "CIFAR-10"
-            ks = parity_cifar if cifar else parity
+            wanted = parity_cifar if cifar else parity
             queries = parity_queries_cifar if cifar else parity_queries
             if case.network in ("LeNet-5", "ResNet"):
-                _add_parity(case, [one for one in ks if one in case.ks], kept, queries, seed)
+                _add_parity(
+                    case, [k for k in wanted if k in case.ks], kept, queries, seed, processes
+                )
         trainings = {"models": models, "parity": time.perf_counter() - began - models}
         began = time.perf_counter()
         measured = [_measure_case(case, seed, processes) for case in found]
@@ -243,20 +245,29 @@ def _measure_case(case: Case, seed: int, processes: int) -> dict[str, Any]:
     }
 
 
-def _add_parity(case: Case, ks: Sequence[int], kept: Path, queries: int, seed: int) -> None:
-    """Train the parity models of a case, or find them."""
+def _add_parity(
+    case: Case, ks: Sequence[int], kept: Path, queries: int, seed: int, processes: int
+) -> None:
+    """Train the parity models of a case, side by side, or find them."""
+    codes = [(k, encoder) for k in ks for encoder in (ENCODERS if k in TILES else ENCODERS[:1])]
+    tasks = [(case, k, encoder, kept, queries, seed) for k, encoder in codes]
+    with crew(None, max(1, min(processes, len(tasks)))) as each:
+        for code, folder in zip(codes, each(_train_parity, tasks), strict=True):
+            case.parity[code] = folder  # type: ignore[index]
+
+
+def _train_parity(
+    _: None, case: Case, k: int, encoder: str, kept: Path, queries: int, seed: int
+) -> Path:
     split = split_of(case.data)
     rows = split.rows[split.train].astype(np.float32)
     handle = open_model(case.model)
     epochs = min(-(-queries // len(rows)), MOST_EPOCHS)
-    for k in ks:
-        for encoder in ENCODERS if k in TILES else ENCODERS[:1]:
-            name = f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}-{epochs}"
-            train_parity(
-                handle, rows, k=k, out=(folder := kept / name), encoder=encoder, epochs=epochs,
-                seed=seed, on_epoch=partial(_told, f"{case.name}, K={k}, {encoder}"),
-            )  # fmt: skip
-            case.parity[k, encoder] = folder  # type: ignore[index]
+    name = f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}-{epochs}"
+    return train_parity(
+        handle, rows, k=k, out=kept / name, encoder=encoder, epochs=epochs, seed=seed, threads=1,
+        on_epoch=partial(_told, f"{case.name}, K={k}, {encoder}"),
+    )  # fmt: skip
 
 
 def _told(what: str, epoch: ParityEpoch) -> None:
@@ -285,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("era5", "forecaster", "a forecaster: (n, latitude, longitude)"),
     ):
         parser.add_argument(f"--model-{name}", dest=arch, type=Path, metavar="PT2", help=of)
-    parser.add_argument("--k", nargs="+", type=positive, default=(2, 4, 8, 10, 12))
+    parser.add_argument("--k", dest="ks", nargs="+", type=positive, default=(2, 4, 8, 10, 12))
     parser.add_argument("--stragglers", nargs="+", type=positive, default=(1, 2, 3))
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=ORDERS)
     parser.add_argument("--only", nargs="+", choices=tuple(FILES), default=tuple(FILES))
