@@ -24,7 +24,13 @@ from approxifer.datasets.dtypes import PLAIN_SCHEMES
 from approxifer.errors import ConfigError, InputError, TooFewWorkersError
 from approxifer.models import ModelHandle, Probe, open_model, probe, resolve_callable
 from approxifer.models.names import first_line
-from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
+from approxifer.pipeline.cluster import (
+    ClusterSpec,
+    OpenCluster,
+    load_cluster,
+    open_cluster,
+    workers_of,
+)
 from approxifer.pipeline.context import Setup
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import (
@@ -233,7 +239,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
     """Open or create the output store, and gather what the engine needs. The store and the journal
     are closed with ``stack``."""
     options, client = prepared.options, cluster.client
-    present = len(client.scheduler_info(n_workers=-1)["workers"])
+    present = len(workers_of(client))
     spec, layout = settle(prepared, present)
     attrs = attrs_of(prepared, spec, layout)
     if prepared.stored is not None:
