@@ -152,8 +152,8 @@ def workers_of(client: Client) -> dict[str, Any]:
     Not ``client.scheduler_info()``: the client renews what that returns in the background, without
     the workers, and between its two steps hands that out.
     """
-    found: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)
-    workers: dict[str, Any] = found["workers"]
+    scheduler: Any = client.scheduler
+    workers: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)["workers"]
     return workers
 
 
