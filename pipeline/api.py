@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from approxifer.datasets.layout import FLAG_MEANINGS
-from approxifer.pipeline.cluster import refuse_import_of_main
+from approxifer.pipeline.cluster import refuse_import_of_main, workers_of
 from approxifer.pipeline.engine import Engine
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.options import Options
@@ -200,11 +200,7 @@ def plan_run(data: Any, **options: Any) -> str:
     options.pop("progress", None)
     prepared = prepare(Options(data=data, **options))
     client = prepared.options.client
-    workers = (
-        expected_workers(prepared)
-        if client is None
-        else len(client.scheduler_info(n_workers=-1)["workers"])
-    )
+    workers = expected_workers(prepared) if client is None else len(workers_of(client))
     spec, layout = settle(prepared, workers)
     n = spec.build().n
     asked = prepared.options

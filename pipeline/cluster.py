@@ -146,17 +146,23 @@ def _check_client(client: Any) -> None:
         raise ConfigError(f"client: its status is {client.status!r}; give one that is connected")
 
 
-def _workers(client: Client) -> dict[str, Any]:
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+def workers_of(client: Client) -> dict[str, Any]:
+    """What the scheduler knows of each worker, by address.
+
+    Not ``client.scheduler_info()``: the client renews what that returns in the background, without
+    the workers, and between its two steps hands that out.
+    """
+    scheduler: Any = client.scheduler
+    workers: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)["workers"]
     return workers
 
 
 def _count(client: Client) -> int:
-    return len(_workers(client))
+    return len(workers_of(client))
 
 
 def _threads(client: Client) -> int:
-    return min((int(worker["nthreads"]) for worker in _workers(client).values()), default=1)
+    return min((int(worker["nthreads"]) for worker in workers_of(client).values()), default=1)
 
 
 def _check_enough(there: int, needed: int, who: str) -> None:

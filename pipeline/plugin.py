@@ -141,7 +141,7 @@ class StragglerPlugin(SchedulerPlugin):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), POLL)
         events, state.events = state.events, []
-        reply = {"events": events, "ready": state.ready_workers()}
+        reply = {"events": events, "ready": state.ready_workers(), "present": len(self.workers)}
         if (now := time.monotonic()) - self._summed.get(run, 0.0) > SUMMARY:
             self._summed[run] = now
             reply |= state.summary()

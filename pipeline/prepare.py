@@ -32,8 +32,18 @@ from approxifer.models import (
     run_rows,
 )
 from approxifer.models.names import first_line
+<<<<<<< HEAD
 from approxifer.models.parity import Parity, load_parity, trained_k
 from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
+=======
+from approxifer.pipeline.cluster import (
+    ClusterSpec,
+    OpenCluster,
+    load_cluster,
+    open_cluster,
+    workers_of,
+)
+>>>>>>> main
 from approxifer.pipeline.context import Setup
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import (
@@ -295,7 +305,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
     """Open or create the output store, and gather what the engine needs. The store and the journal
     are closed with ``stack``."""
     options, client = prepared.options, cluster.client
-    present = len(client.scheduler_info(n_workers=-1)["workers"])
+    present = len(workers_of(client))
     spec, layout = settle(prepared, present)
     attrs = attrs_of(prepared, spec, layout)
     if prepared.stored is not None:

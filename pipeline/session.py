@@ -40,6 +40,8 @@ class Session:
         When the scheduler took the run in (monotonic): zero of the journal's times.
     ready : int
         Workers that have loaded the model and do not hang.
+    present : int
+        Workers that are there.
     ledger : dict
         The plugin's last summary: ``workers``, ``typical`` share time, ``unready`` workers.
     """
@@ -49,6 +51,7 @@ class Session:
         self.run = run
         self.opened = 0.0
         self.ready = 0
+        self.present = 0
         self.ledger: dict[str, Any] = {"workers": [], "typical": None, "unready": {}}
 
     @contextlib.asynccontextmanager
@@ -102,6 +105,7 @@ class Session:
             await self.client.register_plugin(StragglerPlugin(), name=PLUGIN)
             found = await self.tell("open", **fields)
         self.opened = time.monotonic()
+        self.present = found["workers"]
         if found["version"] != __version__:
             await self.tell("close")
             raise ClusterError(
@@ -131,7 +135,7 @@ class Session:
         while True:
             reply = await self.tell("poll")
             events = reply.pop("events")
-            self.ready = reply.pop("ready")
+            self.ready, self.present = reply.pop("ready"), reply.pop("present")
             self.ledger |= reply
             for event in events:
                 hear(event)
@@ -154,20 +158,19 @@ class Session:
         begin, since = time.monotonic(), None
         while True:
             now = time.monotonic()
-            present = len(self.client.scheduler_info(n_workers=-1)["workers"])
             unready = self.ledger["unready"]
-            if self.ready >= max(needed, present):
+            if self.ready >= max(needed, self.present):
                 return
             if self.ready >= enough:
                 since = since or now
                 if now - since > (SHORT_WAIT if self.ready >= needed else LONG_WAIT):
                     return
-            hopeless = len(unready) > 0 and present - len(unready) < enough
+            hopeless = len(unready) > 0 and self.present - len(unready) < enough
             if hopeless or now - begin > SLOWEST_START:
                 reasons = "; ".join(f"{name}: {why}" for name, why in unready.items())
                 raise ClusterError(
-                    f"only {self.ready} of {present} workers got the model ready, {enough} are "
-                    f"needed ({reasons or 'the others did not answer'}): approxifer "
+                    f"only {self.ready} of {self.present} workers got the model ready, {enough} "
+                    f"are needed ({reasons or 'the others did not answer'}): approxifer "
                     f"{__version__} and what the model imports must be installed on all workers"
                 )
             await asyncio.sleep(0.02)

@@ -1,7 +1,9 @@
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from inspect import signature
 from pathlib import Path
@@ -12,7 +14,7 @@ from distributed import Client, LocalCluster, Nanny, Worker
 
 from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
 from approxifer.pipeline import clusterspec
-from approxifer.pipeline.cluster import load_cluster, open_cluster
+from approxifer.pipeline.cluster import load_cluster, open_cluster, workers_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,8 +113,21 @@ def local():
 
 
 class TestLocal:
+    def test_the_workers_are_all_there_whatever_the_client_renews_meanwhile(self, local):
+        client, done = local.client, threading.Event()
+
+        async def renew():
+            while not done.is_set():
+                await client._update_scheduler_info()
+
+        renewing = asyncio.run_coroutine_threadsafe(renew(), client.loop.asyncio_loop)
+        counts = [len(workers_of(client)) for _ in range(100)]
+        done.set()
+        renewing.result(10)
+        assert counts == [3] * 100
+
     def test_started(self, local):
-        workers = local.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = workers_of(local.client).values()
         assert sorted(worker["name"] for worker in workers) == ["worker-0", "worker-1", "worker-2"]
         assert {worker["nthreads"] for worker in workers} == {1}
         assert {worker["memory_limit"] for worker in workers} == {10**9}
@@ -134,7 +149,7 @@ class TestLocal:
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            workers = local.client.scheduler_info(n_workers=-1)["workers"]
+            workers = workers_of(local.client)
             if address not in workers and len(workers) == 3:
                 break
             time.sleep(0.05)

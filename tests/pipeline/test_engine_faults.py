@@ -18,6 +18,7 @@ from waiting import until
 from approxifer import score, submit
 from approxifer.errors import TooFewWorkersError
 from approxifer.pipeline import faults
+from approxifer.pipeline.cluster import workers_of
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.report import Report
@@ -44,7 +45,7 @@ def pids(client: Client) -> dict[str, int]:
 def mend(client: Client, name: str) -> None:
     """Take the faults away and restart a worker whose thread hangs for good."""
     faults.remove(client)
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     client.restart_workers([a for a, worker in workers.items() if str(worker["name"]) == name])
 
 

@@ -21,6 +21,7 @@ from approxifer.models import ModelHandle, ensure, forget, open_model, run_rows
 from approxifer.models.export import export_program
 from approxifer.models.zoo import lenet5
 from approxifer.pipeline import faults
+from approxifer.pipeline.cluster import workers_of
 from approxifer.pipeline.faults import (
     FaultPlugin,
     Hang,
@@ -383,7 +384,7 @@ def shares_from(
     client: Client, handle: ModelHandle, rows: np.ndarray, names: list[str]
 ) -> Mapping[str, np.ndarray]:
     """What each worker returns for a share of these rows."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     addresses = {str(w["name"]): address for address, w in workers.items()}
     client.run(ensure, handle, workers=[addresses[name] for name in names])
     futures = {
@@ -428,7 +429,7 @@ def test_a_restarted_worker_lies_again(client: Client) -> None:
     handle = open_model(toy_models.linear)
     before = shares_from(client, handle, rows, ["0", "1"])
     assert (before["1"] != before["0"]).all()
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     address = next(a for a, w in workers.items() if str(w["name"]) == "1")
     client.restart_workers([address], timeout=30)
     after = shares_from(client, handle, rows, ["0", "1"])

@@ -14,6 +14,7 @@ from distributed import Client
 from approxifer import submit
 from approxifer.errors import ConfigError
 from approxifer.pipeline import faults
+from approxifer.pipeline.cluster import workers_of
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.records import Block, Status
 
@@ -116,5 +117,5 @@ def test_cancel_with_a_hung_worker(client: Client, store: Path, tmp_path: Path) 
     with pytest.raises(CancelledError):
         job.result(20)
     faults.remove(client)
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     client.restart_workers([a for a, w in workers.items() if str(w["name"]) in "12"])
