@@ -170,7 +170,14 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     """
     options, stored = prepared.options, prepared.stored
     k = options.k if stored is None else options.k or stored["code"]["k"]
-    spec = choose_k(options.scheme, k, options.stragglers, options.byzantine, workers)
+    spec = choose_k(
+        options.scheme,
+        k,
+        options.stragglers,
+        options.byzantine,
+        workers,
+        adaptive=options.adaptive,
+    )
     check_workers(spec, workers)
     if options.rule is not None and workers < 2:
         raise TooFewWorkersError(
@@ -196,8 +203,11 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
 
 def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
     """What the store keeps, and what a resumed run must agree with."""
+    code = asdict(spec)
+    if not spec.adaptive:  # stores begun before there was such a thing say nothing of it
+        del code["adaptive"]
     return {
-        "code": asdict(spec) | {"repair": prepared.options.repair},
+        "code": code | {"repair": prepared.options.repair},
         "layout": layout.attrs(),
         "model": prepared.handle.fingerprint,
         "input": prepared.source.fingerprint(),
