@@ -29,6 +29,10 @@ class ReplicationCode(BaseCode):
     arXiv 2109.09868) is measured against. One copy of each block is enough with E = 0; else the
     first member of the largest set of copies that agree is taken, whatever their order, and of
     2E + 1 copies the honest ones are that set. Copies of one block conflict. Any dtype.
+
+    Adaptive, with N = K(E+1): where E + 1 copies agree one of them is honest, and so all are right.
+    Where they differ, decoding needs a copy that others, asked for besides, agree with: the wrong
+    ones, E at most, are to be left out.
     """
 
     def __init__(self, spec: "CodeSpec") -> None:
@@ -38,7 +42,7 @@ class ReplicationCode(BaseCode):
             spec,
             carries=tuple(range(k)) * copies,
             conflicts=tuple(conflicts) if copies > 1 else (),
-            wanted=2 * byzantine + 1,
+            wanted=(1 if spec.adaptive else 2) * byzantine + 1,
             evictable=byzantine,
         )
 

@@ -37,6 +37,9 @@ class CodeSpec:
         The share nodes of ``"berrut"``; see `approxifer.coding.nodes.berrut_nodes`.
     encoder : "addition" or "concatenation"
         How ``"parm"`` makes a parity query; see `approxifer.coding.parm.ParmCode`.
+    adaptive : bool
+        ``"replication"`` with E > 0: E + 1 copies, whatever S is. Where they differ, more have to
+        be asked for.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class CodeSpec:
     byzantine: int = 0
     grid: Literal["authors", "textbook"] = field(default="authors", kw_only=True)
     encoder: Literal["addition", "concatenation"] = field(default="addition", kw_only=True)
+    adaptive: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         one_of("scheme", self.scheme, SCHEMES)
@@ -62,6 +66,13 @@ class CodeSpec:
         for name, least in (("k", 1), ("stragglers", 0), ("byzantine", 0)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least))
         self._check_parm()
+        if not isinstance(self.adaptive, bool):
+            raise ConfigError(f"adaptive={self.adaptive!r}: give True or False")
+        if self.adaptive and not (self.scheme == "replication" and self.byzantine):
+            raise ConfigError(
+                "adaptive=True only has a meaning for scheme='replication' with byzantine of at "
+                f"least 1, not for {self.scheme!r} with byzantine={self.byzantine}; leave it out"
+            )
         if self.n > MAX_SHARES:
             raise ConfigError(
                 f"k={self.k}, stragglers={self.stragglers} and byzantine={self.byzantine} make "
@@ -96,6 +107,8 @@ class CodeSpec:
         match self.scheme:
             case "uncoded":
                 return k
+            case "replication" if self.adaptive:
+                return k * (byzantine + 1)
             case "replication":
                 return k * (2 * byzantine + 1 + stragglers)
             case "berrut" if byzantine:

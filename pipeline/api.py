@@ -49,6 +49,7 @@ def score(
     k: int | None = None,
     stragglers: int = 1,
     byzantine: int = 0,
+    adaptive: bool = False,
     order: str | None = None,
     features: str | Callable[..., Any] | None = None,
     parity: str | os.PathLike[str] | None = None,
@@ -58,8 +59,8 @@ def score(
     repair: str = "exact",
     redundancy: str | None = None,
     patience: float | None = None,
-    late: float = 3.0,
-    hedge: str | None = None,
+    late: float | None = None,
+    hedge: str | Mapping[str, float] | Sequence[float] | None = None,
     audit: float | None = None,
     assurance: float | None = None,
     referee: str = "client",
@@ -101,6 +102,8 @@ def score(
         The code: ``"systematic"``, ``"berrut"``, ``"parm"``, ``"replication"`` or ``"uncoded"``; K
         queries a codeword (None: the largest K <= 8 that the workers allow), S stragglers and E
         Byzantine workers tolerated.
+    adaptive
+        With ``"replication"`` and E > 0: E + 1 copies, and more only where these differ.
     order
         Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
         ``"none"`` under ``repair="exact"``, else ``"similar"``.
@@ -122,7 +125,8 @@ def score(
         How long a decodable group waits for the rest, in medians of the share time. None: 1 under
         exact repair, else 0.
     late
-        In medians: when a share below the threshold is submitted again.
+        In medians: when a share below the threshold is submitted again. None: 3, or with ``hedge``
+        three times its multiple.
     heal
         ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.
     hang_after
@@ -146,7 +150,10 @@ def score(
     forgive
         Hosts of convicted nodes that are to be used again.
     hedge
-        Not available in this version.
+        With ``"uncoded"`` and ``"replication"``: when a second copy of a slow share goes out, of
+        which the first to return is used. ``"cubed"``: after 3 medians, once half of the shares
+        that were in flight with it are back; ``"spark"``: 1.5 and three quarters; or two numbers,
+        ``(2.0, 0.5)`` or ``{"multiple": 2.0, "after": 0.5}``. None: ``late`` alone decides.
 
     Returns
     -------
@@ -280,4 +287,5 @@ def _run(job: Job, options: Options) -> Report:
 def _scheme(prepared: Prepared, scheme: str, k: int, n: int) -> str:
     options = prepared.options
     byzantine = f" E={options.byzantine}" if options.byzantine else ""
-    return f"{scheme} K={k} S={options.stragglers}{byzantine}, {n} shares"
+    adaptive = ", adaptive" if options.adaptive else ""
+    return f"{scheme} K={k} S={options.stragglers}{byzantine}{adaptive}, {n} shares"

@@ -108,6 +108,10 @@ def score(
     byzantine: Annotated[
         int | None, typer.Option("-e", min=0, help="Byzantine workers tolerated. [0]")
     ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option("--adaptive", help="Replication: E + 1 copies, more where these differ."),
+    ] = False,
     order: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +132,13 @@ def score(
     ] = None,
     late: Annotated[
         float | None, typer.Option(min=0.0, help="Resubmit a share after so many medians. [3]")
+    ] = None,
+    hedge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Uncoded, replication: copy slow shares as cubed, spark, or MULTIPLE,AFTER.",
+        ),
     ] = None,
     audit: Annotated[
         float | None,
@@ -206,10 +217,10 @@ def score(
     given: dict[str, Any] = {
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
-        "byzantine": byzantine, "order": order, "features": features,
-        "parity": parity and str(parity), "repair": repair, "redundancy": redundancy,
-        "patience": patience, "late": late, "audit": audit,
-        "assurance": assurance, "referee": referee, "quarantine": quarantine,
+        "byzantine": byzantine, "adaptive": adaptive or None, "order": order,
+        "features": features, "parity": parity and str(parity), "repair": repair,
+        "redundancy": redundancy, "patience": patience, "late": late, "hedge": hedge,
+        "audit": audit, "assurance": assurance, "referee": referee, "quarantine": quarantine,
         "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
         "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,

@@ -1,13 +1,13 @@
 """Runs shares in doubt again elsewhere, has the referee settle differences, and convicts.
 
-An audit compares two workers' runs of one share. Where they differ, one of them lies; which one is
-for a referee that no liar can own: the client, which runs some of the disputed rows itself, or
-E + 1 workers that agree. More than E convictions end the run.
+An audit compares two workers' runs of one share, and so do adaptive copies of a block. Where they
+differ, one of them lies; which one is for a referee that no liar can own: the client, which runs
+some of the disputed rows itself, or E + 1 workers that agree. More than E convictions end the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,10 @@ from approxifer.errors import TrustError
 from approxifer.pipeline.records import Testimony
 from approxifer.pipeline.referee import REFEREE_ROWS, ClientReferee, Fault, against, agreement
 from approxifer.pipeline.roster import Conviction, Evidence, Roster
-from approxifer.pipeline.trust import Doubt, Trust
+from approxifer.pipeline.trust import Doubt, ShareRef, Trust
+
+#: Why an adaptive copy is suspected.
+DIFFERS = "copies of its block differ"
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,67 @@ class Court:
             if not disputed.any():
                 self.trust.clean(doubt, other.worker)
                 return True
-            if not await self._judge(doubt, rows, other, disputed):
+            liars, by = await self._judge(rows, [_vote(ref), other], disputed)
+            for name, fault in liars.items():
+                await self._sentence(doubt, name, fault, by)
+            if not liars:
                 self.trust.clean(doubt, other.worker)  # both are right, as far as anybody can tell
                 return True
         self.trust.void(doubt)
         return False
+
+    async def arbitrate(self, copies: Sequence[ShareRef], rows: np.ndarray) -> frozenset[int]:
+        """Where several workers' runs of the same rows differ, find out which of them are wrong.
+
+        Without audits that is what E + 1 workers say that agree, more being asked for it, and
+        nobody is convicted; else it is as in `settle`.
+
+        Parameters
+        ----------
+        copies
+            E + 1 of one block, or those of them whose workers are not convicted: one is right.
+        rows : (B, *feature)
+            The block.
+
+        Returns
+        -------
+        frozenset of int
+            The shares that do not stand.
+
+        Raises
+        ------
+        TrustError
+            More than E workers are convicted, or no quorum can be had.
+        """
+        standing, convicts = list(copies), self.trust.audits.rule.any
+        while True:
+            standing = [ref for ref in standing if not self.roster.is_convicted(ref.worker)]
+            disputed = await self._do.call(self.trust.differ, standing)
+            if not disputed.any():
+                break
+            votes = [_vote(ref) for ref in standing]
+            final = self._referee is None or not convicts
+            liars, by = await (
+                self._quorum(rows, votes) if final else self._judge(rows, votes, disputed)
+            )
+            for ref in standing:
+                if ref.worker in liars:
+                    self._suspect(ref)
+            if convicts:
+                mine = {ref.worker: ref for ref in standing}
+                for name, fault in liars.items():
+                    doubt = Doubt(mine.get(name, standing[0]), DIFFERS, held=True)
+                    await self._sentence(doubt, name, fault, by)
+            standing = [ref for ref in standing if ref.worker not in liars]
+            if final or not liars:  # else the client has looked at some of the rows only
+                break
+        return frozenset(ref.share for ref in copies) - {ref.share for ref in standing}
+
+    def _suspect(self, ref: ShareRef) -> None:
+        self.trust.suspect(ref.worker)
+        self._do.journal(
+            "suspect", group=ref.group, share=ref.share, worker=ref.worker, why=DIFFERS
+        )
 
     async def _ask(self, rows: np.ndarray, asked: frozenset[str]) -> Testimony | None:
         """Have another worker run rows; None if there is none, or the model raises."""
@@ -158,23 +217,17 @@ class Court:
         )
 
     async def _judge(
-        self, doubt: Doubt, rows: np.ndarray, other: Testimony, disputed: np.ndarray
-    ) -> bool:
-        """Have the referee decide, and convict; whether anybody was found to lie."""
-        ref = doubt.ref
-        first = Testimony(ref.worker, ref.output, ref.malformed)
-        if self._referee is not None:
-            by = "client"
-            outputs = {one.worker: one.output for one in (first, other)}
-            liars = await self._do.call(self._referee.liars, rows, outputs, disputed)
-            for one in (first, other):
-                if one.malformed is not None and one.worker not in liars:
-                    liars[one.worker] = Fault(len(rows), len(rows), np.inf, 0.0)
-        else:
-            liars, by = await self._quorum(rows, [first, other])
-        for name, fault in liars.items():
-            await self._sentence(doubt, name, fault, by)
-        return bool(liars)
+        self, rows: np.ndarray, votes: list[Testimony], disputed: np.ndarray
+    ) -> tuple[dict[str, Fault], str]:
+        """Have the referee decide: who lies, if anybody is found to, and who says so."""
+        if self._referee is None:
+            return await self._quorum(rows, votes)
+        outputs = {vote.worker: vote.output for vote in votes}
+        liars = await self._do.call(self._referee.liars, rows, outputs, disputed)
+        for vote in votes:
+            if vote.malformed is not None and vote.worker not in liars:
+                liars[vote.worker] = Fault(len(rows), len(rows), np.inf, 0.0)
+        return liars, "client"
 
     async def _sentence(self, doubt: Doubt, name: str, fault: Fault, by: str) -> None:
         ref = doubt.ref
@@ -249,3 +302,7 @@ class Court:
                 "same command does it again, on nodes that were not convicted. Where their "
                 "hardware rounds in another way than the client's, score with referee='quorum'"
             )
+
+
+def _vote(ref: ShareRef) -> Testimony:
+    return Testimony(ref.worker, ref.output, ref.malformed)

@@ -24,7 +24,7 @@ from approxifer.pipeline.courier import Courier, GroupRun
 from approxifer.pipeline.guard import Guard
 from approxifer.pipeline.intake import Batch, Intake, not_back, weigh
 from approxifer.pipeline.makegood import sweep
-from approxifer.pipeline.plan import conflicting, groups_in_flight, workers_needed
+from approxifer.pipeline.plan import fewest_workers, groups_in_flight, workers_needed
 from approxifer.pipeline.records import Block, Status
 from approxifer.pipeline.roster import Member, Roster
 from approxifer.pipeline.stream import BlockStream
@@ -135,9 +135,7 @@ class Engine:
                 try:
                     news = tasks.create_task(self.session.follow(self._hear))
                     await self.guard.open(len(self.pending) * self.groups_per_window)
-                    # An output needs as many; with Byzantine workers one more to audit the others.
-                    enough = conflicting(spec) - spec.stragglers + bool(spec.byzantine)
-                    await self.session.enough_ready(workers_needed(spec), max(1, enough))
+                    await self.session.enough_ready(workers_needed(spec), fewest_workers(spec))
                     self.started = time.monotonic()
                     await self._score()
                     news.cancel()

@@ -119,7 +119,8 @@ class Guard:
         return np.concatenate([setup.load(start, start + part) for start in starts])[:most]
 
     async def hear(self, batch: Batch, group: GroupRun) -> frozenset[int]:
-        """Have a group's doubtful shares audited; return those whose output does not stand."""
+        """Have differences between adaptive copies decided, and a group's doubtful shares audited;
+        return those whose output does not stand."""
         if self._court is None:
             return frozenset()
         trust, window = self._court.trust, batch.window
@@ -137,6 +138,12 @@ class Guard:
             for share, one in group.testimonies.items()
             if not self.roster.is_convicted(one.worker)
         ]
+        out: frozenset[int] = frozenset()
+        if batch.coded and batch.code.spec.adaptive:
+            out = await self._arbitrate(batch.code, group, refs)
+            if not trust.audits.rule.any:
+                return out  # where E + 1 copies agree there is nothing to suspect
+            refs = [ref for ref in refs if ref.share not in out]
         self._groups_left = max(0, self._groups_left - batch.coded)
         to_come = self._groups_left * self._code.n / max(1, self._context.session.ready)
         inputs = group.shares.reshape(*group.shares.shape[:2], -1)
@@ -165,7 +172,15 @@ class Guard:
                 window.audits += 1  # now, so that it is not written before
                 self._context.spawn(self._audit(doubt, rows, window))
         stand = await asyncio.gather(*held.values())
-        return frozenset(share for share, good in zip(held, stand, strict=True) if not good)
+        return out | {share for share, good in zip(held, stand, strict=True) if not good}
+
+    async def _arbitrate(self, code: Code, group: GroupRun, refs: list[ShareRef]) -> frozenset[int]:
+        assert self._court is not None
+        copies = ([ref for ref in refs if code.carries[ref.share] == j] for j in range(code.k))
+        cases = [
+            self._court.arbitrate(some, group.shares[some[0].share]) for some in copies if some
+        ]
+        return frozenset().union(*await asyncio.gather(*cases))
 
     async def _audit(self, doubt: Doubt, rows: np.ndarray | None, window: Window) -> None:
         """Settle a doubt while the window goes on, but for being written."""

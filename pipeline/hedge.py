@@ -1,79 +1,90 @@
-"""Hedging: a second copy of a share that takes long, the slower one dropped. Pure.
+"""Hedging: when a second copy of a slow share goes out, as cubed and Spark decide it. Pure.
 
-Which is what MapReduce calls backup tasks and Spark speculative execution (Dean & Barroso, "The
-Tail at Scale", CACM 2013).
+Both send a copy of a task that has run for a multiple of the finished tasks' median, once a part of
+its stage is done: before, the median is that of the fastest ones, and all may be slow alike. Their
+stages begin at once; here shares flow, and what stands for the stage is a share's *flight*: the
+others that were in flight when it was sent, from whatever group. Not its group: a repair has no
+other share, and two slow shares of four would keep each other waiting. Nor the run: of that, half
+is done when half of the windows are written, and each of them has waited for its slowest share.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from approxifer.coding.checks import one_of
 from approxifer.errors import ConfigError
 
-#: Medians after which a share is copied however few others are back.
-LAST_RESORT = 10.0
+NUMBER = r"\s*\d*\.?\d+\s*"
 
 
 @dataclass(frozen=True)
 class Hedge:
-    """When a second copy of a share goes out.
+    """A hedging policy.
 
     Attributes
     ----------
     multiple : float
-        Of the run's median share time, counted from the share's start.
+        In medians of the share time: how long a share runs before its copy goes out; at least 1.
     after : float
-        The fraction of its group's other shares that have to be back before. A group is what is
-        waited for, as a stage is in Spark and an operation in cubed. Where too few are back,
-        `LAST_RESORT` takes the place of `multiple`.
-    """
-
-    multiple: float
-    after: float
-
-    def limit(self, typical: float, back: int, others: int) -> float:
-        """Seconds from a share's start after which it is copied.
-
-        Parameters
-        ----------
-        typical
-            The run's median share time.
-        back, others
-            How many shares of its group are back, and how many there are besides it.
-        """
-        enough = back >= self.after * others
-        return typical * (self.multiple if enough else max(LAST_RESORT, self.multiple))
-
-
-#: As cubed has it (backup tasks of its executors), and Spark (``spark.speculation`` before 4.0).
-NAMED = {"cubed": Hedge(3.0, 0.5), "spark": Hedge(1.5, 0.75)}
-
-
-def parse_hedge(given: Any) -> Hedge | None:
-    """The policy that a user names, or describes: ``{"multiple": 2.0, "after": 0.5}``.
+        The part of its flight that must be back by then, from 0 to 1.
 
     Raises
     ------
     ConfigError
     """
-    if given is None or isinstance(given, Hedge):
-        return given
-    if isinstance(given, str):
-        return NAMED[one_of("hedge", given, tuple(NAMED))]
-    if not isinstance(given, Mapping) or given.keys() != {"multiple", "after"}:
+
+    multiple: float
+    after: float
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("multiple", 1.0, 1e6), ("after", 0.0, 1.0)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not least <= value <= most:
+                raise ConfigError(
+                    f"hedge's {name}={value!r}: give a number from {least:g} to {most:g}"
+                )
+            object.__setattr__(self, name, float(value))
+
+    @classmethod
+    def of(cls, given: Any) -> Hedge:
+        """A policy by name, as two numbers, or as a mapping with ``multiple`` and ``after``.
+
+        Raises
+        ------
+        ConfigError
+        """
+        match given:
+            case Hedge():
+                return given
+            case str() if given in POLICIES:
+                return POLICIES[given]
+            case str() if re.fullmatch(rf"{NUMBER},{NUMBER}", given):
+                return cls(*map(float, given.split(",")))
+            case {"multiple": multiple, "after": after, **rest} if not rest:
+                return cls(multiple, after)
+            case (multiple, after):
+                return cls(multiple, after)
         raise ConfigError(
-            f"hedge={given!r}: give one of {', '.join(map(repr, NAMED))}, or both numbers, "
-            "{'multiple': 2.0, 'after': 0.5}"
+            f"hedge={given!r}: give {' or '.join(map(repr, POLICIES))}, or two numbers, a multiple "
+            "of the median and the part that must be back: hedge=(2.0, 0.5), --hedge 2.0,0.5"
         )
-    numbers = [given["multiple"], given["after"]]
-    real = all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
-    if not real or numbers[0] < 1 or not 0 <= numbers[1] <= 1:
-        raise ConfigError(
-            f"hedge={given!r}: 'multiple' of the median is at least 1, 'after' a fraction from 0 "
-            "to 1"
-        )
-    return Hedge(float(numbers[0]), float(numbers[1]))
+
+    def ready(self, sent: int, out: int) -> bool:
+        """Whether enough of a share's flight is back.
+
+        Parameters
+        ----------
+        sent
+            Shares that were in flight when it was sent, itself included.
+        out
+            Those of them that are still awaited, itself included.
+        """
+        return sent - out >= self.after * (sent - 1)
+
+
+#: cubed: ``cubed/runtime/backup.py``. Spark: ``spark.speculation.multiplier`` and ``.quantile``, as
+#: they were before version 4.
+POLICIES = {"cubed": Hedge(3.0, 0.5), "spark": Hedge(1.5, 0.75)}

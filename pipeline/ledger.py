@@ -87,6 +87,7 @@ class RunState:
     unready: dict[str, str] = field(default_factory=dict)  #: worker name to why it has no model
     events: list[dict[str, Any]] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
+    waves: int = 0  #: how often shares were sent
 
     # ---- what happens -------------------------------------------------------------------------
 
@@ -195,11 +196,30 @@ class RunState:
         if not group.attempts:
             self._send(group, range(group.code.n), now)
             return []
-        typical = self.times.typical
-        decision = decide(group, now, policy=self.policy, typical=typical, workers=self.workers)
+        decision = decide(
+            group,
+            now,
+            policy=self.policy,
+            typical=self.times.typical,
+            workers=self.workers,
+            out=self._out,
+        )
         if decision.submit:
             self._send(group, decision.submit, now)
-        return self._complete(group, now, broken=decision.broken) if decision.complete else []
+        present = () if decision.complete else group.present()
+        # Of several copies the first to return wins: the others leave the race at once.
+        dropped = [
+            a for a in group.attempts if a.live and (decision.complete or a.share in present)
+        ]
+        for attempt in dropped:
+            self._drop(group, attempt, now)
+        if decision.complete:
+            self._complete(group, broken=decision.broken)
+        return [self.key(group.group, attempt) for attempt in dropped]
+
+    def _out(self, attempt: AttemptState) -> int:
+        """How many of an attempt's flight are still awaited, itself included."""
+        return sum(other.live and other.wave <= attempt.wave for _, other in self.by_key.values())
 
     def hung_workers(self, now: float) -> Iterator[WorkerState]:
         """Workers that have just been found to hang, by this run's limits."""
@@ -232,10 +252,13 @@ class RunState:
         )
         # Parity can wait for idle time where the blocks themselves are under way (not: berrut).
         first = not group.attempts and bool(group.code.exact(range(group.code.n)).all())
+        self.waves += 1
         for share, address in placed.items():
             worker = self.workers[address]
             lazy = first and self.policy.lazy and group.code.carries[share] is None
-            attempt = AttemptState(share, tries[share], address, worker.name, now, lazy=lazy)
+            attempt = AttemptState(
+                share, tries[share], address, worker.name, now, lazy=lazy, wave=self.waves
+            )
             group.attempts.append(attempt)
             key = self.key(group.group, attempt)
             self.by_key[key] = (group, attempt)
@@ -244,13 +267,18 @@ class RunState:
             if worker.name in self.pace and self.times.typical:  # let a slow record fade
                 self.pace[worker.name] += 0.02 * (self.times.typical - self.pace[worker.name])
         if placed:
-            to = [[a.share, a.attempt, a.address] for a in group.attempts[-len(placed) :]]
+            sent = group.attempts[-len(placed) :]
+            if self.policy.hedge is not None:
+                flight = self._out(sent[0])
+                for attempt in sent:
+                    attempt.flight = flight
+            to = [[a.share, a.attempt, a.address] for a in sent]
             self.events.append({"op": "send", "group": group.group, "to": to})
 
     def candidates(self, now: float) -> list[Candidate]:
         """The workers that may be given this run's shares."""
         typical = self.times.typical
-        limit = self.policy.late_limit(typical)
+        limit = self.policy.slow_limit(typical)
         found = []
         for worker in self.workers.values():
             if self.run not in worker.ready or worker.hung or worker.stuck(now, limit):
@@ -262,22 +290,20 @@ class RunState:
             found.append(Candidate(worker.address, worker.name, ahead * pace, pace))
         return found
 
-    def _complete(self, group: GroupState, now: float, *, broken: bool) -> list[Key]:
+    def _drop(self, group: GroupState, attempt: AttemptState, now: float) -> None:
+        attempt.fate = Fate.UNSTARTED if attempt.start is None else Fate.DROPPED
+        attempt.stop = now
+        record = self.record(attempt.name)
+        record.dropped += attempt.fate is Fate.DROPPED
+        record.unstarted += attempt.fate is Fate.UNSTARTED
+        self._left_queue(self.key(group.group, attempt), attempt)
+
+    def _complete(self, group: GroupState, *, broken: bool) -> None:
         group.complete = True
         present = group.present()
         exact = group.code.exact(present)
-        dropped = []
         for attempt in group.attempts:
-            key = self.key(group.group, attempt)
-            if attempt.live:
-                attempt.fate = Fate.UNSTARTED if attempt.start is None else Fate.DROPPED
-                attempt.stop = now
-                record = self.record(attempt.name)
-                record.dropped += attempt.fate is Fate.DROPPED
-                record.unstarted += attempt.fate is Fate.UNSTARTED
-                self._left_queue(key, attempt)
-                dropped.append(key)
-            elif attempt.returned:
+            if attempt.returned:
                 needed = not exact.all() or group.code.carries[attempt.share] is not None
                 first = present[attempt.share] is attempt
                 attempt.fate = Fate.USED if needed and first else Fate.SPARE
@@ -290,7 +316,6 @@ class RunState:
                 "attempts": [self._history(a) for a in group.attempts],
             }
         )
-        return dropped
 
     def _history(self, attempt: AttemptState) -> dict[str, Any]:
         def since(t: float | None) -> float | None:

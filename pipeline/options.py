@@ -15,6 +15,7 @@ from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
 from approxifer.errors import ConfigError
 from approxifer.pipeline.audits import AuditRule
+from approxifer.pipeline.hedge import Hedge
 from approxifer.pipeline.policy import Policy
 from approxifer.pipeline.roster import QUARANTINES, Quarantine
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 REPAIRS = ("none", "exact")
 REFEREES = ("client", "quorum")
+#: Schemes whose shares may be hedged.
+HEDGED = ("uncoded", "replication")
+#: Default of ``late``; with ``hedge`` as many times its multiple.
+LATE = 3.0
 #: Fraction of the shares audited with ``byzantine`` > 0.
 DEFAULT_AUDIT = 0.05
 
@@ -48,6 +53,7 @@ class Options:
     k: int | None = None
     stragglers: int = 1
     byzantine: int = 0
+    adaptive: bool = False
     order: str | None = None
     features: str | Callable[..., Any] | None = None
     parity: str | os.PathLike[str] | None = None
@@ -57,8 +63,8 @@ class Options:
     repair: str = "exact"
     redundancy: str | None = None
     patience: float | None = None
-    late: float = 3.0
-    hedge: str | None = None
+    late: float | None = None
+    hedge: str | Mapping[str, float] | Sequence[float] | None = None
     audit: float | None = None
     assurance: float | None = None
     referee: str = "client"
@@ -88,10 +94,6 @@ class Options:
         _one_of("repair", self.repair, REPAIRS)
         _one_of("redundancy", self.redundancy, (None, "eager", "lazy"))
         _one_of("heal", self.heal, (None, "restart", "avoid"))
-        if self.hedge is not None:
-            raise ConfigError(
-                f"hedge={self.hedge!r} is not available in this version: leave it out"
-            )
         _one_of("referee", self.referee, REFEREES)
         _one_of("quarantine", self.quarantine, (None, *QUARANTINES))
         self._fraction("audit", most=1.0, least=0.0)
@@ -107,6 +109,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and value >= least):
                 raise ConfigError(f"{name}={value!r}: give a number, at least {least:g}")
+        self._check_hedge()
         self._whole("seed", least=0)
         _ = self.memory_bytes
 
@@ -120,6 +123,20 @@ class Options:
             raise ConfigError(
                 "audit= and assurance= with scheme='parm': nobody but its worker could tell a "
                 "parity share from a wrong one; take scheme 'systematic'"
+            )
+
+    def _check_hedge(self) -> None:
+        hedge = self.the_hedge
+        if hedge is not None and self.scheme not in HEDGED:
+            raise ConfigError(
+                f"hedge={self.hedge!r} sends second copies, and scheme={self.scheme!r} has parity "
+                f"for that: take scheme={' or '.join(map(repr, HEDGED))}, or leave hedge= out "
+                "(late= says when a share that parity cannot replace is submitted again)"
+            )
+        if hedge is not None and self.late is not None and self.late <= hedge.multiple:
+            raise ConfigError(
+                f"late={self.late}: with hedge={self.hedge!r} it is the last resort; give more "
+                f"than the {hedge.multiple:g} medians of the hedge, or leave it out"
             )
 
     def _whole(self, name: str, *, least: int) -> None:
@@ -138,7 +155,11 @@ class Options:
     def code_for(self, k: int) -> CodeSpec:
         """The code with this K."""
         return CodeSpec(
-            scheme=self.scheme, k=k, stragglers=self.stragglers, byzantine=self.byzantine
+            scheme=self.scheme,
+            k=k,
+            stragglers=self.stragglers,
+            byzantine=self.byzantine,
+            adaptive=self.adaptive,
         )
 
     @property
@@ -151,6 +172,11 @@ class Options:
         if size < 1:
             raise ConfigError(f"memory={self.memory!r}: give a size such as '1GB'")
         return size
+
+    @property
+    def the_hedge(self) -> Hedge | None:
+        """``hedge`` in numbers."""
+        return None if self.hedge is None else Hedge.of(self.hedge)
 
     @property
     def the_order(self) -> str:
@@ -174,9 +200,13 @@ class Options:
         exact = self.repair == "exact"
         lazy = exact and self.byzantine == 0
         patience = self.patience if self.patience is not None else (1.0 if exact else 0.0)
+        hedge = self.the_hedge
+        # A third copy, or a second one where too few of the others are back, is the last resort.
+        late = self.late if self.late is not None else LATE * (hedge.multiple if hedge else 1.0)
         return Policy(
             patience=float(patience),
-            late=float(self.late),
+            late=float(late),
+            hedge=hedge,
             hang_after=float(self.hang_after),
             lazy=lazy if self.redundancy is None else self.redundancy == "lazy",
             reuse=self.byzantine == 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil, prod
 from typing import Any
 
@@ -58,7 +59,22 @@ def workers_needed(spec: CodeSpec) -> int:
     return conflicting(spec) + (spec.byzantine + 1 if spec.byzantine else 0)
 
 
-def choose_k(scheme: str, k: int | None, stragglers: int, byzantine: int, workers: int) -> CodeSpec:
+def fewest_workers(spec: CodeSpec) -> int:
+    """Workers without which there is no output: with Byzantine ones one more to audit the others.
+    Where nothing but the shares that are needed is sent, S saves none."""
+    spared = 0 if spec.adaptive else spec.stragglers
+    return max(1, conflicting(spec) - spared + bool(spec.byzantine))
+
+
+def choose_k(
+    scheme: str,
+    k: int | None,
+    stragglers: int,
+    byzantine: int,
+    workers: int,
+    *,
+    adaptive: bool = False,
+) -> CodeSpec:
     """The code: K as given, else the largest K <= 8 that the workers allow.
 
     Raises
@@ -66,11 +82,12 @@ def choose_k(scheme: str, k: int | None, stragglers: int, byzantine: int, worker
     TooFewWorkersError
         Not even K = 1 fits.
     """
+    make = partial(CodeSpec, scheme, stragglers=stragglers, byzantine=byzantine, adaptive=adaptive)
     if k is not None:
-        return CodeSpec(scheme=scheme, k=k, stragglers=stragglers, byzantine=byzantine)
+        return make(k)
     for tried in range(MOST_K, 0, -1):
         try:
-            spec = CodeSpec(scheme=scheme, k=tried, stragglers=stragglers, byzantine=byzantine)
+            spec = make(tried)
         except ConfigError:  # more shares than a code may have
             if tried == 1:
                 raise

@@ -85,7 +85,7 @@ class StragglerPlugin(SchedulerPlugin):
             run=run,
             client=client,
             codes={name: CodeSpec(**fields).build() for name, fields in codes.items()},
-            policy=Policy(**policy),
+            policy=Policy.of(policy),
             fingerprint=fingerprint,
             seed=seed,
             restart=restart,

@@ -7,14 +7,15 @@ tick of its clock.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 from approxifer.coding import Code
+from approxifer.pipeline.hedge import Hedge
 from approxifer.pipeline.records import Fate
 
 
@@ -27,6 +28,8 @@ class Policy:
     patience: float = 1.0
     #: A group below its threshold submits a share again that has run for this many medians.
     late: float = 3.0
+    #: When a second copy goes out before that, of a share of which one is out.
+    hedge: Hedge | None = None
     #: Seconds below which no share is late: shares of a few ms jitter by more than their length.
     floor: float = 0.25
     #: Seconds (but at least 10 medians) after which a running share, or a silent worker, is hung.
@@ -38,6 +41,12 @@ class Policy:
     #: A share on which the model raised this often is not tried again.
     max_failures: int = 3
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Policy:
+        """From ``dataclasses.asdict`` of one."""
+        hedge = fields["hedge"]
+        return cls(**{**fields, "hedge": None if hedge is None else Hedge(**hedge)})
+
     def patience_limit(self, typical: float | None) -> float:
         """Seconds from a share's start after which a decodable group stops waiting for it."""
         return inf if typical is None else max((1 + self.patience) * typical, self.floor)
@@ -45,6 +54,12 @@ class Policy:
     def late_limit(self, typical: float | None) -> float:
         """Seconds from a share's start after which it is submitted again."""
         return inf if typical is None else max(self.late * typical, self.floor)
+
+    def slow_limit(self, typical: float | None) -> float:
+        """Seconds from a share's start after which its worker is slow: other work passes it by."""
+        if typical is None or self.hedge is None:
+            return self.late_limit(typical)
+        return max(self.hedge.multiple * typical, self.floor)
 
     def hang_limit(self, typical: float | None) -> float:
         """Seconds after which a running share is given up, and its worker with it."""
@@ -92,6 +107,8 @@ class AttemptState:
     name: str
     sent: float
     lazy: bool = False
+    wave: int = 0  #: shares sent together have one number, later ones a higher
+    flight: int = 1  #: shares of the run that were in flight once it was sent
     start: float | None = None
     stop: float | None = None
     returned: bool = False
@@ -174,13 +191,16 @@ def decide(
     policy: Policy,
     typical: float | None,
     workers: Mapping[str, WorkerView],
+    out: Callable[[AttemptState], int] = lambda attempt: attempt.flight,
 ) -> Decision:
     """What to do with a group that is not complete.
 
     It is complete when it is decodable, and every block is exact or each share that would better
     it has run out of patience. (With Byzantine workers no code is decodable before N - S shares are
     in: the wrong ones must be told from the others.) Below the threshold, shares that are late or
-    lost are submitted again, as few as make an output possible.
+    lost are submitted again, as few as make an output possible. With `Policy.hedge` a share counts
+    as late from its limit on, once ``out``, how many of an attempt's flight are still awaited, is
+    low enough; then two copies are in the race, and only `Policy.late` would send a third.
     """
     code = group.code
     present = set(group.present())
@@ -195,13 +215,7 @@ def decide(
         )
         return WAIT if patient else COMPLETE
 
-    limit = policy.late_limit(typical)
-    hopeful = present | {
-        a.share
-        for a in live
-        if not (a.lazy and a.start is None)  # idle time may never come
-        and not a.overdue(now, limit, workers.get(a.address))
-    }
+    hopeful = present | _in_time(live, now, policy, typical, workers, out)
     if code.decodable(hopeful):
         return WAIT
     candidates = [
@@ -211,6 +225,34 @@ def decide(
     if submit:
         return Decision(submit=submit)
     return WAIT if live else Decision(complete=True, broken=True)
+
+
+def _in_time(
+    live: list[AttemptState],
+    now: float,
+    policy: Policy,
+    typical: float | None,
+    workers: Mapping[str, WorkerView],
+    out: Callable[[AttemptState], int],
+) -> set[int]:
+    """The shares that need not be sent again yet."""
+    late, slow, hedge = policy.late_limit(typical), policy.slow_limit(typical), policy.hedge
+    copies = Counter(a.share for a in live)
+
+    def overdue(attempt: AttemptState) -> bool:
+        worker = workers.get(attempt.address)
+        return (
+            (attempt.lazy and attempt.start is None)  # idle time may never come
+            or attempt.overdue(now, late, worker)
+            or (
+                hedge is not None
+                and copies[attempt.share] == 1
+                and attempt.overdue(now, slow, worker)
+                and hedge.ready(attempt.flight, out(attempt))
+            )
+        )
+
+    return {attempt.share for attempt in live if not overdue(attempt)}
 
 
 def fewest(code: Code, have: set[int], candidates: list[int]) -> tuple[int, ...]:

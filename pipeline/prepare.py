@@ -32,10 +32,7 @@ from approxifer.models import (
     run_rows,
 )
 from approxifer.models.names import first_line
-<<<<<<< HEAD
 from approxifer.models.parity import Parity, load_parity, trained_k
-from approxifer.pipeline.cluster import ClusterSpec, OpenCluster, load_cluster, open_cluster
-=======
 from approxifer.pipeline.cluster import (
     ClusterSpec,
     OpenCluster,
@@ -43,7 +40,6 @@ from approxifer.pipeline.cluster import (
     open_cluster,
     workers_of,
 )
->>>>>>> main
 from approxifer.pipeline.context import Setup
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import (
@@ -238,7 +234,14 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     k = options.k if stored is None else options.k or stored["code"]["k"]
     if prepared.parity is not None:
         k = k or trained_k(str(options.parity))
-    spec = choose_k(options.scheme, k, options.stragglers, options.byzantine, workers)
+    spec = choose_k(
+        options.scheme,
+        k,
+        options.stragglers,
+        options.byzantine,
+        workers,
+        adaptive=options.adaptive,
+    )
     if prepared.parity is not None:
         spec = replace(spec, encoder=prepared.parity.encoder)  # type: ignore[arg-type]
     check_workers(spec, workers)
@@ -266,8 +269,11 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
 
 def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
     """What the store keeps, and what a resumed run must agree with."""
+    code = asdict(spec)
+    if not spec.adaptive:  # stores begun before there was such a thing say nothing of it
+        del code["adaptive"]
     return {
-        "code": asdict(spec) | {"repair": prepared.options.repair},
+        "code": code | {"repair": prepared.options.repair},
         "layout": layout.attrs(),
         "model": prepared.handle.fingerprint,
         "parity": [one.fingerprint for one in prepared.parity.handles] if prepared.parity else [],

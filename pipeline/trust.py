@@ -101,6 +101,8 @@ class Trust:
     ) -> None:
         self.tolerance = tolerance
         self.suspicion = Suspicion(code)
+        #: Copies that agree are right, one of them being honest: only false alarms could be raised.
+        self._adaptive = code.spec.adaptive
         self.audits: AuditBook[ShareRef] = AuditBook(rule, rng)
         self.suspected: Counter[str] = Counter()
         self._early: dict[tuple[int, int], ShareRef] = {}  #: not audited, the oldest first
@@ -138,13 +140,13 @@ class Trust:
         doubts = {ref.share: doubt for ref in refs if (doubt := _unsound(ref, finite)) is not None}
         sound = [ref for ref in refs if ref.share not in doubts]
         found = []
-        if coded and sound:
+        if coded and sound and not self._adaptive:
             found = self.suspicion.add(
                 sound[0].group,
                 {ref.share: ref.output for ref in sound},
                 {ref.share: ref.worker for ref in sound},
             )
-        elif sound:
+        elif sound and not coded:
             (ref,) = sound
             found = self.suspicion.add_plain(ref.group, ref.output, ref.worker)
         here = {(ref.group, ref.share): ref for ref in sound}
@@ -205,6 +207,21 @@ class Trust:
         if ref.malformed or malformed:
             return np.ones(len(again), bool)
         return self.tolerance.differs(ref.output, again, times=2.0)
+
+    def differ(self, copies: Sequence[ShareRef]) -> np.ndarray:
+        """The rows in which several runs of one share differ from the first: bool (B,); none of
+        them where there is one run, or none."""
+        if len(copies) < 2:
+            return np.zeros(1, bool)
+        first, *others = copies
+        found = [self.disputed(first, other.output, other.malformed) for other in others]
+        rows: np.ndarray = np.any(found, axis=0)
+        return rows
+
+    def suspect(self, worker: str) -> None:
+        """A share of this worker is suspicious."""
+        with self._lock:
+            self.suspected[worker] += 1
 
     def began(self, doubt: Doubt) -> None:
         """A share is run again."""

@@ -140,3 +140,18 @@ def test_deviations_are_distances_to_the_agreed_copy():
 def test_distance(found, expected, apart):
     kind = None if isinstance(found[0], str) else float
     assert distance(np.array(found, kind), np.array(expected, kind)) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize("byzantine", [1, 2])
+def test_adaptive_copies_are_one_more_than_the_liars(byzantine):
+    code = CodeSpec("replication", 2, 3, byzantine, adaptive=True).build()
+    assert code.n == 2 * (byzantine + 1)
+    blocks, outputs = outputs_of(code, np.random.default_rng(0))
+    assert code.decodable(outputs)
+    for missing in outputs:
+        assert not code.decodable(outputs.keys() - {missing})
+    assert not code.locate(outputs).suspects
+    outputs[3] += 1
+    assert code.locate(outputs).suspects == set(range(1, code.n, 2))
+    honest = {i: output for i, output in outputs.items() if i in (1, 2)}
+    assert code.decode(honest).blocks.tobytes() == blocks[[0, 1]].tobytes()

@@ -75,6 +75,9 @@ def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
         ({"k": 1019, "byzantine": 3}, r"byzantine=3 make 1026 shares.*fewer byzantine workers"),
         ({"scheme": "berrut", "grid": "text"}, r"grid='text'.*mean 'textbook'"),
         ({"grid": "textbook"}, r"only has a meaning for scheme='berrut'"),
+        ({"adaptive": True}, r"adaptive=True only has a meaning for scheme='replication'"),
+        ({"scheme": "replication", "adaptive": True}, r"of at least 1.*with byzantine=0; leave"),
+        ({"adaptive": "yes"}, r"adaptive='yes': give True or False"),
     ],
 )
 def test_nonsense_is_refused_with_the_remedy(arguments, message):

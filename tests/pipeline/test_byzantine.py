@@ -315,6 +315,75 @@ def test_replication_with_a_majority(
     check_whole(report, rows)
 
 
+ADAPTIVE = COMMON | {"scheme": "replication", "adaptive": True}
+
+
+def test_adaptive_copies_cost_two_evaluations_where_nobody_lies(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """Whatever stragglers= is."""
+    options = ADAPTIVE | {"audit": 0.0, "stragglers": 1}
+    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
+    check_whole(report, rows)
+    dropped = sum(worker.dropped for worker in report.workers.values())
+    assert 2.0 <= report.evaluations_per_query <= 2.0 + 5 * dropped / len(rows)
+    assert report.convicted == []
+    assert sum(worker.suspected for worker in report.workers.values()) == 0
+    assert ", adaptive, 8 shares" in str(report)
+
+
+@pytest.mark.parametrize("shares", [1.0, 0.05])
+def test_without_audits_a_third_copy_decides(
+    shares: float, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"3": lies.Collude(shares=shares)})
+    report = score(store, out=out, client=client, **ADAPTIVE | {"audit": 0.0, "block": 2})
+    check_whole(report, rows)
+    assert report.convicted == []
+    assert report.counts["exact"] == len(rows)
+    outvoted = of_kind(out, "suspect")
+    assert {event["worker"] for event in outvoted} <= {"3"}
+    thirds = [event for event in of_kind(out, "group") if event["kind"] == "audit"]
+    assert len(thirds) == len(outvoted) == report.workers["3"].suspected
+    assert all(event["shares"]["0"] != "3" for event in thirds)
+    if shares == 1.0:
+        assert len(outvoted) == report.workers["3"].run > 0
+        assert "3" not in contributors(report.predictions)
+    dropped = sum(worker.dropped for worker in report.workers.values())
+    extra = report.evaluations - 2 * len(rows)
+    assert 2 * len(thirds) <= extra <= 2 * (len(thirds) + dropped)
+
+
+@pytest.mark.parametrize("referee", ["client", "quorum"])
+@pytest.mark.parametrize("shares", [1.0, 0.05])
+def test_who_lies_in_an_adaptive_copy_is_convicted_at_its_first_lie(
+    shares: float, referee: str, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"3": lies.Noise(sigma=1.0, rows=0.5, shares=shares)})
+    options = ADAPTIVE | {"block": 2, "referee": referee}
+    report = score(store, out=out, client=client, **options)
+    check_whole(report, rows)
+    if shares < 1 and not report.convicted:
+        assert of_kind(out, "suspect") == [], "it happened not to lie"
+        return
+    assert convicted(report) == ["3"]
+    assert "3" not in contributors(report.predictions)
+    assert {event["worker"] for event in of_kind(out, "suspect")} <= {"3"}
+
+
+def test_adaptive_copies_with_a_liar_and_a_straggler(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    faults.install(client, {"3": lies.SignFlip(), "5": faults.Slow(factor=1, seconds=1.0)})
+    options = ADAPTIVE | {"hedge": "spark", "model": toy_models.slow_linear}
+    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
+    check_whole(report, rows)
+    assert convicted(report) == ["3"]
+    assert report.workers["5"].dropped > 0
+
+
 def test_workers_to_spare_are_asked_for(client: Client, store: Path, tmp_path: Path) -> None:
     with pytest.raises(TooFewWorkersError, match="11 workers"):
         score(store, out=tmp_path / "out.zarr", client=client, **COMMON | {"k": 7})

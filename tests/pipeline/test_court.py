@@ -56,6 +56,7 @@ class Bench:
     quarantine: Any = None
     hosts: Mapping[str, str] = field(default_factory=dict)
     malformed: frozenset[str] = frozenset()
+    audits: bool = True
     #: On whom the model raises.
     raises: frozenset[str] = frozenset()
     #: What the client finds.
@@ -71,7 +72,8 @@ class Bench:
         for name in self.answers:
             self.roster.heard(name, self.hosts.get(name, "n1"), "cpu")
         rng = np.random.default_rng(0)
-        self.trust = Trust(CODE, rule=AuditRule(0.05), tolerance=TOLERANCE, rng=rng)
+        rule = AuditRule(0.05) if self.audits else AuditRule(0.0, first=False, least=0)
+        self.trust = Trust(CODE, rule=rule, tolerance=TOLERANCE, rng=rng)
         self._number = count()
         self.court = Court(
             self.trust,
@@ -116,6 +118,15 @@ class Bench:
         first = self.testimony(name)
         ref = ShareRef(group, 0, name, CODE, np.arange(6), (0, 6), first.output, first.malformed)
         return Doubt(ref, why, held=False)
+
+    def arbitrate(self, *names: str) -> set[str]:
+        """Decide between these workers' copies of a block; whose do not stand."""
+        copies = [
+            ShareRef(4, share, name, CODE, np.arange(6), (0, 6), told.output, told.malformed)
+            for share, name in enumerate(names)
+            for told in [self.testimony(name)]
+        ]
+        return {names[share] for share in asyncio.run(self.court.arbitrate(copies, ROWS))}
 
     def settle(self, *names: str, why: str = RANDOM) -> list[bool]:
         """Settle doubts about a share of each of these workers, all at once."""
@@ -495,3 +506,83 @@ def test_a_share_counts_as_audited_only_if_the_client_looked_at_all_of_it() -> N
     ref = ShareRef(4, 0, "a", CODE, np.arange(512), (0, 512), output)
     stands = asyncio.run(bench.court.settle(Doubt(ref, RANDOM, held=False), rows))
     assert not stands or bench.trust.audits.counted("a") == 0
+
+
+# ---- adaptive copies -----------------------------------------------------------------------------
+
+
+def other_row(rows: np.ndarray) -> np.ndarray:
+    found = model(rows)
+    found[0, 0] -= 5
+    return found
+
+
+@pytest.mark.parametrize("audits", [False, True])
+@pytest.mark.parametrize("quorum", [False, True])
+def test_copies_that_agree_are_not_asked_about(quorum: bool, audits: bool) -> None:
+    bench = Bench(honest("a", "b", "c"), quorum=quorum, audits=audits)
+    assert bench.arbitrate("a", "b") == set()
+    assert bench.arbitrate("a") == set()
+    assert (bench.asked, bench.journal, bench.convicted) == ([], [], [])
+
+
+@pytest.mark.parametrize("lie", [negative, last_row, constant])
+@pytest.mark.parametrize("liar", ["a", "b"])
+def test_without_audits_a_third_copy_decides_and_nobody_is_convicted(
+    liar: str, lie: Answer
+) -> None:
+    bench = Bench(honest("a", "b", "c", "d") | {liar: lie}, audits=False)
+    assert bench.arbitrate("a", "b") == {liar}
+    assert bench.asked == [("c", frozenset({"a", "b"}))]
+    assert bench.convicted == []
+    assert bench.trust.suspected == {liar: 1}
+    assert [(e["event"], e["worker"]) for e in bench.journal] == [("suspect", liar)]
+
+
+@pytest.mark.parametrize("quorum", [False, True])
+def test_with_audits_the_liar_is_convicted(quorum: bool) -> None:
+    bench = Bench(honest("a", "b", "c", "d") | {"b": last_row}, quorum=quorum)
+    assert bench.arbitrate("a", "b") == {"b"}
+    assert bench.convicted == ["b"]
+    assert bench.auditors == (["c"] if quorum else []), "the client needs no third copy"
+    evidence = bench.executed[0].evidence
+    assert (evidence.share, evidence.rows, evidence.suspicion) == (
+        1,
+        1,
+        "copies of its block differ",
+    )
+    assert evidence.referee == ("a and c" if quorum else "client")
+    assert bench.arbitrate("a", "b") == {"b"}
+    assert len(bench.convicted) == 1
+
+
+def test_two_liars_of_three_who_lie_about_different_rows() -> None:
+    """The client looks again until the copies that stand agree."""
+    for audits, quorum in ((True, False), (True, True), (False, False)):
+        answers = honest("a", "b", "c", "d", "e") | {"a": other_row, "c": last_row}
+        bench = Bench(answers, byzantine=2, audits=audits, quorum=quorum)
+        assert bench.arbitrate("a", "b", "c") == {"a", "c"}
+        assert sorted(bench.convicted) == (["a", "c"] if audits else [])
+        assert bench.auditors == (["d", "e"] if quorum or not audits else [])
+
+
+def test_the_third_who_lies_is_outvoted_by_the_fifth() -> None:
+    answers = honest("a", "b", "c", "d", "e") | {"b": negative, "d": negative}
+    bench = Bench(answers, byzantine=2, audits=False)
+    assert bench.arbitrate("a", "b", "c") == {"b"}
+    assert bench.auditors == ["d", "e"]
+
+
+def test_a_malformed_copy_does_not_stand() -> None:
+    for audits in (True, False):
+        bench = Bench(honest("a", "b", "c"), malformed=frozenset("a"), audits=audits)
+        assert bench.arbitrate("a", "b") == {"a"}
+        assert bench.convicted == (["a"] if audits else [])
+
+
+def test_more_liars_than_e_end_the_run() -> None:
+    answers = {"a": model, "b": negative, "c": constant, "d": model}
+    with pytest.raises(TrustError, match="no 2 of them agree"):
+        Bench(answers, audits=False).arbitrate("a", "b")
+    with pytest.raises(TrustError, match="2 workers are convicted, and byzantine=1"):
+        Bench(answers | {"a": constant}).arbitrate("a", "b")

@@ -306,8 +306,11 @@ class Scene:
     """A guard, with workers that answer at once, a store on the disk, and a note of all that is
     said and done. As a courier it asks the first worker that is neither forbidden nor barred."""
 
-    def __init__(self, store: OutputStore, answers: dict[str, Answer], **setup: Any) -> None:
+    def __init__(
+        self, store: OutputStore, answers: dict[str, Answer], code: Code | None = None, **setup: Any
+    ) -> None:
         self.store = store
+        self.code = code or CODE
         self.answers = answers
         self.done: list[Any] = []
         self.closed: list[int] = []
@@ -324,7 +327,7 @@ class Scene:
             setup=SimpleNamespace(
                 store=store,
                 layout=SimpleNamespace(micro_batch=8, block=2),
-                spec=CODE.spec,
+                spec=self.code.spec,
                 handle=None,
                 threads=1,
                 load=lambda start, stop: everything[start:stop],
@@ -344,7 +347,7 @@ class Scene:
         )
         self.guard = Guard(
             context,  # type: ignore[arg-type]
-            CODE,
+            self.code,
             self,  # type: ignore[arg-type]
             self.roster,
             spans=[(window.index, window.start, window.stop) for window in self.windows],
@@ -397,7 +400,7 @@ class Scene:
 
     def group(self, number: int, window: Window, members: list[int], **lies: Any) -> Any:
         """A coded group as its workers a, b, c, d answered; ``b=``: what b said."""
-        shares = CODE.encode(gather(window.queries, np.array(members), CODE.k))
+        shares = self.code.encode(gather(window.queries, np.array(members), self.code.k))
         outputs = {(i, 0): lies.get(name, model(shares[i])) for i, name in enumerate("abcd")}
         attempts = [
             {"share": i, "attempt": 0, "worker": name, "fate": "used", "error": None}
@@ -405,7 +408,7 @@ class Scene:
         ]
         run = GroupRun(number, shares, finish=None, outputs=outputs)  # type: ignore[arg-type]
         run.completion = {"used": [[i, 0] for i in range(4)], "attempts": attempts}
-        return Batch(number, CODE, window, np.array(members), Status.EXACT, coded=True), run
+        return Batch(number, self.code, window, np.array(members), Status.EXACT, coded=True), run
 
     def play(self, *steps: Callable[[], Any]) -> list[Any]:
         """Open the guard, do these things one after the other, and wait for what they began."""
@@ -438,7 +441,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         attrs=attrs,
     ) as store:
         Journal(store.path).close()
-        yield lambda answers, **setup: Scene(store, answers, **setup)
+        yield lambda answers, *code, **setup: Scene(store, answers, *code, **setup)
 
 
 def honest(names: str = "abcdef") -> dict[str, Answer]:
@@ -683,3 +686,35 @@ def test_audits_for_assurance_are_spread_over_all_windows(
     )
     each = CODE.n / len(made.answers)
     assert told == pytest.approx([left * each for left in (5, 4, 3, 2, 1, 0)])
+
+
+#: Two blocks, the first with a and c, the second with b and d.
+ADAPTIVE = CodeSpec("replication", k=2, stragglers=0, byzantine=1, adaptive=True).build()
+
+
+@pytest.mark.parametrize("audits", [False, True])
+def test_adaptive_copies_that_differ_are_settled_before_their_group_is_decoded(
+    audits: bool, scene: Callable[..., Scene]
+) -> None:
+    rule = NEVER if audits else AuditRule(0.0, first=False, least=0)
+    made = scene(honest(), ADAPTIVE, rule=rule)
+    wrong = np.full((2, 1), 5.0, np.float32)
+    found = made.play(
+        lambda: made.guard.hear(*made.group(0, made.windows[0], [0, 1, 2, 3])),
+        lambda: made.guard.hear(*made.group(1, made.windows[0], [4, 5, 6, 7], d=wrong)),
+    )
+    assert found == [frozenset(), {3}]
+    assert made.roster.is_convicted("d") == audits
+    assert len(made.audited) == (not audits), "the third copy, where the client does not decide"
+    for rows in made.audited:
+        np.testing.assert_array_equal(rows, made.windows[0].queries[[5, 7]])
+    assert [e["worker"] for e in made.events("suspect")] == ["d"]
+
+
+def test_adaptive_copies_that_agree_on_nan_stand(scene: Callable[..., Scene]) -> None:
+    made = scene(honest(), ADAPTIVE)
+    (found,) = made.play(
+        lambda: made.guard.hear(*made.group(0, made.windows[0], [0, 1, 2, 3], a=NAN, c=NAN))
+    )
+    assert found == frozenset()
+    assert made.audited == []

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
+from approxifer.pipeline.hedge import Hedge
 from approxifer.pipeline.keys import Key
 from approxifer.pipeline.ledger import SILENT, RunState, WorkerState
 from approxifer.pipeline.policy import AttemptState, GroupState, Policy
@@ -355,6 +356,62 @@ def test_two_copies_that_both_return_are_not_both_used() -> None:
     assert fates[0, 0] is Fate.USED
     assert fates[0, 1] is Fate.SPARE
     assert totals(run)["run"] == 3
+
+
+def test_the_slower_copy_is_dropped_while_its_group_goes_on() -> None:
+    """It would hold its worker up for as long as the group's other shares take."""
+    run = make("uncoded", 2, workers=3)
+    for _ in range(3):
+        run.times.add(1.0)
+    group = begin(run)
+    start(run, group, 0, 0.0)
+    start(run, group, 1, 2.0)
+    run.advance(group, 3.1)
+    come_back(run, group, 0, since=3.2, now=4.0, number=1)
+    slower = find(group, 0)
+    assert run.advance(group, 4.0) == [run.key(0, slower)]
+    assert (slower.fate, group.complete) == (Fate.DROPPED, False)
+    assert run.advance(group, 4.0) == []
+    end(run, group, 0, 4.1, 3)
+    assert run.lost(key_of(run, group, 0, 1), 4.2) is group  # it could not be fetched
+    run.advance(group, 4.2)
+    assert [a.attempt for a in group.attempts if a.share == 0] == [0, 1, 2]
+    assert totals(run)["dropped"] == 1
+
+
+def test_a_flight_is_what_was_out_once_a_share_was_sent() -> None:
+    run = make("uncoded", 4, workers=6, hedge=Hedge(1.5, 0.75), late=100.0)
+    for _ in range(3):
+        run.times.add(1.0)
+    first = begin(run)
+    assert {a.flight for a in first.attempts} == {4}
+    come_back(run, first, 0)
+    come_back(run, first, 1)
+    second = begin(run, 1, now=1.0)
+    assert {a.flight for a in second.attempts} == {6}
+    start(run, second, 0, 1.0)
+    late = 2.6  # of the five others three must be back, and one more
+    for group, share in ((first, 2), (first, 3), (second, 1)):
+        come_back(run, group, share)
+        run.advance(group, late)
+        assert run.advance(second, late) == []
+        assert len(second.attempts) == 4
+    # What is sent afterwards does not count.
+    begin(run, 2, now=late)
+    come_back(run, second, 2)
+    run.advance(second, late)
+    copy = second.attempts[-1]
+    assert (len(second.attempts), copy.share, copy.attempt, copy.flight) == (5, 0, 1, 7)
+
+
+def test_a_slow_worker_is_given_nothing_by_the_hedges_limit() -> None:
+    run = make("uncoded", 1, workers=2, hedge=Hedge(1.5, 0.75), late=100.0)
+    for _ in range(3):
+        run.times.add(1.0)
+    group = begin(run)
+    start(run, group, 0, 0.0)
+    assert len(run.candidates(1.4)) == 2
+    assert len(run.candidates(1.6)) == 1
 
 
 def test_a_share_returns_once() -> None:
@@ -919,3 +976,19 @@ def test_a_dead_worker_holds_nothing_up() -> None:
     check_whole(simulation, 80)
     assert simulation.run.record("w4").erased + simulation.run.record("w1").erased >= 1
     assert set(simulation.run.workers) == {"a0", "a2", "a3", "a5", "a6"}
+
+
+def test_hedging_ends_a_run_sooner_and_sends_few_copies() -> None:
+    """One of seven workers takes 60 times as long; ``late`` is out of the way."""
+    ended, cost = {}, {}
+    for hedge in (None, Hedge(1.5, 0.75), Hedge(3.0, 0.5)):
+        simulation = simulate("uncoded", hedge=hedge, late=1000.0)
+        simulation.slow["a3"] = 60.0
+        simulation.play(80)
+        check_whole(simulation, 80)
+        ended[hedge] = simulation.ended
+        cost[hedge] = simulation.evaluated / (80 * 4 * ROWS)
+    assert cost.pop(None) == 1.0
+    assert max(cost.values()) < 1.05
+    waited = ended.pop(None)
+    assert max(ended.values()) < waited / 2

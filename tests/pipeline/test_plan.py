@@ -21,11 +21,13 @@ from approxifer.pipeline.plan import (
     check_workers,
     choose_k,
     conflicting,
+    fewest_workers,
     groups_in_flight,
     make_layout,
     micro_batch,
     most_in_flight,
     row_bytes,
+    workers_needed,
 )
 
 MEASURES = Measures(
@@ -358,3 +360,28 @@ def test_no_memory_makes_a_chunk_for_each_row() -> None:
     for memory in range(10**9, 10**9 + 20_000, 1_000):
         found = layout(measures=measures, memory=memory)
         assert found.chunk > 1_000, found
+
+
+@pytest.mark.parametrize("byzantine", [1, 2])
+@pytest.mark.parametrize("stragglers", [0, 3])
+def test_adaptive_copies_need_workers_for_more_of_them(stragglers: int, byzantine: int) -> None:
+    """E + 1 run each block, and where these differ E more, whatever S is."""
+    spec = choose_k("replication", None, stragglers, byzantine, 20, adaptive=True)
+    assert (spec.k, spec.n) == (8, 8 * (byzantine + 1))
+    assert workers_needed(spec) == 2 * byzantine + 2
+    assert fewest_workers(spec) == byzantine + 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "fewest"),
+    [
+        (CodeSpec("uncoded", 4), 1),
+        (CodeSpec("systematic", 4, 2), 4),
+        (CodeSpec("systematic", 4, 2, 1), 7),
+        (CodeSpec("replication", 4, 1), 1),
+        (CodeSpec("replication", 4, 1, 1), 4),
+    ],
+    ids=str,
+)
+def test_without_stragglers_there_is_still_an_output(spec: CodeSpec, fewest: int) -> None:
+    assert fewest_workers(spec) == fewest

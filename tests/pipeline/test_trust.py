@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from approxifer.coding import CodeSpec
+from approxifer.coding import Code, CodeSpec
 from approxifer.pipeline import trust as trust_module
 from approxifer.pipeline.audits import FIRST, RANDOM, AuditRule
 from approxifer.pipeline.referee import Tolerance
@@ -66,9 +66,11 @@ def no_real_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust_module, "Suspicion", FakeSuspicion)
 
 
-def make(rule: AuditRule = NOTHING, seed: int = 0) -> tuple[Trust, FakeSuspicion]:
+def make(
+    rule: AuditRule = NOTHING, seed: int = 0, code: Code = CODE
+) -> tuple[Trust, FakeSuspicion]:
     made = Trust(
-        CODE,
+        code,
         rule=rule,
         tolerance=Tolerance(1e-3, np.ones(2)),
         rng=np.random.default_rng(seed),
@@ -103,6 +105,15 @@ def test_an_ordinary_group_is_not_doubted() -> None:
     assert made.inspect(group_of(5), coded=True) == []
     assert suspicion.seen == [(5, {i: f"w{i}" for i in range(4)})]
     assert made.suspected == Counter()
+
+
+def test_adaptive_copies_that_agree_are_not_held_against_any_history() -> None:
+    code = CodeSpec("replication", k=2, stragglers=0, byzantine=1, adaptive=True).build()
+    made, suspicion = make(AuditRule(1.0, first=False, least=0), code=code)
+    assert len(made.inspect(group_of(5), coded=True)) == 4, "drawn"
+    assert suspicion.seen == []
+    made.inspect([share(0)], coded=False)
+    assert suspicion.plain == [(0, "w0")]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
