@@ -101,19 +101,7 @@ class InterpolatingCode(BaseCode):
         return decoded
 
     def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
-        """Say what decoding mixes.
-
-        Parameters
-        ----------
-        present : shares that came back
-
-        Returns
-        -------
-        missing : int array (m,)
-            The blocks that are not exact, ascending.
-        weights : array (m, len(present))
-            How they follow from the outputs of the shares present, in ascending order; read-only.
-        """
+        """See `Code.weights`; read-only."""
         shares = self._known(present)
         missing = np.flatnonzero(~self.exact(shares))
         at = tuple(self._queries[j] for j in missing)

@@ -116,7 +116,14 @@ def score(
     repair: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Decoded rows to run again: exact (all of them) or none. [exact]"
+            metavar="NAME", help="Decoded rows to run again: exact (all), doubtful, none. [exact]"
+        ),
+    ] = None,
+    agreement: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="With doubtful: rows that are to be of the model's class. [0.995]",
         ),
     ] = None,
     redundancy: Annotated[
@@ -198,7 +205,8 @@ def score(
     given: dict[str, Any] = {
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
-        "byzantine": byzantine, "order": order, "repair": repair, "redundancy": redundancy,
+        "byzantine": byzantine, "order": order, "repair": repair, "agreement": agreement,
+        "redundancy": redundancy,
         "patience": patience, "late": late, "audit": audit, "assurance": assurance,
         "referee": referee, "quarantine": quarantine, "forgive": forgive or None, "block": block,
         "window": window,

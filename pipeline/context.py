@@ -42,6 +42,7 @@ class Setup:
     layout: Layout
     policy: Policy
     repair: str
+    agreement: float  #: of classes, under ``repair="doubtful"``
     restart: bool
     session: str
     most_in_flight: int  #: groups that memory allows

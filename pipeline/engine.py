@@ -21,6 +21,7 @@ from approxifer.coding import groups as cut_groups
 from approxifer.datasets.windows import windows
 from approxifer.pipeline.context import Context, Setup
 from approxifer.pipeline.courier import Courier, GroupRun
+from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.guard import Guard
 from approxifer.pipeline.intake import Batch, Intake, not_back, weigh
 from approxifer.pipeline.makegood import sweep
@@ -80,6 +81,7 @@ class Engine:
             keep_decoded=setup.repair == "none",
             blank=self.context.blank,
             index=self.roster.index,
+            doubts=self._doubts(),
         )
         self.windows = len(spans)
         self.windows_done = 0
@@ -100,6 +102,12 @@ class Engine:
         #: The windows that no earlier session has committed whole.
         self.pending = [s for s in spans if (status[s[1] : s[2]] == Status.PENDING).any()]
         self.resumed = int((status != Status.PENDING).sum())
+
+    def _doubts(self) -> Doubts | None:
+        setup = self.setup
+        if setup.repair != "doubtful":
+            return None
+        return Doubts(setup.agreement, np.random.default_rng([setup.layout.seed, 1]))
 
     async def run(self) -> None:
         """Score every pending window.
@@ -224,8 +232,9 @@ class Engine:
         self._in_flight += 1
 
     async def _repair(self, window: Window) -> None:
-        """Run plainly what is due: decoded rows under ``repair="exact"``, rows with NaN, rows of
-        groups that could not be decoded, rows that a convicted worker touched."""
+        """Run plainly what is due: decoded rows under ``repair="exact"`` or in doubt, rows with
+        NaN, rows of groups that could not be decoded, rows that a convicted worker touched."""
+        self.intake.decide(window)
         for repair in list(window.due_repairs(self.setup.layout.block)):
             number = next(self.context.numbers)
             batch = Batch(number, self.plain, window, repair.rows, repair.status, coded=False)
@@ -274,6 +283,7 @@ class Engine:
                 {share: one.worker for share, one in stand.items()},
                 failed=not_back(group.history),
                 evicted=frozenset(told[share].worker for share in guilty),
+                doubtful=self.intake.doubts is not None,
             )
             returned = await self.context.compute(decode)
             if not any(self.roster.is_convicted(one.worker) for one in stand.values()):

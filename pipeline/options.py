@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client
 
-REPAIRS = ("none", "exact")
+REPAIRS = ("none", "doubtful", "exact")
 REFEREES = ("client", "quorum")
 #: Fraction of the shares audited with ``byzantine`` > 0.
 DEFAULT_AUDIT = 0.05
@@ -53,6 +53,7 @@ class Options:
     block: int | None = None
     memory: str | int = "1GB"
     repair: str = "exact"
+    agreement: float = 0.995
     redundancy: str | None = None
     patience: float | None = None
     late: float = 3.0
@@ -82,6 +83,7 @@ class Options:
         _one_of("quarantine", self.quarantine, (None, *QUARANTINES))
         self._fraction("audit", most=1.0, least=0.0)
         self._fraction("assurance", most=0.999, least=0.001)
+        self._fraction("agreement", most=0.9999, least=0.5)
         if isinstance(self.forgive, str):
             object.__setattr__(self, "forgive", (self.forgive,))
         if not all(isinstance(host, str) for host in self.forgive):
@@ -145,9 +147,9 @@ class Options:
     @property
     def policy(self) -> Policy:
         """The scheduler's part of the options, with their defaults."""
-        exact = self.repair == "exact"
-        lazy = exact and self.byzantine == 0
-        patience = self.patience if self.patience is not None else (1.0 if exact else 0.0)
+        lazy = self.repair == "exact" and self.byzantine == 0
+        default = 0.0 if self.repair == "none" else 1.0
+        patience = default if self.patience is None else self.patience
         return Policy(
             patience=float(patience),
             late=float(self.late),

@@ -134,6 +134,8 @@ def prepare(options: Options) -> Prepared:
             f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
             "real numbers (logits), or take scheme='uncoded' or 'replication'"
         )
+    if options.repair == "doubtful":
+        check_classes(found)
     notes = [note] if note else []
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
@@ -142,6 +144,21 @@ def prepare(options: Options) -> Prepared:
         given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
     return prepared
+
+
+def check_classes(found: Probe) -> None:
+    """Refuse a model of whose outputs it cannot be said when two of them agree.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if len(found.output_shape) != 1 or found.output_shape[0] < 2 or found.output_dtype.kind != "f":
+        raise ConfigError(
+            f"repair='doubtful' asks whether classes agree, and the model turns a row into "
+            f"{found.output_dtype} of shape {found.output_shape}: it must give real numbers for at "
+            "least two classes. Take repair='exact' or 'none'"
+        )
 
 
 def measure(prepared: Prepared, workers: int) -> Measures:
@@ -277,6 +294,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         layout=layout,
         policy=options.policy,
         repair=options.repair,
+        agreement=options.agreement,
         restart=heal == "restart",
         session=session,
         most_in_flight=most_in_flight(
