@@ -151,7 +151,7 @@ def judge(of: Known, learn: Learn, *, few: int | None = None) -> dict[str, Any]:
             if not len(missing):
                 continue
             decode = learn(code, present, of.outputs[:, taught], of.blocks[:, taught])
-            made, right = decode(of.outputs[np.ix_(present, judged)]), truth[missing]
+            made, right = decode(of.outputs[present][:, judged]), truth[missing]
             if of.classes:
                 differs = (made.argmax(axis=2) != right.argmax(axis=2)).sum(axis=0)
                 lost_wrong += differs

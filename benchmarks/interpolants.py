@@ -52,7 +52,8 @@ def floater_hormann(at: np.ndarray, nodes: np.ndarray, degree: int) -> np.ndarra
             weights[k] += (-1) ** i / np.prod(x[k] - x[others])
     terms = np.empty((len(at), p))
     terms[:, order] = weights / (at[:, None] - x)
-    return terms / terms.sum(axis=1, keepdims=True)
+    basis: np.ndarray = terms / terms.sum(axis=1, keepdims=True)
+    return basis
 
 
 @lru_cache(maxsize=4096)
@@ -136,7 +137,8 @@ def fitted_full(
     def decode(samples: np.ndarray) -> np.ndarray:
         shape = (samples.shape[1], len(missing), *samples.shape[2:])
         correction = ((flat(samples) - centre) @ change + offset).reshape(shape).swapaxes(0, 1)
-        return combine(berrut, samples) + correction
+        decoded: np.ndarray = combine(berrut, samples) + correction
+        return decoded
 
     return decode
 

@@ -52,6 +52,6 @@ def confidence(code: Code, outputs: Mapping[int, Array], decoded: Decoded) -> Re
         second, first = np.moveaxis(np.partition(rows, -2, axis=2)[..., -2:], 2, 0)
         spread = np.sqrt(np.square(samples - samples.mean(axis=0)).mean(axis=(0, 2)))
         found = support**2 * (first - second) / spread
-    scores[missing] = np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=0.0)
-    scores[missing] *= np.isfinite(rows).all(axis=2)
-    return np.nan_to_num(scores, nan=0.0, posinf=np.inf)
+    known = np.isfinite(rows).all(axis=2) & ~np.isnan(found)
+    scores[missing] = np.where(known, found, 0.0)
+    return scores

@@ -155,14 +155,14 @@ class _Waiting:
     """The decoded rows of one window, and how far they have come."""
 
     #: Row, class and confidence of each, group by group.
-    groups: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    groups: list[tuple[np.ndarray, ...]] = field(default_factory=list)
     use: np.ndarray | None = None  #: LEARNT, CHECKED or OTHER, of each; None: not drawn yet
     threshold: float | None = None  #: None: not decided yet
 
     def joined(self) -> tuple[np.ndarray, ...]:
         """Row, class and confidence of all."""
         if len(self.groups) > 1:
-            self.groups = [tuple(map(np.concatenate, zip(*self.groups, strict=True)))]  # type: ignore[misc]
+            self.groups = [tuple(map(np.concatenate, zip(*self.groups, strict=True)))]
         return self.groups[0]
 
 
