@@ -53,6 +53,7 @@ def score(
     window: int | None = None,
     block: int | None = None,
     memory: str | int = "1GB",
+    decoder: str = "berrut",
     repair: str = "exact",
     agreement: float = 0.995,
     redundancy: str | None = None,
@@ -108,6 +109,9 @@ def score(
         model's speed and ``memory``.
     memory
         What the rows on the client may take.
+    decoder
+        ``"berrut"``, or ``"fitted"``: weights learnt at the start from all shares of 25 codewords
+        of the first window, for that many evaluations more. Not with ``byzantine``.
     repair
         ``"exact"``: rows that were decoded are run again; ``"none"``: they stay (the paper);
         ``"doubtful"``: those whose decode is in doubt are run again. For models that give a number

@@ -113,6 +113,9 @@ def score(
             metavar="NAME", help="Which rows form a codeword: none, natural, similar, random."
         ),
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How to decode: berrut, fitted. [berrut]")
+    ] = None,
     repair: Annotated[
         str | None,
         typer.Option(
@@ -205,8 +208,8 @@ def score(
     given: dict[str, Any] = {
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
-        "byzantine": byzantine, "order": order, "repair": repair, "agreement": agreement,
-        "redundancy": redundancy,
+        "byzantine": byzantine, "order": order, "decoder": decoder, "repair": repair,
+        "agreement": agreement, "redundancy": redundancy,
         "patience": patience, "late": late, "audit": audit, "assurance": assurance,
         "referee": referee, "quarantine": quarantine, "forgive": forgive or None, "block": block,
         "window": window,

@@ -41,6 +41,7 @@ class Setup:
     spec: CodeSpec
     layout: Layout
     policy: Policy
+    decoder: str
     repair: str
     agreement: float  #: of classes, under ``repair="doubtful"``
     restart: bool

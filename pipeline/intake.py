@@ -10,6 +10,7 @@ import numpy as np
 
 from approxifer.coding import Code, Decoded, block_rows
 from approxifer.coding.doubt import confidence
+from approxifer.coding.fitted import FittedDecoder
 from approxifer.errors import DecodeError
 from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.records import Block, Fate, Status
@@ -59,12 +60,14 @@ def weigh(
     *,
     failed: frozenset[str],
     evicted: frozenset[str],
+    decoder: FittedDecoder | None = None,
     doubtful: bool = False,
 ) -> Returned:
     """Decode what stands, if it is enough; if doubtful, say how sure that is."""
     decoded, residual, sure = None, None, None
     with contextlib.suppress(DecodeError):
-        decoded, residual = batch.code.decode(outputs), batch.code.residual(outputs)
+        decode = decoder.decode if decoder is not None and batch.coded else batch.code.decode
+        decoded, residual = decode(outputs), batch.code.residual(outputs)
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
     return Returned(batch, outputs, names, failed, evicted, decoded, residual, sure)

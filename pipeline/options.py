@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 REPAIRS = ("none", "doubtful", "exact")
+DECODERS = ("berrut", "fitted")
 REFEREES = ("client", "quorum")
 #: Fraction of the shares audited with ``byzantine`` > 0.
 DEFAULT_AUDIT = 0.05
@@ -52,6 +53,7 @@ class Options:
     window: int | None = None
     block: int | None = None
     memory: str | int = "1GB"
+    decoder: str = "berrut"
     repair: str = "exact"
     agreement: float = 0.995
     redundancy: str | None = None
@@ -73,6 +75,14 @@ class Options:
         self.code_for(self.k or 1)
         _one_of("order", self.order, (None, *ORDERS))
         _one_of("repair", self.repair, REPAIRS)
+        _one_of("decoder", self.decoder, DECODERS)
+        fit = self.scheme in ("systematic", "berrut") and not self.byzantine
+        if self.decoder == "fitted" and not fit:
+            raise ConfigError(
+                f"decoder='fitted' with scheme={self.scheme!r} and byzantine={self.byzantine}: it "
+                "is for 'systematic' and 'berrut', and learns from workers that are believed, so "
+                "only with byzantine=0; leave it out"
+            )
         _one_of("redundancy", self.redundancy, (None, "eager", "lazy"))
         _one_of("heal", self.heal, (None, "restart", "avoid"))
         if self.hedge is not None:

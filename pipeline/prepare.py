@@ -293,6 +293,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         spec=spec,
         layout=layout,
         policy=options.policy,
+        decoder=options.decoder,
         repair=options.repair,
         agreement=options.agreement,
         restart=heal == "restart",
