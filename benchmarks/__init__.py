@@ -11,6 +11,8 @@ from importlib import import_module
 #: A benchmark's name, also that of its module, and what it measures.
 BENCHMARKS = {
     "accuracy": "what decoding keeps when shares are lost",
+    "decoders": "ways to decode, side by side",
+    "doubt": "what repairing only doubtful rows costs and keeps",
     "locators": "ways to find the share that is a lie, side by side",
     "byzantine": "workers that lie: how soon they are found, and what they leave behind",
     "memory": "the client's peak memory as the input grows",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.protocol import Array, Decoded, Location
+from approxifer.coding.protocol import Array, Decoded, Location, Reals
 from approxifer.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ class BaseCode(ABC):
         """See `Code.exact`."""
         shares = self._known(present)
         return np.array([not shares.isdisjoint(carriers) for carriers in self._carriers])
+
+    def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
+        """See `Code.weights`; nothing is mixed."""
+        missing = np.flatnonzero(~self.exact(present))
+        return missing, np.zeros((len(missing), len(present)))
 
     def decode(self, outputs: Mapping[int, Array]) -> Decoded:
         """See `Code.decode`."""

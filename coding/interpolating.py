@@ -63,6 +63,11 @@ class InterpolatingCode(BaseCode):
         """Where the n shares lie on the line: the b_i."""
         return self._shares
 
+    @property
+    def queries(self) -> tuple[float, ...]:
+        """Where the k blocks lie on the line: the a_j."""
+        return self._queries
+
     def encode(self, blocks: Array) -> Array:
         """See `Code.encode`."""
         blocks = self._blocks(blocks)
@@ -83,7 +88,7 @@ class InterpolatingCode(BaseCode):
         """See `Code.decode`."""
         received = self._received(outputs)
         decoded = self._copied(received)
-        missing = np.flatnonzero(~decoded.exact)
+        missing, weights = self.weights(received)
         if len(missing):
             samples = np.stack(list(received.values()))
             if samples.dtype.kind != "f":
@@ -92,10 +97,15 @@ class InterpolatingCode(BaseCode):
                     "interpolated; let the model return floating-point scores, or take scheme "
                     "'uncoded' or 'replication'"
                 )
-            at = tuple(self._queries[j] for j in missing)
-            weights = interpolation(at, self._shares, frozenset(received))
             decoded.blocks[missing] = combine(weights, samples)
         return decoded
+
+    def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
+        """See `Code.weights`; read-only."""
+        shares = self._known(present)
+        missing = np.flatnonzero(~self.exact(shares))
+        at = tuple(self._queries[j] for j in missing)
+        return missing, interpolation(at, self._shares, shares)
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`.

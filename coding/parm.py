@@ -105,11 +105,16 @@ class ParmCode(BaseCode):
         """See `Code.decode`."""
         received = self._received(outputs)
         decoded = self._copied(received)
-        missing = np.flatnonzero(~decoded.exact)
+        missing, weights = self.weights(received)
         if len(missing):
-            weights = recovery(self.k, self._parities, frozenset(received))
             decoded.blocks[missing] = combine(weights, self._real(received))
         return decoded
+
+    def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
+        """See `Code.weights`; read-only."""
+        shares = self._known(present)
+        missing = np.flatnonzero(~self.exact(shares))
+        return missing, recovery(self.k, self._parities, shares)
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`: parity outputs against the sums that they stand for.

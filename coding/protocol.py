@@ -116,6 +116,21 @@ class Code(Protocol):
     def exact(self, present: Collection[int]) -> NDArray[np.bool_]:
         """Which of the k blocks would be exact with the outputs of the shares `present`."""
 
+    def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
+        """Say what decoding mixes.
+
+        Parameters
+        ----------
+        present : shares that came back
+
+        Returns
+        -------
+        missing : int array (m,)
+            The blocks that are not exact, ascending.
+        weights : array (m, len(present))
+            How they follow from the outputs of the shares present, in ascending order.
+        """
+
     def decode(self, outputs: Mapping[int, Array]) -> Decoded:
         """Recover the outputs of all k blocks.
 

@@ -56,7 +56,9 @@ def score(
     window: int | None = None,
     block: int | None = None,
     memory: str | int = "1GB",
+    decoder: str = "berrut",
     repair: str = "exact",
+    agreement: float = 0.995,
     redundancy: str | None = None,
     patience: float | None = None,
     late: float | None = None,
@@ -117,13 +119,21 @@ def score(
         model's speed and ``memory``.
     memory
         What the rows on the client may take.
+    decoder
+        ``"berrut"``, or ``"fitted"``: weights learnt at the start from all shares of 25 codewords
+        of the first window, for that many evaluations more. Not with ``byzantine``.
     repair
-        ``"exact"``: rows that were decoded are run again; ``"none"``: they stay (the paper).
+        ``"exact"``: rows that were decoded are run again; ``"none"``: they stay (the paper);
+        ``"doubtful"``: those whose decode is in doubt are run again. For models that give a number
+        for each of at least two classes.
+    agreement
+        Under ``repair="doubtful"``, the part of all rows whose class is to be the one that the
+        model gives. How sure a decode must be for that is learnt from rows of the run.
     redundancy
         ``"lazy"``: parity shares run on idle time; ``"eager"``. None: lazy under exact repair.
     patience
-        How long a decodable group waits for the rest, in medians of the share time. None: 1 under
-        exact repair, else 0.
+        How long a decodable group waits for the rest, in medians of the share time. None: 0 under
+        ``repair="none"``, else 1.
     late
         In medians: when a share below the threshold is submitted again. None: 3, or with ``hedge``
         three times its multiple.
@@ -253,10 +263,13 @@ def _run(job: Job, options: Options) -> Report:
         started = engine.started or time.monotonic()
         evaluations = sum(w["evaluations"] for w in engine.session.ledger["workers"])
         roster = engine.roster
+        doubts = engine.intake.doubts
+        doubt = doubts.found if doubts is not None and doubts.found.rows else None
         setup.store.close(
             counts=counts,
             workers=[member.name for member in roster.members],
-            extra={"convicted": [str(conviction) for conviction in roster.convictions]},
+            extra={"convicted": [str(conviction) for conviction in roster.convictions]}
+            | ({"doubtful": doubt.attrs()} if doubt else {}),
         )
         wall = time.monotonic() - started
         setup.journal.append(
@@ -280,6 +293,7 @@ def _run(job: Job, options: Options) -> Report:
             scheme=_scheme(prepared, spec.scheme, spec.k, spec.build().n),
             resumed=engine.resumed,
             convicted=roster.convictions,
+            doubt=doubt,
             notes=prepared.notes,
         )
 

@@ -118,10 +118,20 @@ def score(
             metavar="NAME", help="Which rows form a codeword: none, natural, similar, random."
         ),
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How to decode: berrut, fitted. [berrut]")
+    ] = None,
     repair: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Decoded rows to run again: exact (all of them) or none. [exact]"
+            metavar="NAME", help="Decoded rows to run again: exact (all), doubtful, none. [exact]"
+        ),
+    ] = None,
+    agreement: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="With doubtful: rows that are to be of the model's class. [0.995]",
         ),
     ] = None,
     redundancy: Annotated[
@@ -218,8 +228,9 @@ def score(
         "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
         "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
         "byzantine": byzantine, "adaptive": adaptive or None, "order": order,
-        "features": features, "parity": parity and str(parity), "repair": repair,
-        "redundancy": redundancy, "patience": patience, "late": late, "hedge": hedge,
+        "features": features, "parity": parity and str(parity), "decoder": decoder,
+        "repair": repair, "agreement": agreement, "redundancy": redundancy,
+        "patience": patience, "late": late, "hedge": hedge,
         "audit": audit, "assurance": assurance, "referee": referee, "quarantine": quarantine,
         "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,

@@ -43,7 +43,9 @@ class Setup:
     spec: CodeSpec
     layout: Layout
     policy: Policy
+    decoder: str
     repair: str
+    agreement: float  #: of classes, under ``repair="doubtful"``
     restart: bool
     session: str
     most_in_flight: int  #: groups that memory allows

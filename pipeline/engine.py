@@ -18,9 +18,12 @@ import numpy as np
 
 from approxifer.coding import CodeSpec, gather, order_rows
 from approxifer.coding import groups as cut_groups
+from approxifer.coding.fitted import FittedDecoder
+from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.datasets.windows import windows
 from approxifer.pipeline.context import Context, Setup
 from approxifer.pipeline.courier import Courier, GroupRun
+from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.guard import Guard
 from approxifer.pipeline.intake import Batch, Intake, not_back, weigh
 from approxifer.pipeline.makegood import sweep
@@ -31,6 +34,8 @@ from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
 from approxifer.pipeline.worker import ModelOnWorker
 
+#: Codewords of which all shares are run first, for ``decoder="fitted"``.
+LEARNT = 25
 #: Windows held at one time: one computed, the next one read.
 OPEN_WINDOWS = 2
 
@@ -42,6 +47,7 @@ class Engine:
         self.setup = setup
         self.stream = stream
         self.code = setup.spec.build()
+        self.decoder: FittedDecoder | None = None  #: None: Berrut's weights
         self.plain = CodeSpec(scheme="uncoded", k=1).build()
         spans = [
             (index, *span)
@@ -84,6 +90,7 @@ class Engine:
             keep_decoded=setup.repair == "none",
             blank=self.context.blank,
             index=self.roster.index,
+            doubts=self._doubts(),
         )
         self.windows = len(spans)
         self.windows_done = 0
@@ -104,6 +111,12 @@ class Engine:
         #: The windows that no earlier session has committed whole.
         self.pending = [s for s in spans if (status[s[1] : s[2]] == Status.PENDING).any()]
         self.resumed = int((status != Status.PENDING).sum())
+
+    def _doubts(self) -> Doubts | None:
+        setup = self.setup
+        if setup.repair != "doubtful":
+            return None
+        return Doubts(setup.agreement, np.random.default_rng([setup.layout.seed, 1]))
 
     async def run(self) -> None:
         """Score every pending window.
@@ -137,6 +150,8 @@ class Engine:
                     await self.guard.open(len(self.pending) * self.groups_per_window)
                     await self.session.enough_ready(workers_needed(spec), fewest_workers(spec))
                     self.started = time.monotonic()
+                    if setup.decoder == "fitted" and self.pending:
+                        await self._learn()
                     await self._score()
                     news.cancel()
                 finally:
@@ -149,6 +164,35 @@ class Engine:
     def close(self) -> None:
         """Wait for the threads: what is being written is written to its end."""
         self.context.close()
+
+    async def _learn(self) -> None:
+        """Run all shares of some codewords of the first window, and fit the decoder to them."""
+        code = self.code
+        assert isinstance(code, InterpolatingCode), "options allow no other"
+        window = await self.context.read(self._load_window, *self.pending[0])
+        whole = len(window.order) // code.k
+        rng = np.random.default_rng([self.setup.layout.seed, 2])
+        chosen = np.sort(rng.permutation(whole)[:LEARNT])
+        if not len(chosen):
+            return
+        members = window.order[: whole * code.k].reshape(whole, code.k)[chosen].ravel()
+        queries = gather(window.queries, members, code.k)
+        mixed = [share for share, block in enumerate(code.carries) if block is None]
+        shares = np.concatenate([queries, code.encode(queries)[mixed]])
+        run = (self.guard.run_elsewhere(rows, frozenset(), kind="learning") for rows in shares)
+        told = [one.output for one in await asyncio.gather(*run) if one is not None]
+        if len(told) < len(shares):  # the model raised on some of them
+            return
+        outputs = np.stack(told)
+        finite = np.isfinite(outputs.reshape(*outputs.shape[:2], -1)).all(axis=(0, 2))
+        if not finite.any():
+            return
+        outputs = outputs[:, finite]
+        blocks = outputs[: code.k]
+        rest = iter(outputs[code.k :])
+        all_shares = [next(rest) if j is None else blocks[j] for j in code.carries]
+        self.decoder = FittedDecoder(code)
+        self.decoder.learn(np.stack(all_shares), blocks)
 
     # ---- windows in, groups out -----------------------------------------------------------------
 
@@ -226,8 +270,9 @@ class Engine:
         self._in_flight += 1
 
     async def _repair(self, window: Window) -> None:
-        """Run plainly what is due: decoded rows under ``repair="exact"``, rows with NaN, rows of
-        groups that could not be decoded, rows that a convicted worker touched."""
+        """Run plainly what is due: decoded rows under ``repair="exact"`` or in doubt, rows with
+        NaN, rows of groups that could not be decoded, rows that a convicted worker touched."""
+        self.intake.decide(window)
         for repair in list(window.due_repairs(self.setup.layout.block)):
             number = next(self.context.numbers)
             batch = Batch(number, self.plain, window, repair.rows, repair.status, coded=False)
@@ -276,6 +321,8 @@ class Engine:
                 {share: one.worker for share, one in stand.items()},
                 failed=not_back(group.history),
                 evicted=frozenset(told[share].worker for share in guilty),
+                decoder=self.decoder,
+                doubtful=self.intake.doubts is not None,
             )
             returned = await self.context.compute(decode)
             if not any(self.roster.is_convicted(one.worker) for one in stand.values()):

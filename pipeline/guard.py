@@ -101,7 +101,7 @@ class Guard:
             byzantine=setup.spec.byzantine,
             referee=ClientReferee(own, tolerance, rng) if setup.referee == "client" else None,
             bailiff=Bailiff(
-                run=self._run_elsewhere,
+                run=self.run_elsewhere,
                 call=self._context.compute,
                 journal=self._context.journal,
                 execute=self._execute,
@@ -206,14 +206,16 @@ class Guard:
         rows: np.ndarray = ref.code.encode(queries)[ref.share]
         return rows
 
-    async def _run_elsewhere(self, rows: np.ndarray, forbid: frozenset[str]) -> Testimony | None:
+    async def run_elsewhere(
+        self, rows: np.ndarray, forbid: frozenset[str], *, kind: str = "audit"
+    ) -> Testimony | None:
         """Run rows on a worker that is not one of those forbidden; None if the model raises."""
         told: asyncio.Future[Testimony | None] = asyncio.get_running_loop().create_future()
 
         async def finish(group: GroupRun) -> None:
             found = group.testimonies
             names = {share: one.worker for share, one in found.items()}
-            self._context.journal_group(group, kind="audit", names=names)
+            self._context.journal_group(group, kind=kind, names=names)
             await self._context.session.tell("report", done=[group.number])
             told.set_result(found.get(0))
 

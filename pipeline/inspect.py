@@ -20,7 +20,7 @@ from approxifer.pipeline.roster import Conviction
 from approxifer.pipeline.timeline import draw_timeline, natural
 
 #: Attributes of the store that are shown; the others are long, or are shown elsewhere.
-_ATTRIBUTES = ("code", "layout", "model", "input", "version")
+_ATTRIBUTES = ("code", "layout", "model", "input", "version", "doubtful")
 
 _LONGEST = 70  #: characters of one attribute's value
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from approxifer.coding import Code, Decoded, block_rows
+from approxifer.coding.doubt import confidence
+from approxifer.coding.fitted import FittedDecoder
 from approxifer.errors import DecodeError
+from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.records import Block, Fate, Status
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
@@ -38,6 +41,7 @@ class Returned:
     evicted: frozenset[str]  #: workers whose outputs are not used
     decoded: Decoded | None  #: None: not decodable, whatever was tried
     residual: np.ndarray | None  #: (B,)
+    confidence: np.ndarray | None = None  #: (k, B), where decodes may be in doubt
 
     def carrier(self, block: int) -> int | None:
         """The share whose output is that of a block: of several copies the one that was decoded."""
@@ -56,12 +60,17 @@ def weigh(
     *,
     failed: frozenset[str],
     evicted: frozenset[str],
+    decoder: FittedDecoder | None = None,
+    doubtful: bool = False,
 ) -> Returned:
-    """Decode what stands, if it is enough."""
-    decoded, residual = None, None
+    """Decode what stands, if it is enough; if doubtful, say how sure that is."""
+    decoded, residual, sure = None, None, None
     with contextlib.suppress(DecodeError):
-        decoded, residual = batch.code.decode(outputs), batch.code.residual(outputs)
-    return Returned(batch, outputs, names, failed, evicted, decoded, residual)
+        decode = decoder.decode if decoder is not None and batch.coded else batch.code.decode
+        decoded, residual = decode(outputs), batch.code.residual(outputs)
+        if doubtful and batch.coded:
+            sure = confidence(batch.code, outputs, decoded)
+    return Returned(batch, outputs, names, failed, evicted, decoded, residual, sure)
 
 
 def not_back(history: list[dict[str, object]]) -> frozenset[str]:
@@ -78,7 +87,9 @@ class Intake:
     counts : dict
         Rows of each final status.
     provisional : int
-        Rows decoded that wait for their repair.
+        Rows decoded that wait for their repair, or for what is decided on them.
+    doubts : Doubts or None
+        Decides which decoded rows are kept.
     """
 
     def __init__(
@@ -88,9 +99,11 @@ class Intake:
         keep_decoded: bool,
         blank: Callable[[int], np.ndarray],
         index: Callable[[str], int],
+        doubts: Doubts | None = None,
     ) -> None:
         self.counts = dict.fromkeys(("exact", "decoded", "repaired", "failed"), 0)
         self.provisional = 0
+        self.doubts = doubts
         self._stream = stream
         self._keep_decoded = keep_decoded
         self._blank = blank
@@ -109,6 +122,15 @@ class Intake:
             if returned.residual is not None:
                 each = np.repeat(returned.residual, batch.code.k)
                 window.residual[batch.members] = each[: len(batch.members)]
+
+    def decide(self, window: Window) -> None:
+        """Keep decoded rows of a window, or have them repaired, as far as that can be decided."""
+        if self.doubts is None or window.coded_left:
+            return
+        keep, repair = self.doubts.look(window.index, window.status, window.prediction)
+        if len(keep):
+            self._settle(window, keep, window.prediction[keep], Status.DECODED)
+        window.ask_repair(repair, Status.REPAIRED, window.avoid)
 
     def take_back(self, statuses: np.ndarray) -> None:
         """Rows with these statuses are pending again: a convicted worker touched them."""
@@ -148,7 +170,14 @@ class Intake:
         else:
             self.provisional += len(rows)
             self._pass_on(window, rows, decoded.blocks[block], Status.DECODED, provisional=True)
-            window.ask_repair(rows, Status.REPAIRED, avoid)
+            if self.doubts is None or returned.confidence is None:
+                window.ask_repair(rows, Status.REPAIRED, avoid)
+            else:
+                blocks = decoded.blocks[block][: len(rows)]
+                window.prediction[rows] = blocks
+                window.avoid |= avoid
+                sure = returned.confidence[block][: len(rows)]
+                self.doubts.wait(window.index, rows, blocks.argmax(axis=1), sure)
 
     def _settle(
         self,
@@ -160,7 +189,7 @@ class Intake:
     ) -> None:
         window.put(rows, outputs, status=status, worker=worker)
         self.counts[status.name.lower()] += len(rows)
-        if status is Status.REPAIRED:
+        if status in (Status.REPAIRED, Status.DECODED):
             self.provisional = max(0, self.provisional - len(rows))
         self._pass_on(window, rows, outputs, status)
 

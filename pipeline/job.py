@@ -91,6 +91,7 @@ class Job:
         end = engine.finished or time.monotonic()
         elapsed = 0.0 if engine.started is None else end - engine.started
         rate = done / elapsed if done and elapsed > 0 else None
+        doubts = engine.intake.doubts
         loading = self._stage == "running" and engine.started is None
         workers = engine.session.ledger["workers"]
         return Progress(
@@ -107,6 +108,7 @@ class Job:
             eta=(rows - engine.resumed - done) / rate if rate else None,
             stage="loading the model on the workers" if loading else self._stage,
             workers=engine.session.ready,
+            disagreement=None if doubts is None or not doubts.found.rows else doubts.found.stated,
             convicted=len(engine.roster.convicted_now),
         )
 

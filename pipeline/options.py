@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client
 
-REPAIRS = ("none", "exact")
+REPAIRS = ("none", "doubtful", "exact")
+DECODERS = ("berrut", "fitted")
 REFEREES = ("client", "quorum")
 #: Schemes whose shares may be hedged.
 HEDGED = ("uncoded", "replication")
@@ -60,7 +61,9 @@ class Options:
     window: int | None = None
     block: int | None = None
     memory: str | int = "1GB"
+    decoder: str = "berrut"
     repair: str = "exact"
+    agreement: float = 0.995
     redundancy: str | None = None
     patience: float | None = None
     late: float | None = None
@@ -92,12 +95,21 @@ class Options:
             )
         self._check_parity()
         _one_of("repair", self.repair, REPAIRS)
+        _one_of("decoder", self.decoder, DECODERS)
+        fit = self.scheme in ("systematic", "berrut") and not self.byzantine
+        if self.decoder == "fitted" and not fit:
+            raise ConfigError(
+                f"decoder='fitted' with scheme={self.scheme!r} and byzantine={self.byzantine}: it "
+                "is for 'systematic' and 'berrut', and learns from workers that are believed, so "
+                "only with byzantine=0; leave it out"
+            )
         _one_of("redundancy", self.redundancy, (None, "eager", "lazy"))
         _one_of("heal", self.heal, (None, "restart", "avoid"))
         _one_of("referee", self.referee, REFEREES)
         _one_of("quarantine", self.quarantine, (None, *QUARANTINES))
         self._fraction("audit", most=1.0, least=0.0)
         self._fraction("assurance", most=0.999, least=0.001)
+        self._fraction("agreement", most=0.9999, least=0.5)
         if isinstance(self.forgive, str):
             object.__setattr__(self, "forgive", (self.forgive,))
         if not all(isinstance(host, str) for host in self.forgive):
@@ -197,9 +209,9 @@ class Options:
     @property
     def policy(self) -> Policy:
         """The scheduler's part of the options, with their defaults."""
-        exact = self.repair == "exact"
-        lazy = exact and self.byzantine == 0
-        patience = self.patience if self.patience is not None else (1.0 if exact else 0.0)
+        lazy = self.repair == "exact" and self.byzantine == 0
+        default = 0.0 if self.repair == "none" else 1.0
+        patience = default if self.patience is None else self.patience
         hedge = self.the_hedge
         # A third copy, or a second one where too few of the others are back, is the last resort.
         late = self.late if self.late is not None else LATE * (hedge.multiple if hedge else 1.0)

@@ -175,6 +175,8 @@ def prepare(options: Options) -> Prepared:
             f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
             "real numbers (logits), or take scheme='uncoded' or 'replication'"
         )
+    if options.repair == "doubtful":
+        check_classes(found)
     notes = [note] if note else []
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
@@ -204,6 +206,21 @@ def _open_parity(
                 f"model {found.output_dtype} {found.output_shape}: train it again"
             )
     return parity
+
+
+def check_classes(found: Probe) -> None:
+    """Refuse a model of whose outputs it cannot be said when two of them agree.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if len(found.output_shape) != 1 or found.output_shape[0] < 2 or found.output_dtype.kind != "f":
+        raise ConfigError(
+            f"repair='doubtful' asks whether classes agree, and the model turns a row into "
+            f"{found.output_dtype} of shape {found.output_shape}: it must give real numbers for at "
+            "least two classes. Take repair='exact' or 'none'"
+        )
 
 
 def measure(prepared: Prepared, workers: int) -> Measures:
@@ -356,7 +373,9 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         spec=spec,
         layout=layout,
         policy=options.policy,
+        decoder=options.decoder,
         repair=options.repair,
+        agreement=options.agreement,
         restart=heal == "restart",
         session=session,
         most_in_flight=most_in_flight(

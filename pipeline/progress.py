@@ -33,6 +33,8 @@ def describe(progress: Progress) -> str:
     if kinds:
         text += f" ({', '.join(kinds)})"
     parts = [text]
+    if progress.disagreement is not None:
+        parts.append(f"{100 * progress.disagreement:.2g} % expected to differ in class")
     if progress.rate is not None:
         parts.append(f"{progress.rate:,.0f} rows/s")
     if progress.stage == "running":

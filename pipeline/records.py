@@ -89,6 +89,8 @@ class Progress:
     eta: float | None = None
     stage: str = "starting"  #: what it is doing, or: running, closing, done, cancelled, failed
     workers: int = 0  #: workers ready for shares
+    #: Under ``repair="doubtful"``, the part of the rows decided on that is expected to differ.
+    disagreement: float | None = None
     convicted: int = 0  #: workers, or nodes, that this session has shown to be Byzantine
 
     @property

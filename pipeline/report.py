@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from approxifer.pipeline.doubt import Disagreement
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import WorkerRecord
 from approxifer.pipeline.roster import Conviction
@@ -53,6 +54,9 @@ class Report:
     convicted : list of Conviction
         Workers, or nodes, shown to be Byzantine, with the evidence; those of earlier sessions
         first.
+    doubt : Disagreement or None
+        Under ``repair="doubtful"``: how many rows are expected to differ in class from the model's,
+        and what was measured, of this session's windows with decoded rows.
     notes : list of str
         What else a person should know.
     """
@@ -67,6 +71,7 @@ class Report:
     scheme: str = ""
     resumed: int = 0
     convicted: list[Conviction] = field(default_factory=list)
+    doubt: Disagreement | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -110,6 +115,8 @@ class Report:
             f"scored in {duration(self.wall_seconds)}{rate}; "
             f"cluster and models took {duration(self.setup_seconds)}"
         )
+        if self.doubt is not None:
+            yield str(self.doubt)
         if self.resumed:
             yield f"resumed: {self.resumed:,} rows were there from earlier sessions"
         if any(record.bound is not None for record in self.workers.values()):

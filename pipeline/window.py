@@ -46,6 +46,7 @@ class Window:
     audits: int = 0  #: audits of its shares under way
     repairs: list[Repair] = field(default_factory=list)
     closing: bool = False  #: being written
+    avoid: frozenset[str] = frozenset()  #: workers that failed rows which may have to be repaired
 
     def __post_init__(self) -> None:
         rows = len(self.queries)
