@@ -5,7 +5,8 @@ None of them convicts anybody: what one worker costs, it costs in every group to
 - published: ApproxIFER as published, N = 2(K+E)+S workers; every codeword loses the E shares that
   `published_locator` names;
 - majority: 2E+1 copies of every block, on different workers; the most of which agree;
-- two, then three: two copies, and where they differ a third one that decides.
+- two, then three: two copies, and where they differ a third one that decides: what `score` does
+  with ``scheme="replication", byzantine=1, adaptive=True, audit=0``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -139,8 +140,8 @@ class Guard:
             if not self.roster.is_convicted(one.worker)
         ]
         out: frozenset[int] = frozenset()
-        if batch.coded and batch.code.spec.adaptive:
-            out = await self._arbitrate(batch.code, group, refs)
+        if self._code.spec.adaptive:
+            out = await self._arbitrate(batch, group, refs)
             if not trust.audits.rule.any:
                 return out  # where E + 1 copies agree there is nothing to suspect
             refs = [ref for ref in refs if ref.share not in out]
@@ -174,13 +175,37 @@ class Guard:
         stand = await asyncio.gather(*held.values())
         return out | {share for share, good in zip(held, stand, strict=True) if not good}
 
-    async def _arbitrate(self, code: Code, group: GroupRun, refs: list[ShareRef]) -> frozenset[int]:
+    async def _arbitrate(
+        self, batch: Batch, group: GroupRun, refs: list[ShareRef]
+    ) -> frozenset[int]:
+        """Compare the adaptive copies of each block; the shares that do not stand."""
         assert self._court is not None
-        copies = ([ref for ref in refs if code.carries[ref.share] == j] for j in range(code.k))
+        carries = batch.code.carries
+        copies = [[ref for ref in refs if carries[ref.share] == j] for j in range(batch.code.k)]
+        if not batch.coded:
+            copies = [[r, *await self._more_copies(r, group.shares[r.share])] for r in refs]
         cases = [
             self._court.arbitrate(some, group.shares[some[0].share]) for some in copies if some
         ]
-        return frozenset().union(*await asyncio.gather(*cases))
+        out = frozenset[int]().union(*await asyncio.gather(*cases))
+        return out & {ref.share for ref in refs}
+
+    async def _more_copies(self, ref: ShareRef, rows: np.ndarray) -> list[ShareRef]:
+        """Have rows that are run plainly run by as many others as there may still be liars, as far
+        as anybody else can run them."""
+        at_large = self._context.setup.spec.byzantine - len(self.roster.convicted_now)
+        found: list[ShareRef] = []
+        asked = self.roster.alike(ref.worker)
+        while len(found) < at_large and self.roster.witnesses(asked):
+            other = await self._run_elsewhere(rows, asked)
+            if other is None:
+                break
+            number, output, malformed = ref.share + 1 + len(found), other.output, other.malformed
+            found.append(
+                replace(ref, share=number, worker=other.worker, output=output, malformed=malformed)
+            )
+            asked |= self.roster.alike(other.worker)
+        return found
 
     async def _audit(self, doubt: Doubt, rows: np.ndarray | None, window: Window) -> None:
         """Settle a doubt while the window goes on, but for being written."""

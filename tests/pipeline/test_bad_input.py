@@ -441,8 +441,10 @@ def begun(tmp_path: Path, **changes: Any) -> None:
     source = open_source(tmp_path / "in.zarr")
     spec = CodeSpec(scheme="systematic", k=4)
     layout = Layout(window=100, block=5, micro_batch=8, chunk=100, order="none", seed=0)
+    code = asdict(spec)
+    del code["adaptive"]  # kept where it is true; older stores do not have it
     attrs = {
-        "code": asdict(spec) | {"repair": "exact"},
+        "code": code | {"repair": "exact"},
         "layout": layout.attrs(),
         "model": open_model("bad_models:linear").fingerprint,
         "input": source.fingerprint(),
@@ -474,6 +476,10 @@ DIFFERENT = {
     "k": (["-k", "2"], "code.k: given 2, stored 4"),
     "stragglers": (["-s", "2"], "code.stragglers: given 2, stored 1"),
     "scheme": (["--scheme", "berrut"], "code.scheme: given 'berrut', stored 'systematic'"),
+    "adaptive": (
+        ["--scheme", "replication", "-e", "1", "--adaptive"],
+        "code.adaptive: given True, stored nothing",
+    ),
     "repair": (["--repair", "none"], "code.repair: given 'none', stored 'exact'"),
     "input": (["IN={tmp}/other.zarr"], "input: given"),
 }

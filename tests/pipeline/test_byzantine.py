@@ -373,6 +373,18 @@ def test_who_lies_in_an_adaptive_copy_is_convicted_at_its_first_lie(
     assert {event["worker"] for event in of_kind(out, "suspect")} <= {"3"}
 
 
+def test_two_liars_among_adaptive_copies(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """What the first had touched is run again, and not by the second alone."""
+    faults.install(client, {"1": lies.Collude(shares=0.3), "4": lies.Collude(shares=0.3)})
+    for audit in (0.0, 0.05):
+        options = ADAPTIVE | {"byzantine": 2, "k": 2, "audit": audit}
+        report = score(store, out=tmp_path / f"{audit}.zarr", client=client, **options)
+        check_whole(report, rows)
+        assert set(convicted(report)) <= ({"1", "4"} if audit else set())
+
+
 def test_adaptive_copies_with_a_liar_and_a_straggler(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

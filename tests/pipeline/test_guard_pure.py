@@ -718,3 +718,40 @@ def test_adaptive_copies_that_agree_on_nan_stand(scene: Callable[..., Scene]) ->
     )
     assert found == frozenset()
     assert made.audited == []
+
+
+def a_repair(number: int, window: Window, worker: str, output: np.ndarray) -> Any:
+    """The window's first rows, run plainly by one worker."""
+    plain = build("uncoded", 1, byzantine=0)
+    shares = plain.encode(window.queries[None, :2])
+    run = GroupRun(number, shares, finish=None, outputs={(0, 0): output})  # type: ignore[arg-type]
+    attempt = {"share": 0, "attempt": 0, "worker": worker, "fate": "used", "error": None}
+    run.completion = {"used": [[0, 0]], "attempts": [attempt]}
+    return Batch(number, plain, window, np.arange(2), Status.REPAIRED, coded=False), run
+
+
+@pytest.mark.parametrize("audits", [False, True])
+def test_rows_run_plainly_have_their_copies_too_while_a_liar_may_be_at_large(
+    audits: bool, scene: Callable[..., Scene]
+) -> None:
+    rule = NEVER if audits else AuditRule(0.0, first=False, least=0)
+    made = scene(honest(), ADAPTIVE, rule=rule)
+    window = made.windows[0]
+    right = model(window.queries[:2])
+    found = made.play(
+        lambda: made.guard.hear(*a_repair(6, window, "b", right)),
+        lambda: made.guard.hear(*a_repair(7, window, "b", right + 1)),
+        lambda: made.guard.hear(*a_repair(8, window, "c", right)),
+    )
+    assert found == [frozenset(), {0}, frozenset()]
+    assert made.roster.is_convicted("b") == audits
+    # One more of each; a third of the second, or the client, decides; then there is no other liar.
+    assert len(made.audited) == (2 if audits else 4)
+
+
+def test_a_repair_that_nobody_else_can_run_stands(scene: Callable[..., Scene]) -> None:
+    made = scene(dict.fromkeys("bcdef", raising) | {"a": model}, ADAPTIVE)
+    window = made.windows[0]
+    repair = a_repair(9, window, "a", model(window.queries[:2]))
+    assert made.play(lambda: made.guard.hear(*repair)) == [frozenset()]
+    assert len(made.audited) == 1
