@@ -13,8 +13,10 @@ with the same calls as the engine's. Each (K, S, order, code) is run once, decod
 - each share is lost with a chance of 1 % or 5 %; a codeword that cannot be decoded has as few of
   its lost shares as will do submitted again, by the engine's own rule, and these count.
 
-For each: figures with nothing lost (available), of the rows that had to be decoded (degraded), of
-all (overall); see `approxifer.benchmarks.judging`. Evaluations per query count every share run.
+``systematic`` and ``berrut`` are decoded by Berrut's weights, and by weights fitted to 25 codewords
+of other rows. For each: figures with nothing lost (available), of the rows that had to be decoded
+(degraded), of all (overall); see `approxifer.benchmarks.judging`. Evaluations per query count every
+share run, but for those that a decoder learns from.
 
 Models that are not given, and parity models, are trained first, and kept beside ``--out`` for the
 next time.
@@ -49,9 +51,11 @@ from approxifer.benchmarks.common import Steps, command, parse, positive
 from approxifer.benchmarks.crew import crew
 from approxifer.benchmarks.judging import Judge
 from approxifer.benchmarks.layers import first_layers, places
-from approxifer.benchmarks.losses import always, now_and_then, recover
+from approxifer.benchmarks.losses import Decode, always, now_and_then, recover
 from approxifer.benchmarks.recorded import Recording, record
-from approxifer.coding import CodeSpec
+from approxifer.coding import CodeSpec, gather, order_rows
+from approxifer.coding.fitted import FittedDecoder
+from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.order import ORDERS
 from approxifer.coding.parm import ENCODERS, TILES
 from approxifer.models import open_model
@@ -72,27 +76,35 @@ QUICK = {
 #: Of the plain schemes: the order does not matter to them.
 PLAIN = "none"
 FEATURES_K = 8
+#: Codewords that a fitted decoder learns from, as in a run with ``decoder="fitted"``.
+LESSONS = 25
 #: Passes of a parity model over a small data set.
 MOST_EPOCHS = 40
 
 
 def judged(
-    recording: Recording, judge: Judge, *, lost: int, seed: int, chances: Sequence[float] = CHANCES
+    recording: Recording,
+    judge: Judge,
+    *,
+    lost: int,
+    seed: int,
+    chances: Sequence[float] = CHANCES,
+    decode: Decode | None = None,
 ) -> dict[str, Any]:
     """Lose shares of one recording, in all ways."""
     code, codewords = recording.code, recording.block
     rng = np.random.default_rng([seed, code.k, code.n, lost])
-    whole = recover(recording, np.ones((codewords, code.n), bool))
-    left = recover(recording, always(code, lost, codewords, rng))
+    whole = recover(recording, np.ones((codewords, code.n), bool), decode=decode)
+    left = [recover(recording, k, decode=decode) for k in always(code, lost, codewords, rng)]
     found: dict[str, Any] = {
-        "decoded": float((~left.exact).mean()),
+        "decoded": float(np.mean([~one.exact for one in left])),
         "evaluations": code.n / code.k,
         **judge.figures(recording, whole, left),
         "chance": {},
     }
     for chance in chances:
         kept, run = now_and_then(code, chance, codewords, rng)
-        after = recover(recording, kept)
+        after = recover(recording, kept, decode=decode)
         found["chance"][str(chance)] = {
             "decoded": float((~after.exact).mean()),
             "evaluations": run / (code.k * codewords),
@@ -129,7 +141,25 @@ def measure(_: None, case: Case, k: int, order: str, seed: int) -> list[dict[str
             head["encoder"] = spec.encoder
         lost = 0 if spec.scheme == "uncoded" else spec.stragglers
         found.append(head | judged(recording, loaded.judge, lost=lost, seed=seed))
+        if isinstance(recording.code, InterpolatingCode):
+            decode = fitted(loaded, recording.code, order, seed).decode
+            some = judged(recording, loaded.judge, lost=lost, seed=seed, decode=decode)
+            found.append(head | {"decoder": "fitted"} | some)
     return found
+
+
+def fitted(loaded: Loaded, code: InterpolatingCode, order: str, seed: int) -> FittedDecoder:
+    """A decoder that has learnt from codewords of other rows, evenly spread over their order."""
+    rows = loaded.others
+    perm = order_rows(rows, code.k, how=order, seed=seed)
+    whole = perm[: len(perm) // code.k * code.k].reshape(-1, code.k)
+    chosen = whole[np.linspace(0, len(whole) - 1, LESSONS).astype(int)]
+    made = record(
+        "lessons", rows[chosen.ravel()], loaded.forward, code.spec, block=None, order="natural"
+    )
+    decoder = FittedDecoder(code)
+    decoder.learn(made.outputs[0], gather(made.plain, made.members[0], code.k))
+    return decoder
 
 
 def _parity(folder: Path | None, loaded: Loaded, spec: CodeSpec) -> list[Any]:

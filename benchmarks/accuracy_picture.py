@@ -35,7 +35,13 @@ def draw(results: Mapping[str, Any], stem: Path) -> list[Path]:
             (lost, "degraded", "rows that had to be decoded"),
         ):
             for (scheme, encoder, order), (colour, marker) in CURVES.items():
-                wanted = {"scheme": scheme, "encoder": encoder, "order": order, "stragglers": 1}
+                wanted = {
+                    "scheme": scheme,
+                    "encoder": encoder,
+                    "order": order,
+                    "decoder": None,
+                    "stragglers": 1,
+                }
                 points = [
                     (s["k"], s["accuracy"][which])
                     for s in case["settings"]
@@ -57,9 +63,10 @@ def draw(results: Mapping[str, Any], stem: Path) -> list[Path]:
         figure.suptitle(
             f"{case['data']}, {case['network']}: one share of every codeword always lost, no repair"
         )
-        figure.legend(
-            *lost.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
-        )
+        named = {}
+        for axes in (whole, lost):
+            named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5, fontsize=8)
         name = "-".join((stem.name, case["data"], case["network"])).lower()
         made.append(stem.with_name(f"{name}.png"))
         figure.savefig(made[-1], dpi=110)

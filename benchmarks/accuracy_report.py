@@ -13,18 +13,19 @@ from approxifer.pipeline.progress import duration
 from approxifer.pipeline.report import as_text, table
 
 Setting = Mapping[str, Any]
-#: In the tables, in this order: scheme, encoder, order.
+#: In the tables, in this order: scheme, encoder, decoder, order.
 LINES = (
-    ("berrut", None, "random"),
-    ("berrut", None, "natural"),
-    ("berrut", None, "similar"),
-    ("systematic", None, "random"),
-    ("systematic", None, "natural"),
-    ("systematic", None, "similar"),
-    ("parm", "addition", "random"),
-    ("parm", "concatenation", "random"),
-    ("parm", "addition", "similar"),
+    *(
+        (scheme, None, decoder, order)
+        for scheme in ("berrut", "systematic")
+        for order in ("random", "natural", "similar")
+        for decoder in (None, "fitted")
+    ),
+    ("parm", "addition", None, "random"),
+    ("parm", "concatenation", None, "random"),
+    ("parm", "addition", None, "similar"),
 )
+Line = tuple[str, str | None, str | None, str]
 
 
 def pick(settings: Iterable[Setting], **wanted: Any) -> Setting | None:
@@ -39,19 +40,25 @@ def main_measure(case: Mapping[str, Any]) -> str:
     return "agreement" if "accuracy" in case["uncoded"] else "error"
 
 
-def label(scheme: str, encoder: str | None, order: str) -> str:
+def label(line: Line) -> str:
     """A line's name."""
-    return f"{scheme}{f' ({encoder})' if encoder else ''}, {order} order"
+    scheme, encoder, decoder, order = line
+    return f"{scheme}{f' ({encoder or decoder})' if encoder or decoder else ''}, {order} order"
 
 
-def lines(case: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str]]:
+def wanted(line: Line) -> dict[str, str | None]:
+    """What `pick` needs to find a line's settings."""
+    return dict(zip(("scheme", "encoder", "decoder", "order"), line, strict=True))
+
+
+def lines(case: Mapping[str, Any]) -> Iterator[Line]:
     """The lines of `LINES` that were measured. Order means nothing to photographs: natural is for
     values only."""
-    for scheme, encoder, order in LINES:
-        if order == "natural" and main_measure(case) != "error":
+    for line in LINES:
+        if line[3] == "natural" and main_measure(case) != "error":
             continue
-        if pick(case["settings"], scheme=scheme, encoder=encoder, order=order):
-            yield scheme, encoder, order
+        if pick(case["settings"], **wanted(line)):
+            yield line
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -67,12 +74,9 @@ def summary(results: Mapping[str, Any]) -> str:
             "scheme",
             *(f"S={s}" for s in stragglers),
         )
-        for scheme, encoder, order in lines(case):
-            cells = [
-                _cell(case, measure, scheme=scheme, encoder=encoder, order=order, k=k, stragglers=s)
-                for s in stragglers
-            ]
-            made.add_row(label(scheme, encoder, order), *cells)
+        for line in lines(case):
+            cells = [_cell(case, measure, **wanted(line), k=k, stragglers=s) for s in stragglers]
+            made.add_row(label(line), *cells)
         parts.append(made)
     trainings = ", ".join(f"{n} {duration(s)}" for n, s in results["training_seconds"].items())
     return f"{as_text(parts)}\nmeasured in {duration(results['seconds'])}; training: {trainings}"
@@ -147,13 +151,10 @@ def _case(case: Mapping[str, Any]) -> Iterator[str]:
 def _by_k(case: Mapping[str, Any], measure: str, ks: Sequence[int]) -> str:
     rows = [
         [
-            label(scheme, encoder, order),
-            *(
-                _cell(case, measure, scheme=scheme, encoder=encoder, order=order, k=k, stragglers=1)
-                for k in ks
-            ),
+            label(line),
+            *(_cell(case, measure, **wanted(line), k=k, stragglers=1) for k in ks),
         ]
-        for scheme, encoder, order in lines(case)
+        for line in lines(case)
     ]
     if measure == "accuracy" and case["data"] in BASE:
         rows += [
@@ -172,14 +173,11 @@ def _by_k(case: Mapping[str, Any], measure: str, ks: Sequence[int]) -> str:
 def _by_s(case: Mapping[str, Any], measure: str, k: int, stragglers: Sequence[int]) -> str:
     rows = [
         [
-            label(scheme, encoder, order),
-            *(
-                _cell(case, measure, scheme=scheme, encoder=encoder, order=order, k=k, stragglers=s)
-                for s in stragglers
-            ),
+            label(line),
+            *(_cell(case, measure, **wanted(line), k=k, stragglers=s) for s in stragglers),
         ]
-        for scheme, encoder, order in lines(case)
-        if scheme != "parm"
+        for line in lines(case)
+        if line[0] != "parm"
     ]
     if measure == "accuracy" and case["data"] in BASE and k == 8:
         figures = APPROXIFER[case["data"]]
@@ -192,41 +190,35 @@ def _by_s(case: Mapping[str, Any], measure: str, k: int, stragglers: Sequence[in
 def _against_berrut(
     case: Mapping[str, Any], k: int, stragglers: Sequence[int]
 ) -> Iterator[list[str]]:
-    """Intervals, and the best of ours as a multiple of berrut in natural order."""
-    ratios, intervals = [], []
+    """Intervals, and the best of ours (systematic, or fitted) as a multiple of berrut's."""
+    ratios, intervals, bases = [], [], []
     for s in stragglers:
-        berrut = pick(case["settings"], scheme="berrut", order="natural", k=k, stragglers=s)
-        ours = [x for x in case["settings"] if x["scheme"] == "systematic"]
-        ours = [x for x in ours if x["k"] == k and x["stragglers"] == s]
+        same = [x for x in case["settings"] if x["k"] == k and x["stragglers"] == s]
+        berrut = pick(same, scheme="berrut", decoder=None, order="natural")
+        ours = [x for x in same if x["scheme"] == "systematic" or x.get("decoder")]
         if berrut is None or not ours:
             return
         best = min(ours, key=lambda x: x["error"]["overall"])
-        ratios.append(
-            f"{best['error']['overall'] / berrut['error']['overall']:.2f} ({best['order']})"
-        )
-        low, high = best["interval"]
-        intervals.append(f"{low:.3f} to {high:.3f}")
-    yield ["best systematic, of berrut's in natural order", *ratios]
-    yield ["its 95 % interval, by codeword", *intervals]
+        ratio = best["error"]["overall"] / berrut["error"]["overall"]
+        ratios.append(f"{ratio:.2f} ({best['scheme']}{', fitted' if best.get('decoder') else ''})")
+        intervals.append("{:.3f} to {:.3f}".format(*best["interval"]))
+        bases.append("{:.3f} to {:.3f}".format(*berrut["interval"]))
+    yield ["95 % interval of berrut's in natural order, by codeword", *bases]
+    yield ["best of ours, as a multiple of that", *ratios]
+    yield ["its 95 % interval", *intervals]
 
 
 def _by_chance(case: Mapping[str, Any], measure: str) -> str:
     ks = sorted({s["k"] for s in case["settings"]})
     k = 8 if 8 in ks else ks[-1]
     chances = sorted({c for s in case["settings"] for c in s["chance"]}, key=float)
-    wanted: list[tuple[str, str | None, str, int]] = [
-        ("uncoded", None, "none", 0),
-        ("replication", None, "none", 1),
-    ]
-    wanted += [(scheme, encoder, order, 1) for scheme, encoder, order in lines(case)]
+    plain = [(("uncoded", None, None, "none"), 0), (("replication", None, None, "none"), 1)]
     rows = []
-    for scheme, encoder, order, s in wanted:
-        found = pick(
-            case["settings"], scheme=scheme, encoder=encoder, order=order, k=k, stragglers=s
-        )
+    for line, s in [*plain, *((line, 1) for line in lines(case))]:
+        found = pick(case["settings"], **wanted(line), k=k, stragglers=s)
         if found is None:
             continue
-        name = scheme if scheme in ("uncoded", "replication") else label(scheme, encoder, order)
+        name = line[0] if line[3] == "none" else label(line)
         cells = []
         for chance in chances:
             some = found["chance"][chance]

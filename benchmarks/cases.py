@@ -85,6 +85,8 @@ class Loaded:
     forward : callable
     plain : array (n, *out)
         The uncoded model's outputs.
+    others : floating-point array (m, *feature)
+        Rows that are not judged, to learn decoders from.
     """
 
     rows: np.ndarray
@@ -92,6 +94,7 @@ class Loaded:
     handle: ModelHandle
     runner: Runner
     plain: np.ndarray
+    others: np.ndarray
 
     @property
     def forward(self) -> Forward:
@@ -124,7 +127,8 @@ def load(case: Case) -> Loaded:
         [run(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
     )
     judge = ClassJudge(split.labels[chosen]) if case.classes else ValueJudge()
-    return Loaded(rows, judge, handle, runner, plain)
+    others = split.rows[split.train[: len(rows) if case.classes else None]].astype(np.float32)
+    return Loaded(rows, judge, handle, runner, plain, others)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ and over all rows (overall).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,8 +24,10 @@ RESAMPLES = 1000
 class Judge(Protocol):
     """Judges outputs by one kind of measure."""
 
-    def figures(self, recording: Recording, whole: Recovered, lost: Recovered) -> dict[str, Any]:
-        """Judge what was decoded from all shares, and from what was left."""
+    def figures(
+        self, recording: Recording, whole: Recovered, lost: Sequence[Recovered]
+    ) -> dict[str, Any]:
+        """Judge what was decoded from all shares, and, in each round, from what was left."""
 
     def overall(self, recording: Recording, found: Recovered) -> dict[str, float]:
         """Judge all rows."""
@@ -41,7 +44,9 @@ class ClassJudge:
 
     labels: np.ndarray
 
-    def figures(self, recording: Recording, whole: Recovered, lost: Recovered) -> dict[str, Any]:
+    def figures(
+        self, recording: Recording, whole: Recovered, lost: Sequence[Recovered]
+    ) -> dict[str, Any]:
         """See `Judge.figures`."""
         return {name: three(whole, lost, truth) for name, truth in self._truths(recording).items()}
 
@@ -57,20 +62,25 @@ class ClassJudge:
         return {"accuracy": self.labels, "agreement": recording.plain.argmax(axis=1)}
 
 
-def three(whole: Recovered, lost: Recovered, truth: np.ndarray) -> dict[str, float | None]:
+def three(
+    whole: Recovered, lost: Sequence[Recovered], truth: np.ndarray
+) -> dict[str, float | None]:
     """The share of rows whose class is the true one: three figures, None where there are no rows.
 
     Parameters
     ----------
-    whole, lost : Recovered
-        From all shares, and from what was left.
+    whole : Recovered
+        From all shares.
+    lost : sequence of Recovered
+        From what was left, round by round.
     truth : int (n,)
         The labels, or the classes that the uncoded model gives.
     """
-    right = lost.outputs.argmax(axis=1) == truth
+    right = np.stack([one.outputs.argmax(axis=1) == truth for one in lost])
+    decoded = np.stack([~one.exact for one in lost])
     return {
         "available": float((whole.outputs.argmax(axis=1) == truth).mean()),
-        "degraded": None if lost.exact.all() else float(right[~lost.exact].mean()),
+        "degraded": float(right[decoded].mean()) if decoded.any() else None,
         "overall": float(right.mean()),
     }
 
@@ -87,11 +97,14 @@ class ValueJudge:
 
     seed: int = 0
 
-    def figures(self, recording: Recording, whole: Recovered, lost: Recovered) -> dict[str, Any]:
+    def figures(
+        self, recording: Recording, whole: Recovered, lost: Sequence[Recovered]
+    ) -> dict[str, Any]:
         """See `Judge.figures`."""
-        decoded = ~lost.exact
-        error, size = _squares(recording, lost)
-        low, high = _interval(recording, error, size, self.seed)
+        decoded = np.stack([~one.exact for one in lost])
+        squares = [_squares(recording, one) for one in lost]
+        error, size = (np.stack(each) for each in zip(*squares, strict=True))
+        low, high = _interval(recording, error.mean(axis=0), size[0], self.seed)
         return {
             "error": {
                 "available": _ratio(*_squares(recording, whole)),

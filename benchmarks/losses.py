@@ -6,14 +6,21 @@ row per block, at the price of one large group.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 
 from approxifer.benchmarks.recorded import Recording
-from approxifer.coding import Code, block_rows
+from approxifer.coding import Code, Decoded, block_rows
 from approxifer.pipeline.policy import fewest
+
+#: How often each set of losses is to occur.
+OFTEN = 3
+#: Outputs by share to blocks.
+Decode = Callable[[Mapping[int, np.ndarray]], Decoded]
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,14 @@ def draw_losses(n: int, lost: int, codewords: int, rng: np.random.Generator) -> 
 
 
 def always(code: Code, lost: int, codewords: int, rng: np.random.Generator) -> np.ndarray:
-    """The shares that come back where each codeword loses as many: bool (codewords, N)."""
-    kept = np.ones((codewords, code.n), bool)
-    np.put_along_axis(kept, draw_losses(code.n, lost, codewords, rng), False, axis=1)
-    return kept
+    """The shares that come back where each codeword loses as many: bool (rounds, codewords, N).
+
+    One round, or as many as it takes for each set of losses to occur about `OFTEN` times.
+    """
+    rounds = -(-OFTEN * comb(code.n, lost) // codewords)
+    kept = np.ones((rounds * codewords, code.n), bool)
+    np.put_along_axis(kept, draw_losses(code.n, lost, len(kept), rng), False, axis=1)
+    return kept.reshape(rounds, codewords, code.n)
 
 
 def now_and_then(
@@ -98,7 +109,7 @@ def _decodable(code: Code, kept: np.ndarray) -> np.ndarray:
     return enough[which.ravel()]
 
 
-def recover(recording: Recording, kept: np.ndarray) -> Recovered:
+def recover(recording: Recording, kept: np.ndarray, *, decode: Decode | None = None) -> Recovered:
     """Decode a window of one group, together the codewords of which the same shares were kept.
 
     Parameters
@@ -106,14 +117,17 @@ def recover(recording: Recording, kept: np.ndarray) -> Recovered:
     recording : Recording
         Of one group.
     kept : bool (codewords, N)
+    decode : callable, optional
+        As `Code.decode`; None: the code's.
     """
     code, (outputs,), (members,) = recording.code, recording.outputs, recording.members
+    decode = decode or code.decode
     found = Recovered(np.full_like(recording.plain, np.nan), np.zeros(len(recording.plain), bool))
     carried = block_rows(members, code.k)
     patterns, which = np.unique(kept, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         codewords = np.flatnonzero(which.ravel() == number)
-        decoded = code.decode({i: outputs[i][codewords] for i in np.flatnonzero(pattern).tolist()})
+        decoded = decode({i: outputs[i][codewords] for i in np.flatnonzero(pattern).tolist()})
         for j, of in enumerate(carried):
             real = codewords[codewords < len(of)]  # the last codeword may be padded
             found.outputs[of[real]] = decoded.blocks[j][: len(real)]

@@ -37,6 +37,11 @@ def test_systematic_is_exact_where_nothing_was_lost(rows: int, order: str) -> No
     code = CodeSpec(scheme="systematic", k=4, stragglers=2).build()
     made = record("toy", queries(rows), project, code.spec, block=None, order=order)
     kept = always(code, 2, made.block, np.random.default_rng(0))
+    assert kept.shape[1:] == (made.block, 6)
+    often = Counter(tuple(np.flatnonzero(~one)) for one in kept.reshape(-1, 6))
+    assert len(often) == 15
+    assert 3 <= min(often.values()) <= max(often.values()) <= min(often.values()) + 1
+    kept = kept[0]
     assert (kept.sum(axis=1) == 4).all()
     found = recover(made, kept)
     assert np.array_equal(found.outputs[found.exact], made.plain[found.exact])
@@ -50,7 +55,7 @@ def test_systematic_is_exact_where_nothing_was_lost(rows: int, order: str) -> No
 def test_replication_loses_nothing() -> None:
     code = CodeSpec(scheme="replication", k=4, stragglers=1).build()
     made = record("toy", queries(40), project, code.spec, block=None, order="random")
-    found = recover(made, always(code, 1, made.block, np.random.default_rng(0)))
+    found = recover(made, always(code, 1, made.block, np.random.default_rng(0))[0])
     assert found.exact.all()
     assert np.array_equal(found.outputs, made.plain)
 
