@@ -63,10 +63,12 @@ def draw(results: Mapping[str, Any], stem: Path) -> list[Path]:
         figure.suptitle(
             f"{case['data']}, {case['network']}: one share of every codeword always lost, no repair"
         )
-        named = {}
+        named: dict[str, Any] = {}
         for axes in (whole, lost):
             named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5, fontsize=8)
+        figure.legend(
+            list(named.values()), list(named), loc="outside lower center", ncols=5, fontsize=8
+        )
         name = "-".join((stem.name, case["data"], case["network"])).lower()
         made.append(stem.with_name(f"{name}.png"))
         figure.savefig(made[-1], dpi=110)

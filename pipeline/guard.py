@@ -197,7 +197,7 @@ class Guard:
         found: list[ShareRef] = []
         asked = self.roster.alike(ref.worker)
         while len(found) < at_large and self.roster.witnesses(asked):
-            other = await self._run_elsewhere(rows, asked)
+            other = await self.run_elsewhere(rows, asked)
             if other is None:
                 break
             number, output, malformed = ref.share + 1 + len(found), other.output, other.malformed
