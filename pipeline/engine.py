@@ -275,7 +275,15 @@ class Engine:
         self.intake.decide(window)
         for repair in list(window.due_repairs(self.setup.layout.block)):
             number = next(self.context.numbers)
-            batch = Batch(number, self.plain, window, repair.rows, repair.status, coded=False)
+            batch = Batch(
+                number,
+                self.plain,
+                window,
+                repair.rows,
+                repair.status,
+                coded=False,
+                again=bool(repair.avoid),
+            )
             await self._open(batch, avoid=repair.avoid)
 
     async def _open(self, batch: Batch, avoid: frozenset[str] = frozenset()) -> None:

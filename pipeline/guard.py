@@ -162,7 +162,10 @@ class Guard:
                     why=doubt.why,
                 )
         if not trust.audits.rule.any:
-            return worst(doubts, self._context.setup.spec.byzantine)
+            out = worst(doubts, self._context.setup.spec.byzantine)
+            if batch.again:  # somebody else's answer was refused too: it is the model's
+                out = frozenset(share for share in out if group.testimonies[share].malformed)
+            return out
         held: dict[int, Coroutine[Any, Any, bool]] = {}
         for doubt in doubts:
             own = doubt.ref.group == batch.number

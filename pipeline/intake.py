@@ -28,6 +28,7 @@ class Batch:
     members: np.ndarray  #: rows of the window, codeword by codeword
     status: Status  #: of its exact rows: EXACT, or REPAIRED where it is a repair
     coded: bool  #: false for rows that are run plainly: repairs, rows with NaN
+    again: bool = False  #: others have failed these rows, or were not believed
 
 
 @dataclass(frozen=True, eq=False)

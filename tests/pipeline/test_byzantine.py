@@ -262,8 +262,9 @@ def test_a_run_killed_between_conviction_and_make_good(
     assert report.workers["5"].state == "ready"
 
 
+@pytest.mark.parametrize("audit", [0.1, 0.0])
 def test_nan_that_belongs_to_the_data_convicts_nobody(
-    client: Client, tmp_path: Path, rows: np.ndarray
+    client: Client, tmp_path: Path, rows: np.ndarray, audit: float
 ) -> None:
     """The model gives NaN for some rows, whoever runs it; and the input holds NaN in others."""
     queries = rows.copy()
@@ -273,7 +274,7 @@ def test_nan_that_belongs_to_the_data_convicts_nobody(
     for scheme in ("systematic", "replication"):
         report = score(
             data, out=tmp_path / f"{scheme}.zarr", client=client,
-            **COMMON | {"model": toy_models.rooted, "scheme": scheme},
+            **COMMON | {"model": toy_models.rooted, "scheme": scheme, "audit": audit},
         )  # fmt: skip
         assert report.convicted == []
         with np.errstate(invalid="ignore"):
