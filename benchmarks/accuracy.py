@@ -73,8 +73,6 @@ QUICK = {
     "parity": (2,),
     "parity_queries": 60_000,
 }
-#: Of the plain schemes: the order does not matter to them.
-PLAIN = "none"
 FEATURES_K = 8
 #: Codewords that a fitted decoder learns from, as in a run with ``decoder="fitted"``.
 LESSONS = 25
@@ -114,13 +112,14 @@ def judged(
 
 
 def specs(case: Case, k: int, order: str) -> Iterator[tuple[CodeSpec, Path | None]]:
-    """The codes to measure, with their parity models."""
+    """The codes to measure, with their parity models; plain ones in the first order, which does not
+    matter to them."""
     for s in case.stragglers:
-        if order == PLAIN:
+        if order == case.orders[0]:
             yield CodeSpec("replication", k, s), None
         yield CodeSpec("berrut", k, s), None
         yield CodeSpec("systematic", k, s), None
-    if order == PLAIN:
+    if order == case.orders[0]:
         yield CodeSpec("uncoded", k, 0), None
     for (of, encoder), folder in case.parity.items():
         if of == k:
@@ -180,13 +179,12 @@ def by_features(_: None, case: Case, seed: int) -> list[dict[str, Any]]:
         if place is not None:
             features, cost = first_layers(loaded.runner, place, loaded.rows)
         for s in case.stragglers:
-            for scheme in ("berrut", "systematic"):
-                recording = record(
-                    case.name, loaded.rows, loaded.forward, CodeSpec(scheme, FEATURES_K, s),
-                    block=None, order="similar", seed=seed, plain=loaded.plain, features=features,
-                )  # fmt: skip
-                head = {"features": label, "cost": cost, "scheme": scheme, "stragglers": s}
-                found.append(head | judged(recording, loaded.judge, lost=s, seed=seed, chances=()))
+            recording = record(
+                case.name, loaded.rows, loaded.forward, CodeSpec("systematic", FEATURES_K, s),
+                block=None, order="similar", seed=seed, plain=loaded.plain, features=features,
+            )  # fmt: skip
+            head = {"features": label, "cost": cost, "stragglers": s}
+            found.append(head | judged(recording, loaded.judge, lost=s, seed=seed, chances=()))
     return found
 
 

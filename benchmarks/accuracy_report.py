@@ -212,13 +212,16 @@ def _by_chance(case: Mapping[str, Any], measure: str) -> str:
     ks = sorted({s["k"] for s in case["settings"]})
     k = 8 if 8 in ks else ks[-1]
     chances = sorted({c for s in case["settings"] for c in s["chance"]}, key=float)
-    plain = [(("uncoded", None, None, "none"), 0), (("replication", None, None, "none"), 1)]
+    settings = case["settings"]
+    named = [
+        ("uncoded", pick(settings, scheme="uncoded", k=k)),
+        ("replication", pick(settings, scheme="replication", k=k, stragglers=1)),
+        *((label(line), pick(settings, **wanted(line), k=k, stragglers=1)) for line in lines(case)),
+    ]
     rows = []
-    for line, s in [*plain, *((line, 1) for line in lines(case))]:
-        found = pick(case["settings"], **wanted(line), k=k, stragglers=s)
+    for name, found in named:
         if found is None:
             continue
-        name = line[0] if line[3] == "none" else label(line)
         cells = []
         for chance in chances:
             some = found["chance"][chance]
@@ -231,12 +234,9 @@ def _by_chance(case: Mapping[str, Any], measure: str) -> str:
 def _by_features(case: Mapping[str, Any], stragglers: Sequence[int]) -> str:
     rows = []
     for found in case["features"]:
-        if found["scheme"] == "systematic" and found["stragglers"] == stragglers[0]:
+        if found["stragglers"] == stragglers[0]:
             same = [
-                pick(
-                    case["features"], features=found["features"], scheme="systematic", stragglers=s
-                )
-                for s in stragglers
+                pick(case["features"], features=found["features"], stragglers=s) for s in stragglers
             ]
             cells = [
                 f"{one['agreement']['overall']:.3f} ({one['agreement']['degraded']:.3f})"

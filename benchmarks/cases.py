@@ -191,6 +191,7 @@ def cases(
     if files and not any((data / file).exists() for file in files):
         raise ConfigError(f"--data {data}: there is none of {', '.join(files)}")
     whole = {"rows": rows, "ks": tuple(ks), "stragglers": tuple(stragglers)}
+    # Test images come in no order: what random is to them, so is any but similar. MNIST shows it.
     some = {"rows": rows, "ks": tuple(k for k in ks if k in (8, 12)), "stragglers": (1,)}
     every, two = tuple(orders), tuple(o for o in orders if o in ("random", "similar"))
     plan = (
@@ -198,7 +199,7 @@ def cases(
         ("MNIST", "LeNet-5", "lenet5", whole, every),
         ("MNIST", "MLP", "mlp", whole, every),
         ("Fashion-MNIST", "LeNet-5", "lenet5", whole, every),
-        ("CIFAR-10", "ResNet", "resnet", whole, every),
+        ("CIFAR-10", "ResNet", "resnet", whole, two),
         ("CIFAR-10", "VGG-like", "vgg", some, two),
         ("CIFAR-10", "depthwise", "depthwise", some, two),
         ("ERA5", "forecaster", "forecaster", whole, every),
