@@ -29,13 +29,13 @@ class GroupRun:
     number: int
     shares: np.ndarray  #: (N, B, *feature)
     finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
-    code: str = ""  #: by its name, as the courier was asked to take it
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
     futures: dict[Key, tuple[Future[Any], Future[Any]]] = field(default_factory=dict)
     completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
     done: bool = False
+    code: str = ""  #: by its name, as the courier was asked to take it
 
     @property
     def used(self) -> set[tuple[int, int]]:

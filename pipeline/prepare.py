@@ -287,13 +287,16 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
 def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
     """What the store keeps, and what a resumed run must agree with."""
     code = asdict(spec)
-    if not spec.adaptive:  # stores begun before there was such a thing say nothing of it
-        del code["adaptive"]
+    # Stores begun before there was such a thing say nothing of it.
+    for name, there in (("adaptive", spec.adaptive), ("encoder", spec.scheme == "parm")):
+        if not there:
+            del code[name]
+    parity = prepared.parity.handles if prepared.parity else ()
     return {
         "code": code | {"repair": prepared.options.repair},
         "layout": layout.attrs(),
         "model": prepared.handle.fingerprint,
-        "parity": [one.fingerprint for one in prepared.parity.handles] if prepared.parity else [],
+        **({"parity": [one.fingerprint for one in parity]} if parity else {}),
         "input": prepared.source.fingerprint(),
         "version": __version__,
     }

@@ -345,7 +345,7 @@ OPTIONS = {
     "too many shares": (["-k", "2000"], ["1024"]),
     "scheme": (["--scheme", "sistematic"], ["'sistematic'", "systematic"]),
     "order": (["--order", "similiar"], ["'similiar'", "did you mean 'similar'"]),
-    "repair": (["--repair", "doubtful"], ["'doubtful'", "'exact'"]),
+    "repair": (["--repair", "dubious"], ["'dubious'", "'doubtful'", "'exact'"]),
     "redundancy": (["--redundancy", "lasy"], ["'lasy'", "'lazy'"]),
     "heal": (["--heal", "kill"], ["'kill'", "'restart'"]),
     "assurance": (["--assurance", "2"], ["assurance=2", "0.999"]),
@@ -442,7 +442,7 @@ def begun(tmp_path: Path, **changes: Any) -> None:
     spec = CodeSpec(scheme="systematic", k=4)
     layout = Layout(window=100, block=5, micro_batch=8, chunk=100, order="none", seed=0)
     code = asdict(spec)
-    del code["adaptive"]  # kept where it is true; older stores do not have it
+    del code["adaptive"], code["encoder"]  # kept where they mean something; older stores lack them
     attrs = {
         "code": code | {"repair": "exact"},
         "layout": layout.attrs(),

@@ -159,7 +159,8 @@ def test_a_worker_that_joins_late_gets_the_model_and_shares(
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        options = COMMON | {"model": toy_models.very_slow_linear}
+        # Long enough that a worker starts meanwhile, on a loaded machine too.
+        options = COMMON | {"model": toy_models.very_slow_linear, "block": 2}
         job = submit(store, out=tmp_path / "out.zarr", client=client, **options)
         until(lambda: job.progress().done > 0)
         cluster.scale(6)
