@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from approxifer.benchmarks.accuracy_report import page
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +33,16 @@ def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
     for link in links:
         assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_results_are_generated_from_their_figures() -> None:
+    """`approxifer bench accuracy --out docs/results.json --report docs/results.md` made both."""
+    figures = json.loads((ROOT / "docs/results.json").read_text())
+    text = (ROOT / "docs/results.md").read_text()
+    pictures = re.findall(r"^!\[\]\((.+)\)$", text, re.M)
+    assert len(pictures) >= 3
+    assert all((ROOT / "docs" / picture).exists() for picture in pictures)
+    assert text == page(figures, pictures)
 
 
 def test_python_blocks_of_the_readme_are_python() -> None:
