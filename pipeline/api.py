@@ -70,6 +70,7 @@ def score(
     forgive: Sequence[str] = (),
     heal: str | None = None,
     hang_after: float = 30.0,
+    retry_failed: bool = False,
     progress: bool = True,
     seed: int = 0,
 ) -> Report:
@@ -141,6 +142,8 @@ def score(
         ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.
     hang_after
         Seconds after which a running share, or a silent worker, counts as hung.
+    retry_failed
+        Run rows again that failed in an earlier session.
     progress
         Show a bar (plain lines where stderr is no terminal).
     seed
@@ -293,6 +296,7 @@ def _run(job: Job, options: Options) -> Report:
             scheme=_scheme(prepared, spec.scheme, spec.k, spec.build().n),
             resumed=engine.resumed,
             convicted=roster.convictions,
+            failures=engine.intake.failures,
             doubt=doubt,
             notes=prepared.notes,
         )

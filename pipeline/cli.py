@@ -64,11 +64,16 @@ def _exit_codes() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from error
 
 
-def _finish(report: Report) -> None:
+def _finish(report: Report, max_failed: int = 0) -> None:
     typer.echo(str(report))
     if failed := report.counts.get("failed", 0):
-        typer.echo(f"approxifer: {failed:,} rows failed (status 4 in {report.out})", err=True)
-        raise typer.Exit(1)
+        typer.echo(
+            f"approxifer: {failed:,} rows failed (status 4 in {report.out}); the same command with "
+            "--retry-failed runs them again",
+            err=True,
+        )
+        if failed > max_failed:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -213,6 +218,12 @@ def score(
         str | None, typer.Option(metavar="NAME", help="Hung workers: restart, or avoid.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random choices. [0]")] = None,
+    max_failed: Annotated[
+        int, typer.Option(min=0, help="Rows that may fail before the run counts as failed.")
+    ] = 0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run rows again that failed earlier.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -235,6 +246,7 @@ def score(
         "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
         "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,
+        "retry_failed": retry_failed or None,
         "progress": False if no_progress else None,
     }  # fmt: skip
     # What is left out is left to score()'s own defaults.
@@ -252,7 +264,7 @@ def score(
         report = api.score(source, **given)
         if timeline is not None:
             _draw(report, timeline)
-    _finish(report)
+    _finish(report, max_failed)
 
 
 def _draw(report: Report, timeline: Path) -> None:

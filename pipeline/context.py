@@ -47,6 +47,7 @@ class Setup:
     repair: str
     agreement: float  #: of classes, under ``repair="doubtful"``
     restart: bool
+    retry_failed: bool  #: rows that failed in an earlier session are run again
     session: str
     most_in_flight: int  #: groups that memory allows
     past: Sequence[Mapping[str, Any]] = ()  #: the journal's events of earlier sessions

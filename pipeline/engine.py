@@ -25,7 +25,7 @@ from approxifer.pipeline.context import Context, Setup
 from approxifer.pipeline.courier import Courier, GroupRun
 from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.guard import Guard
-from approxifer.pipeline.intake import Batch, Intake, not_back, weigh
+from approxifer.pipeline.intake import Batch, Intake, last_error, not_back, weigh
 from approxifer.pipeline.makegood import sweep
 from approxifer.pipeline.plan import fewest_workers, groups_in_flight, workers_needed
 from approxifer.pipeline.records import Block, Status
@@ -108,6 +108,9 @@ class Engine:
         if self.roster.convictions:  # the session that convicted may have been stopped before it
             sweep(setup.store, spans, self.roster)
         status = setup.store.status()
+        if setup.retry_failed and (failed := np.flatnonzero(status == Status.FAILED)).size:
+            setup.store.set_pending(failed)
+            status[failed] = Status.PENDING
         #: The windows that no earlier session has committed whole.
         self.pending = [s for s in spans if (status[s[1] : s[2]] == Status.PENDING).any()]
         self.resumed = int((status != Status.PENDING).sum())
@@ -328,6 +331,7 @@ class Engine:
                 {share: one.output for share, one in stand.items()},
                 {share: one.worker for share, one in stand.items()},
                 failed=not_back(group.history),
+                error=last_error(group.history),
                 evicted=frozenset(told[share].worker for share in guilty),
                 decoder=self.decoder,
                 doubtful=self.intake.doubts is not None,
@@ -335,7 +339,10 @@ class Engine:
             returned = await self.context.compute(decode)
             if not any(self.roster.is_convicted(one.worker) for one in stand.values()):
                 break
+        known = len(self.intake.failures)
         self.intake.take(returned)
+        for row, error in self.intake.failures[known:]:
+            self.context.journal("failed", row=row, error=error)
         if batch.coded:
             window.coded_left -= 1
             self._in_flight -= 1

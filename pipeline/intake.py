@@ -42,6 +42,7 @@ class Returned:
     evicted: frozenset[str]  #: workers whose outputs are not used
     decoded: Decoded | None  #: None: not decodable, whatever was tried
     residual: np.ndarray | None  #: (B,)
+    error: str  #: of the last attempt at which the model raised
     confidence: np.ndarray | None = None  #: (k, B), where decodes may be in doubt
 
     def carrier(self, block: int) -> int | None:
@@ -63,6 +64,7 @@ def weigh(
     evicted: frozenset[str],
     decoder: FittedDecoder | None = None,
     doubtful: bool = False,
+    error: str = "",
 ) -> Returned:
     """Decode what stands, if it is enough; if doubtful, say how sure that is."""
     decoded, residual, sure = None, None, None
@@ -71,13 +73,19 @@ def weigh(
         decoded, residual = decode(outputs), batch.code.residual(outputs)
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
-    return Returned(batch, outputs, names, failed, evicted, decoded, residual, sure)
+    return Returned(batch, outputs, names, failed, evicted, decoded, residual, error, sure)
 
 
 def not_back(history: list[dict[str, object]]) -> frozenset[str]:
     """The workers that did not bring their share back."""
     bad = (Fate.DROPPED, Fate.LOST, Fate.FAILED)
     return frozenset(str(a["worker"]) for a in history if a["fate"] in bad)
+
+
+def last_error(history: list[dict[str, object]]) -> str:
+    """What the model said where it raised last; empty if it did not."""
+    said = [str(a["error"]) for a in history if a["fate"] == Fate.FAILED]
+    return said[-1] if said else ""
 
 
 class Intake:
@@ -105,6 +113,7 @@ class Intake:
         self.counts = dict.fromkeys(("exact", "decoded", "repaired", "failed"), 0)
         self.provisional = 0
         self.doubts = doubts
+        self.failures: list[tuple[int, str]] = []  #: rows that failed, of the input, and why
         self._stream = stream
         self._keep_decoded = keep_decoded
         self._blank = blank
@@ -157,7 +166,7 @@ class Intake:
             worker = self._index(returned.names[carrier])
             self._settle(window, rows, returned.outputs[carrier], batch.status, worker)
         elif not batch.coded and not returned.evicted:
-            self._settle(window, rows, self._blank(len(rows)), Status.FAILED)
+            self._failed(window, rows, batch.status, returned.error)
         elif not batch.coded:
             window.ask_repair(rows, batch.status, avoid)
         elif decoded is None:
@@ -179,6 +188,14 @@ class Intake:
                 window.avoid |= avoid
                 sure = returned.confidence[block][: len(rows)]
                 self.doubts.wait(window.index, rows, blocks.argmax(axis=1), sure)
+
+    def _failed(self, window: Window, rows: np.ndarray, status: Status, error: str) -> None:
+        """The model raised on a block wherever it was tried: narrow down on which of its rows."""
+        if len(rows) > 1:
+            window.bisect(rows, status)
+            return
+        self.failures.append((window.start + int(rows[0]), error))
+        self._settle(window, rows, self._blank(1), Status.FAILED)
 
     def _settle(
         self,

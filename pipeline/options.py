@@ -75,6 +75,7 @@ class Options:
     forgive: Sequence[str] = ()
     heal: str | None = None
     hang_after: float = 30.0
+    retry_failed: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -380,6 +380,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         repair=options.repair,
         agreement=options.agreement,
         restart=heal == "restart",
+        retry_failed=options.retry_failed,
         session=session,
         most_in_flight=most_in_flight(
             spec, layout, measure(prepared, present), options.memory_bytes

@@ -24,6 +24,8 @@ from approxifer.version import __version__
 if TYPE_CHECKING:
     import xarray as xr
 
+#: Failed rows that are told of one by one.
+SHOWN = 5
 #: Statuses in the order in which a person wants to read them.
 STATUSES = ("exact", "decoded", "repaired", "failed", "pending")
 
@@ -57,6 +59,8 @@ class Report:
     doubt : Disagreement or None
         Under ``repair="doubtful"``: how many rows are expected to differ in class from the model's,
         and what was measured, of this session's windows with decoded rows.
+    failures : list of (int, str)
+        Rows that failed in this session, as the input counts them, and what the model raised.
     notes : list of str
         What else a person should know.
     """
@@ -72,6 +76,7 @@ class Report:
     resumed: int = 0
     convicted: list[Conviction] = field(default_factory=list)
     doubt: Disagreement | None = None
+    failures: list[tuple[int, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -124,6 +129,10 @@ class Report:
                 "lies <: a worker that lies in more than that part of its shares would have been "
                 "caught by its audits with 95 % probability"
             )
+        for row, error in self.failures[:SHOWN]:
+            yield f"failed: row {row:,}: {error.strip().splitlines()[-1] if error else 'no answer'}"
+        if len(self.failures) > SHOWN:
+            yield f"failed: {len(self.failures) - SHOWN:,} rows more; the journal has them all"
         for conviction in self.convicted:
             yield f"convicted: {conviction}"
 

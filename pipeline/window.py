@@ -17,6 +17,7 @@ class Repair:
     rows: np.ndarray
     status: Status
     avoid: frozenset[str]
+    alone: bool = False  #: not with others: the model raises on one of them
 
 
 @dataclass
@@ -105,8 +106,15 @@ class Window:
         if len(rows):
             self.repairs.append(Repair(rows, status, avoid))
 
+    def bisect(self, rows: np.ndarray, status: Status) -> None:
+        """Have each half of some rows run for itself: the model raises on one of them."""
+        for half in np.array_split(rows, 2):
+            self.repairs.append(Repair(half, status, frozenset(), alone=True))
+
     def due_repairs(self, block: int) -> Iterator[Repair]:
         """Full blocks of rows to repair, and what is left once no coded group can add to it."""
+        yield from (repair for repair in self.repairs if repair.alone)
+        self.repairs = [repair for repair in self.repairs if not repair.alone]
         for status in {repair.status for repair in self.repairs}:
             same = [repair for repair in self.repairs if repair.status is status]
             rows = np.concatenate([repair.rows for repair in same])

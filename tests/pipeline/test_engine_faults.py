@@ -7,17 +7,21 @@ import signal
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import toy_models
 import xarray as xr
 from distributed import Client, LocalCluster, Worker
+from typer.testing import CliRunner
 from waiting import until
 
 from approxifer import score, submit
+from approxifer.datasets import Journal
 from approxifer.errors import TooFewWorkersError
 from approxifer.pipeline import faults
+from approxifer.pipeline.cli import app
 from approxifer.pipeline.cluster import workers_of
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.records import Status
@@ -205,26 +209,74 @@ def test_cancelling_one_of_two_runs_leaves_the_other_whole(
     check_whole(submit(store, out=tmp_path / "b.zarr", client=client, **COMMON).result(60), rows)
 
 
-def test_rows_on_which_the_model_raises_end_as_failed(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["systematic", "berrut", "uncoded", "replication"])
+@pytest.mark.parametrize("repair", ["exact", "none"])
+def test_a_row_on_which_the_model_raises_fails_alone(
+    client: Client, tmp_path: Path, scheme: str, repair: str
+) -> None:
+    """Neither its codeword nor its block goes with it."""
     rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    rows[42] = 5000
+    rows[[42, 43, 171]] = 5000
     data = xr.DataArray(rows, dims=("n", "f"), name="x")
+    out = tmp_path / "out.zarr"
     report = score(
-        data,
-        model=toy_models.raises_on_large,
-        out=tmp_path / "out.zarr",
-        client=client,
-        k=4,
-        block=5,
-        window=100,
-        progress=False,
-    )
+        data, model=toy_models.raises_on_large, out=out, client=client, k=4, block=5, window=100,
+        scheme=scheme, repair=repair, progress=False,
+    )  # fmt: skip
     found = report.predictions.load()
     failed = found.status.values == Status.FAILED
-    assert failed[42]
-    assert report.counts["failed"] == failed.sum() <= 5  # its block
-    good = ~failed
-    np.testing.assert_array_equal(found.prediction.values[good], toy_models.linear(rows)[good])
+    poisoned = [42, 43, 171]
+    if repair == "exact":
+        assert np.flatnonzero(failed).tolist() == poisoned
+    else:  # one of them may have been decoded, so that nobody had to run it
+        assert set(np.flatnonzero(failed)) <= set(poisoned)
+        assert np.isin(found.status.values[poisoned], (Status.FAILED, Status.DECODED)).all()
+    assert report.counts["failed"] == failed.sum()
+    assert np.isnan(found.prediction.values[failed]).all()
+    exact = np.isin(found.status.values, (Status.EXACT, Status.REPAIRED))
+    assert (exact | failed).all() or repair == "none"
+    np.testing.assert_array_equal(found.prediction.values[exact], toy_models.linear(rows)[exact])
+    assert sorted(row for row, _ in report.failures) == np.flatnonzero(failed).tolist()
+    assert all("a value above 1000" in error for _, error in report.failures)
+    events = [event for event in Journal.read(out) if event["event"] == "failed"]
+    assert [(event["row"], event["error"]) for event in events] == report.failures
+    for row, error in report.failures:
+        assert f"failed: row {row}: {error}" in str(report)
+
+
+def test_rows_that_failed_are_run_again_where_that_is_asked_for(
+    client: Client, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    data = xr.DataArray(rows, dims=("n", "f"), name="x")
+    asked: dict[str, Any] = {
+        "model": toy_models.linear, "out": tmp_path / "out.zarr", "client": client, "k": 4,
+        "block": 5, "window": 10, "progress": False,
+    }  # fmt: skip
+    faults.install(client, {str(name): faults.Raise(share=1.0) for name in range(6)})
+    assert score(data, **asked).counts["failed"] == 20
+    faults.remove(client)
+    assert score(data, **asked).counts["failed"] == 20, "not unless it is asked for"
+    report = score(data, **asked, retry_failed=True)
+    assert report.counts["failed"] == 0
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
+
+
+def test_so_many_rows_may_fail(client: Client, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    rows[[30, 31]] = 5000  # beyond the rows that the model is probed with
+    xr.Dataset({"x": (("n", "f"), rows)}).to_zarr(tmp_path / "in.zarr", consolidated=False)
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(f"kind: address\naddress: {client.scheduler.address}\n")
+    asked = [
+        "score", str(tmp_path / "in.zarr"), "--model", "toy_models:large_raises", "--cluster",
+        str(cluster), "--out", str(tmp_path / "out.zarr"), "-k", "4", "--block", "5",
+    ]  # fmt: skip
+    for most, code in (("1", 1), ("2", 0)):
+        found = CliRunner().invoke(app, [*asked, "--max-failed", most])
+        assert found.exit_code == code, found.output
+        assert "2 rows failed" in found.stderr
+        assert "--retry-failed" in found.stderr
 
 
 def test_a_share_that_fails_now_and_then_is_tried_again(

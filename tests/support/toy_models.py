@@ -45,6 +45,11 @@ def raises_on_large(rows: np.ndarray) -> np.ndarray:
     return linear(rows)
 
 
+def large_raises() -> Callable[[np.ndarray], np.ndarray]:
+    """The same, as a factory."""
+    return raises_on_large
+
+
 def very_slow_linear(rows: np.ndarray) -> np.ndarray:
     """`linear`, 150 ms a micro-batch."""
     time.sleep(0.15)
