@@ -70,6 +70,7 @@ def score(
     forgive: Sequence[str] = (),
     heal: str | None = None,
     hang_after: float = 30.0,
+    stall_after: float = 300.0,
     retry_failed: bool = False,
     progress: bool = True,
     seed: int = 0,
@@ -142,6 +143,10 @@ def score(
         ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.
     hang_after
         Seconds after which a running share, or a silent worker, counts as hung.
+    stall_after
+        Seconds without any share coming back, but at least three times what counts as hung, after
+        which the run ends with a `ClusterError` that says who holds what; at half of it progress
+        says so.
     retry_failed
         Run rows again that failed in an earlier session.
     progress

@@ -21,6 +21,7 @@ from approxifer.coding import groups as cut_groups
 from approxifer.coding.fitted import FittedDecoder
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.datasets.windows import windows
+from approxifer.errors import ClusterError
 from approxifer.pipeline.context import Context, Setup
 from approxifer.pipeline.courier import Courier, GroupRun
 from approxifer.pipeline.doubt import Doubts
@@ -30,6 +31,7 @@ from approxifer.pipeline.makegood import sweep
 from approxifer.pipeline.plan import fewest_workers, groups_in_flight, workers_needed
 from approxifer.pipeline.records import Block, Status
 from approxifer.pipeline.roster import Member, Roster
+from approxifer.pipeline.stall import tell
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
 from approxifer.pipeline.worker import ModelOnWorker
@@ -94,6 +96,7 @@ class Engine:
         )
         self.windows = len(spans)
         self.windows_done = 0
+        self.trouble = ""  #: what a person should know while it lasts
         self.started: float | None = None
         self.finished: float | None = None
         self._in_flight = 0
@@ -304,7 +307,9 @@ class Engine:
         )
 
     def _hear(self, event: dict[str, Any]) -> None:
-        if event["op"] == "worker":
+        if event["op"] == "stalled":
+            self._stalled(event)
+        elif event["op"] == "worker":
             name, what = event["worker"], event["what"]
             self.context.journal("worker", time=event["time"], worker=name, what=what)
             if what in ("gone", "convicted"):
@@ -313,7 +318,25 @@ class Engine:
                 self.roster.heard(name, event["host"], event["device"])
             self._news.set()
         else:
+            self.trouble = ""
             self.courier.hear(event)
+
+    def _stalled(self, event: dict[str, Any]) -> None:
+        """No share has come back for long: say who holds what; the second time give up.
+
+        Raises
+        ------
+        ClusterError
+        """
+        found = {name: event[name] for name in ("shares", "unplaced")}
+        counts = {name: event[name] for name in ("ready", "present")}
+        self.context.journal("stalled", seconds=event["seconds"], **found, **counts)
+        self.trouble = tell(event["seconds"], found, **counts)
+        if event["final"]:
+            raise ClusterError(
+                f"{self.trouble}. What is written stays, and the same command goes on from there: "
+                "start workers, or a new cluster, and give it again (stall_after= sets the time)"
+            )
 
     # ---- outputs back, windows written ----------------------------------------------------------
 

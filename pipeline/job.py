@@ -110,6 +110,7 @@ class Job:
             workers=engine.session.ready,
             disagreement=None if doubts is None or not doubts.found.rows else doubts.found.stated,
             convicted=len(engine.roster.convicted_now),
+            trouble=engine.trouble,
         )
 
     def cancel(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,7 @@ from approxifer.pipeline.keys import Key, share_key
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.policy import AttemptState, GroupState, Policy, ShareTimes, decide
 from approxifer.pipeline.records import Fate, WorkerRecord
+from approxifer.pipeline.stall import held
 
 #: Seconds without a sign of life after which a worker is given no shares (it is restarted much
 #: later: a call that holds Python's lock keeps a healthy worker silent for a while).
@@ -88,6 +90,8 @@ class RunState:
     events: list[dict[str, Any]] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
     waves: int = 0  #: how often shares were sent
+    moved: float = inf  #: when a share came back last, or there was nothing to wait for
+    warned: bool = False  #: since then, that nothing comes back
 
     # ---- what happens -------------------------------------------------------------------------
 
@@ -133,6 +137,7 @@ class RunState:
             return None
         group, attempt = found
         attempt.returned, attempt.stop = True, now
+        self.moved, self.warned = now, False
         self._left_queue(key, attempt)
         self.record(attempt.name).run += 1
         self.events.append(
@@ -231,6 +236,30 @@ class RunState:
             ours = [since for key, since in worker.running.items() if key[0] == name]
             if any(now - since > limit for since in ours) or worker.silent(now, limit):
                 yield worker
+
+    def look_for_stall(self, now: float) -> None:
+        """Tell the client when nothing has come back for half of the limit, and for all of it."""
+        if all(group.complete for group in self.groups.values()):
+            self.moved, self.warned = now, False
+            return
+        self.moved = min(self.moved, now)
+        limit = self.policy.stall_limit(self.times.typical)
+        seconds = now - self.moved
+        if seconds < (limit if self.warned else limit / 2):
+            return
+        final, self.warned = self.warned, True
+        if final:
+            self.moved = now
+        self.events.append(
+            {
+                "op": "stalled",
+                "seconds": round(seconds, 1),
+                "final": final,
+                "ready": self.ready_workers(),
+                "present": len(self.workers),
+                **held(self.groups.values(), now),
+            }
+        )
 
     def _send(self, group: GroupState, shares: Iterable[int], now: float) -> None:
         held, live = defaultdict(set), defaultdict(set)

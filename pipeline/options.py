@@ -75,6 +75,7 @@ class Options:
     forgive: Sequence[str] = ()
     heal: str | None = None
     hang_after: float = 30.0
+    stall_after: float = 300.0
     retry_failed: bool = False
     seed: int = 0
 
@@ -118,7 +119,8 @@ class Options:
         for name in ("window", "block", "k"):
             if getattr(self, name) is not None:
                 self._whole(name, least=1)
-        for name, least in (("patience", 0.0), ("late", 1.0), ("hang_after", 0.1)):
+        least_of = {"patience": 0.0, "late": 1.0, "hang_after": 0.1, "stall_after": 1.0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and value >= least):
                 raise ConfigError(f"{name}={value!r}: give a number, at least {least:g}")
@@ -221,6 +223,7 @@ class Options:
             late=float(late),
             hedge=hedge,
             hang_after=float(self.hang_after),
+            stall_after=float(self.stall_after),
             lazy=lazy if self.redundancy is None else self.redundancy == "lazy",
             reuse=self.byzantine == 0,
         )

@@ -369,6 +369,9 @@ class StragglerPlugin(SchedulerPlugin):
                     self._restart(state, worker, now)
             for group in list(state.groups.values()):
                 self._advance(state, group)
+            state.look_for_stall(now)
+            if state.events:
+                self._news[state.run].set()
 
     def _give_up(self, worker: WorkerState, now: float) -> None:
         """A worker hangs: its shares are erasures, and it gets no more until it moves again."""

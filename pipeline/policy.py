@@ -34,6 +34,8 @@ class Policy:
     floor: float = 0.25
     #: Seconds (but at least 10 medians) after which a running share, or a silent worker, is hung.
     hang_after: float = 30.0
+    #: Seconds (but at least 3 hang limits) without any share coming back: the run gives up.
+    stall_after: float = 300.0
     #: Parity shares go to idle time only.
     lazy: bool = False
     #: A share may go to a worker that has returned another share of the same group (byzantine = 0).
@@ -60,6 +62,10 @@ class Policy:
         if typical is None or self.hedge is None:
             return self.late_limit(typical)
         return max(self.hedge.multiple * typical, self.floor)
+
+    def stall_limit(self, typical: float | None) -> float:
+        """Seconds without a share that comes back after which the run gives up."""
+        return max(self.stall_after, 3 * self.hang_limit(typical))
 
     def hang_limit(self, typical: float | None) -> float:
         """Seconds after which a running share is given up, and its worker with it."""

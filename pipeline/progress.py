@@ -44,6 +44,8 @@ def describe(progress: Progress) -> str:
         parts.append(f"{progress.workers} worker{'s' * (progress.workers != 1)}{convicted}")
     else:
         parts.append(f"{progress.stage} after {duration(progress.elapsed)}")
+    if progress.trouble:
+        parts.append(progress.trouble)
     return ", ".join(parts)
 
 

@@ -92,6 +92,7 @@ class Progress:
     #: Under ``repair="doubtful"``, the part of the rows decided on that is expected to differ.
     disagreement: float | None = None
     convicted: int = 0  #: workers, or nodes, that this session has shown to be Byzantine
+    trouble: str = ""  #: who holds what, where no share has come back for long
 
     @property
     def done(self) -> int:
