@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -18,6 +19,10 @@ sys.path.insert(0, str(SUPPORT))  # spawned workers inherit it
 from approxifer.pipeline import faults  # noqa: E402
 
 WORKERS = 6
+
+# As `approxifer.pipeline.localcluster` has it: else a worker that takes long to come back, on a
+# loaded machine, loses its nanny.
+dask.config.set({"distributed.deploy.lost-worker-timeout": "120s"})
 
 
 @pytest.fixture(scope="module")
