@@ -28,7 +28,7 @@ def draw(results: Mapping[str, Any], stem: Path) -> list[Path]:
         ks = sorted({s["k"] for s in case["settings"]})
         if "accuracy" not in case["uncoded"] or len(ks) < 3:
             continue
-        figure = Figure(figsize=(10, 4), layout="constrained")
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
         whole, lost = figure.subplots(1, 2)
         for axes, which, title in (
             (whole, "overall", "all rows"),
@@ -67,7 +67,7 @@ def draw(results: Mapping[str, Any], stem: Path) -> list[Path]:
         for axes in (whole, lost):
             named |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         figure.legend(
-            list(named.values()), list(named), loc="outside lower center", ncols=5, fontsize=8
+            list(named.values()), list(named), loc="outside lower center", ncols=3, fontsize=8
         )
         name = "-".join((stem.name, case["data"], case["network"])).lower()
         made.append(stem.with_name(f"{name}.png"))
