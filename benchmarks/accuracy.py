@@ -47,7 +47,7 @@ from approxifer.benchmarks.cases import (
     split_of,
     trained,
 )
-from approxifer.benchmarks.common import Steps, command, parse, positive
+from approxifer.benchmarks.common import Steps, command, parse, positive, rounded
 from approxifer.benchmarks.crew import crew
 from approxifer.benchmarks.judging import Judge
 from approxifer.benchmarks.layers import first_layers, places
@@ -237,7 +237,7 @@ def run(
         trainings = {"models": models, "parity": time.perf_counter() - began - models}
         began = time.perf_counter()
         measured = [_measure_case(case, seed, processes) for case in found]
-    results = {
+    results: dict[str, Any] = {
         "benchmark": "accuracy",
         "seed": seed,
         "chances": list(CHANCES),
@@ -245,6 +245,7 @@ def run(
         "seconds": round(time.perf_counter() - began, 1),
         "cases": measured,
     }
+    results = rounded(results)
     print(summary(results))
     if report is not None:
         write_report(results, report)

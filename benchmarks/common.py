@@ -87,6 +87,19 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def rounded(figures: Any) -> Any:
+    """Figures to five digits after the point, however deep they lie: a file of thousands of them
+    stays readable."""
+    match figures:
+        case float():
+            return round(figures, 5)
+        case dict():
+            return {name: rounded(value) for name, value in figures.items()}
+        case list() | tuple():
+            return [rounded(value) for value in figures]
+    return figures
+
+
 def write_json(path: str | os.PathLike[str] | None, results: Mapping[str, Any]) -> None:
     """Write results with the machine's facts; nothing without a path."""
     if path is None:

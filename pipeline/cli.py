@@ -29,6 +29,16 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 
+StateOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
+]
+PreprocessOption = Annotated[
+    str | None, typer.Option(metavar="MODULE:FUNCTION", help="Applied to rows before the model.")
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-model", help="Load a file that can run code of its author's.")
+]
+
 
 def main() -> None:
     """Run the command line."""
@@ -198,22 +208,15 @@ def score(
     parity: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Parity models, of train-parity.")
     ] = None,
-    state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Applied to rows before the model."),
-    ] = None,
+    state: StateOption = None,
+    preprocess: PreprocessOption = None,
     dtype: Annotated[
         str | None, typer.Option(metavar="NAME", help="What the model is fed. [float32]")
     ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda. [auto]")
     ] = None,
-    trust_model: Annotated[
-        bool, typer.Option("--trust-model", help="Load a file that can run code of its author's.")
-    ] = False,
+    trust_model: TrustOption = False,
     heal: Annotated[
         str | None, typer.Option(metavar="NAME", help="Hung workers: restart, or avoid.")
     ] = None,
@@ -337,17 +340,10 @@ def train_parity(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Each as many codewords as there are rows. [10]")
     ] = None,
-    state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for MODULE:FACTORY.")
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Applied to rows before the model."),
-    ] = None,
+    state: StateOption = None,
+    preprocess: PreprocessOption = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="What the model is fed.")] = "float32",
-    trust_model: Annotated[
-        bool, typer.Option("--trust-model", help="Load a file that can run code of its author's.")
-    ] = False,
+    trust_model: TrustOption = False,
     seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
 ) -> None:
     """Train the parity models that scheme parm needs; the same command goes on where it stopped."""
