@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,7 @@ def test_of_many_shares_the_longest_are_told() -> None:
 def test_a_run_that_cannot_go_on_ends_and_goes_on_where_workers_come(
     store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    """All workers leave for good, as at the end of a batch job."""
+    """All workers stop answering, and nobody may restart them."""
     out = tmp_path / "out.zarr"
     asked: dict[str, Any] = {
         "model": toy_models.very_slow_linear, "out": out, "k": 4, "block": 5, "window": 100,
@@ -141,12 +143,18 @@ def test_a_run_that_cannot_go_on_ends_and_goes_on_where_workers_come(
         "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": 50,
     }  # fmt: skip
     with LocalCluster(n_workers=5, **options) as cluster, Client(cluster) as client:
+        pids = list(client.run(os.getpid).values())
         job = submit(store, client=client, **asked)
         until(lambda: job.progress().done > 0)
-        cluster.scale(0)
-        until(lambda: "0 of 0 workers can be used" in describe(job.progress()), 30)
-        with pytest.raises(ClusterError, match=r"no share has come back.*0 of 0 workers"):
-            job.result(timeout=60)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            until(lambda: "0 of 5 workers can be used" in describe(job.progress()), 30)
+            with pytest.raises(ClusterError, match=r"no share has come back.*0 of 5 workers"):
+                job.result(timeout=60)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
     first, last = [e for e in Journal.read(out) if e["event"] == "stalled"]
     assert first["seconds"] < last["seconds"]
     assert last["unplaced"] or last["shares"]
