@@ -61,6 +61,7 @@ from approxifer.coding.parm import ENCODERS, TILES
 from approxifer.models import open_model
 from approxifer.models.parity import load_parity
 from approxifer.models.parity_training import ParityEpoch, train_parity
+from approxifer.pipeline.engine import LEARNT
 from approxifer.pipeline.progress import duration
 
 #: Chances with which each share is lost.
@@ -75,8 +76,6 @@ QUICK = {
     "parity_queries": 60_000,
 }
 FEATURES_K = 8
-#: Codewords that a fitted decoder learns from, as in a run with ``decoder="fitted"``.
-LESSONS = 25
 #: Passes of a parity model over a small data set.
 MOST_EPOCHS = 40
 
@@ -153,7 +152,7 @@ def fitted(loaded: Loaded, code: InterpolatingCode, order: str, seed: int) -> Fi
     rows = loaded.others
     perm = order_rows(rows, code.k, how=order, seed=seed)
     whole = perm[: len(perm) // code.k * code.k].reshape(-1, code.k)
-    chosen = whole[np.linspace(0, len(whole) - 1, LESSONS).astype(int)]
+    chosen = whole[np.linspace(0, len(whole) - 1, LEARNT).astype(int)]
     made = record(
         "lessons", rows[chosen.ravel()], loaded.forward, code.spec, block=None, order="natural"
     )

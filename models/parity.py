@@ -26,12 +26,15 @@ class Parity:
 
     Attributes
     ----------
+    k : int
+        Queries per codeword that they were trained for.
     encoder : str
         How their queries are made, as `approxifer.coding.CodeSpec` has it.
     handles : tuple of ModelHandle
         One for each of the S parity queries.
     """
 
+    k: int
     encoder: str
     handles: tuple[ModelHandle, ...]
 
@@ -74,18 +77,22 @@ def trained_k(folder: str | os.PathLike[str]) -> int:
     ModelNotFoundError
         There are none.
     """
+    k: int = _trained(folder)["k"]
+    return k
+
+
+def _trained(folder: str | os.PathLike[str]) -> dict[str, Any]:
     meta = read_meta(folder)
     if meta is None:
         raise ModelNotFoundError(
             f"parity={os.fspath(folder)!r}: there are no parity models (no {META}). Train them: "
             "approxifer train-parity MODEL DATA -k K -s S --out DIR"
         )
-    k: int = meta["k"]
-    return k
+    return meta
 
 
 def load_parity(
-    folder: str | os.PathLike[str], model: ModelHandle, *, k: int, stragglers: int
+    folder: str | os.PathLike[str], model: ModelHandle, *, k: int | None, stragglers: int
 ) -> Parity:
     """Open the parity models of a model.
 
@@ -95,7 +102,8 @@ def load_parity(
     model : ModelHandle
         The user's.
     k, stragglers : int
-        As they will be used; a folder with more parity models than stragglers serves too.
+        As they will be used. A K of None is the one that they were trained for; a folder with more
+        parity models than stragglers serves too.
 
     Raises
     ------
@@ -106,9 +114,8 @@ def load_parity(
     ModelError
         What is there is not what was trained.
     """
-    trained_k(folder)
-    meta = read_meta(folder)
-    assert meta is not None
+    meta = _trained(folder)
+    k = meta["k"] if k is None else k
     wanted = {"model": model.fingerprint, "k": k}
     names = {"model": "another model (its fingerprint differs)", "k": f"k={meta['k']}"}
     for name, value in wanted.items():
@@ -125,7 +132,7 @@ def load_parity(
             "train more with -s"
         )
     handles = tuple(_open(Path(folder), number, meta, model) for number in range(stragglers))
-    return Parity(meta["encoder"], handles)
+    return Parity(meta["k"], meta["encoder"], handles)
 
 
 def _open(folder: Path, number: int, meta: Mapping[str, Any], model: ModelHandle) -> ModelHandle:

@@ -32,7 +32,7 @@ from approxifer.models import (
     run_rows,
 )
 from approxifer.models.names import first_line
-from approxifer.models.parity import Parity, load_parity, trained_k
+from approxifer.models.parity import Parity, load_parity
 from approxifer.pipeline.cluster import (
     ClusterSpec,
     OpenCluster,
@@ -78,13 +78,7 @@ class Queries:
         rows = self.source.read(start, stop)
         if self.preprocess is not None:
             count = len(rows)
-            try:
-                rows = np.asarray(self.preprocess(rows))
-            except Exception as error:
-                raise InputError(
-                    f"preprocess raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
-                    f"{first_line(error)}"
-                ) from error
+            rows = _called("preprocess", self.preprocess, rows)
             if rows.ndim == 0 or len(rows) != count:
                 raise InputError(
                     f"preprocess gave an array of shape {rows.shape} for {count} rows: it must "
@@ -99,19 +93,25 @@ class Queries:
         them, (n, d)."""
         if self.features is None:
             return rows
-        try:
-            found = np.asarray(self.features(rows))
-        except Exception as error:
-            raise InputError(
-                f"features raised on {len(rows)} {rows.dtype} rows of shape {rows.shape[1:]}: "
-                f"{first_line(error)}"
-            ) from error
+        found = _called("features", self.features, rows)
         if found.ndim < 2 or len(found) != len(rows) or found.dtype.kind not in "biuf":
             raise InputError(
                 f"features gave {found.dtype} of shape {found.shape} for {len(rows)} rows: it must "
                 "give real numbers (n, d), d of them for each row"
             )
         return found
+
+
+def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.ndarray:
+    """Call a function of the user's."""
+    count = len(rows)
+    try:
+        return np.asarray(function(rows))
+    except Exception as error:
+        raise InputError(
+            f"{what} raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,7 @@ def _open_parity(
     """Open the parity models, and run one row of sums through each."""
     if options.parity is None:
         return None
-    k = options.k or trained_k(options.parity)
-    parity = load_parity(options.parity, handle, k=k, stragglers=options.stragglers)
+    parity = load_parity(options.parity, handle, k=options.k, stragglers=options.stragglers)
     for one in parity.handles:
         output = run_rows(ensure(one), sample[:1], 1)
         if (output.shape[1:], output.dtype) != (found.output_shape, found.output_dtype):
@@ -250,7 +249,7 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     options, stored = prepared.options, prepared.stored
     k = options.k if stored is None else options.k or stored["code"]["k"]
     if prepared.parity is not None:
-        k = k or trained_k(str(options.parity))
+        k = k or prepared.parity.k
     spec = choose_k(
         options.scheme,
         k,
@@ -309,7 +308,7 @@ def expected_workers(prepared: Prepared) -> int:
     if given is not None:
         return given
     # Where nothing says how many: one for each core, but enough for K = 4.
-    trained = None if options.parity is None else trained_k(options.parity)
+    trained = None if prepared.parity is None else prepared.parity.k
     k = options.k or trained or (prepared.stored or {}).get("code", {}).get("k", 4)
     return max(os.cpu_count() or 1, workers_needed(options.code_for(k)) + SPARES)
 
