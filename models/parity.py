@@ -69,18 +69,6 @@ def read_meta(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found
 
 
-def trained_k(folder: str | os.PathLike[str]) -> int:
-    """The K that parity models were trained for.
-
-    Raises
-    ------
-    ModelNotFoundError
-        There are none.
-    """
-    k: int = _trained(folder)["k"]
-    return k
-
-
 def _trained(folder: str | os.PathLike[str]) -> dict[str, Any]:
     meta = read_meta(folder)
     if meta is None:

@@ -10,7 +10,7 @@ from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError, ModelError, ModelNotFoundError
 from approxifer.models import open_model, run_rows
 from approxifer.models.export import export_program
-from approxifer.models.parity import load_parity, read_meta, trained_k
+from approxifer.models.parity import load_parity, read_meta
 from approxifer.models.parity_training import train_parity
 from approxifer.models.samples import digits_split
 from approxifer.models.train import train
@@ -139,17 +139,17 @@ def test_parity_of_something_else_is_refused(model, folder, asked, message):
 def test_what_is_damaged_is_refused(model, folder, tmp_path):
     for name in ("parity.json", "parity-0.pt2", "parity-1.pt2"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    assert trained_k(tmp_path) == 2
+    assert load_parity(tmp_path, model, k=None, stragglers=1).k == 2
     (tmp_path / "parity-0.pt2").write_bytes((folder / "parity-1.pt2").read_bytes())
     with pytest.raises(ModelError, match="not the program that was trained"):
         load_parity(tmp_path, model, k=2, stragglers=1)
     meta = json.loads((folder / "parity.json").read_text())
     (tmp_path / "parity.json").write_text(json.dumps(meta | {"format": 99}))
     with pytest.raises(ModelError, match="Train the parity models again"):
-        trained_k(tmp_path)
+        load_parity(tmp_path, model, k=None, stragglers=1)
     (tmp_path / "parity.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):
-        trained_k(tmp_path)
+        load_parity(tmp_path, model, k=None, stragglers=1)
 
 
 def numbers(rows):
