@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
 from approxifer.coding.interpolate import combine
-from approxifer.coding.nodes import chebyshev_first
 from approxifer.coding.protocol import Array, Decoded, Location, Reals
 from approxifer.errors import ConfigError
 
@@ -33,16 +32,16 @@ CHANNELS = (1, 3, 4)
 def coefficients(k: int, parities: int) -> Reals:
     """The c[r, j] of the parity queries, read-only.
 
-    Row 0 is all ones, the published code. Row r holds the Chebyshev polynomial T_r at the K
-    first-kind Chebyshev points, where the other codes have their queries: any S columns of S rows
-    are a Vandermonde matrix in other words, so that any S lost blocks can be solved for.
+    Row 0 is all ones, the published code. Row r holds x_j^r, for K points x_j from 1/2 to 2: where
+    all points are positive, every square part of such a matrix can be inverted (a generalised
+    Vandermonde matrix), so that whichever blocks and parities are lost, as many parities as lost
+    blocks are enough. Points a constant ratio apart keep low what inversion multiplies errors by.
 
     Returns
     -------
     array (parities, k)
     """
-    degrees, angles = np.arange(parities), np.arccos(chebyshev_first(k))
-    found: Reals = np.cos(np.outer(degrees, angles))
+    found: Reals = np.geomspace(0.5, 2.0, k) ** np.arange(parities)[:, None]
     found.setflags(write=False)
     return found
 

@@ -69,13 +69,15 @@ def test_each_parity_share_has_a_model_of_its_own():
     assert CodeSpec("systematic", 3, 2).build().models == (0,) * 5
 
 
-@pytest.mark.parametrize(("parities", "most"), [(1, 1.0), (2, 60.0), (3, 1000.0)])
-def test_whatever_is_lost_can_be_solved_for(parities, most):
-    """What a parity model gets wrong is multiplied by at most that."""
-    for k in range(2, 13):
-        for lost in range(1, min(parities, k) + 1):
-            for columns in combinations(range(k), lost):
-                assert np.linalg.cond(coefficients(k, parities)[:, list(columns)]) <= most + 1e-9
+@pytest.mark.parametrize("k", [2, 3, 5, 8, 12])
+def test_whichever_parities_are_left_what_is_lost_can_be_solved_for(k):
+    """What parity models get wrong is multiplied by 2 to 4, 50 and 500 for 1, 2 and 3 lost."""
+    c = coefficients(k, 3)
+    for lost, most in zip(range(1, min(3, k) + 1), (4, 50, 500), strict=False):
+        for parities in combinations(range(3), lost):
+            for blocks in combinations(range(k), lost):
+                inverse = np.linalg.inv(c[np.ix_(parities, blocks)])
+                assert abs(inverse).sum(axis=1).max() <= most + 1e-9
 
 
 def test_a_wrong_parity_output_shows_in_the_residual():
