@@ -7,7 +7,8 @@ fetched, ``complete`` that no more shares are wanted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from distributed import Future
 
 from approxifer.pipeline import transport
-from approxifer.pipeline.keys import Key, input_key, share_key
+from approxifer.pipeline.keys import Key, share_key
 from approxifer.pipeline.records import Testimony
 from approxifer.pipeline.session import Session
 
@@ -32,7 +33,8 @@ class GroupRun:
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
-    futures: dict[Key, tuple[Future[Any], Future[Any]]] = field(default_factory=dict)
+    sent: dict[Key, str] = field(default_factory=dict)  #: to which address, and not back yet
+    futures: dict[Key, Future[Any]] = field(default_factory=dict)
     completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
     done: bool = False
     code: str = ""  #: by its name, as the courier was asked to take it
@@ -62,9 +64,8 @@ class GroupRun:
 
     def release(self) -> None:
         """Let the scheduler forget what is left of it."""
-        for pair in self.futures.values():
-            for future in pair:
-                future.release()
+        for future in self.futures.values():
+            future.release()
         self.futures.clear()
 
 
@@ -97,6 +98,8 @@ class Courier:
         self._output_dtype = output_dtype
         self._spawn = spawn
         self._keep_malformed = keep_malformed
+        #: By address: shares whose inputs may lie there for nothing. The next input tells it.
+        self._stale: dict[str, list[Key]] = defaultdict(list)
 
     async def take(
         self,
@@ -147,8 +150,10 @@ class Courier:
         """Lay the inputs on their workers, and submit each share as soon as its input is there."""
         pushes: dict[asyncio.Task[None], tuple[int, int, str]] = {}
         for share, attempt, address in to:
-            key = input_key(self._session.run, group.number, share, attempt)
-            push = transport.push(self._client, address, key, group.shares[share])
+            key = share_key(self._session.run, group.number, share, attempt)
+            group.sent[key] = address
+            stale = self._stale.pop(address, ())
+            push = transport.push(self._client, address, key, group.shares[share], stale)
             pushes[asyncio.create_task(push)] = (share, attempt, address)
         pending = set(pushes)
         try:
@@ -159,47 +164,25 @@ class Courier:
                     done |= more
                 arrived = []
                 for task in done:
+                    share, attempt, _ = pushes[task]
                     if task.exception() is None:
-                        arrived.append(pushes[task])
+                        arrived.append((share, attempt))
                     else:
-                        share, attempt, _ = pushes[task]
                         await self._lost(group, share, attempt, f"not sent: {task.exception()!r}")
-                await self._submit(group, arrived)
+                self._submit(group, arrived)
         finally:
             for task in pending:
                 task.cancel()
 
-    async def _submit(self, group: GroupRun, arrived: Sequence[tuple[int, int, str]]) -> None:
-        if not arrived:
-            return
-        run, nbytes = self._session.run, group.shares[0].nbytes
-        held = {
-            input_key(run, group.number, share, attempt): (address, nbytes)
-            for share, attempt, address in arrived
-        }
-        try:
-            inputs = await transport.announce(self._client, held)
-        except KeyError:  # a worker has left meanwhile: one by one, to find out which
-            if len(arrived) == 1:
-                share, attempt, _ = arrived[0]
-                await self._lost(group, share, attempt, "its worker left")
-                return
-            for one in arrived:
-                await self._submit(group, [one])
-            return
+    def _submit(self, group: GroupRun, arrived: Sequence[tuple[int, int]]) -> None:
+        keys = [share_key(self._session.run, group.number, *one) for one in arrived]
         if group.done:
-            for future in inputs:
-                future.release()
+            self._give_up_inputs(group, keys)
+        if group.done or not keys:
             return
-        keys = [share_key(run, group.number, share, attempt) for share, attempt, _ in arrived]
-        futures = transport.submit(
-            self._client,
-            inputs,
-            keys,
-            [self._fingerprints[group.code][share] for share, _, _ in arrived],
-            micro_batch=self._micro_batch,
-        )
-        group.futures |= dict(zip(keys, zip(inputs, futures, strict=True), strict=True))
+        fingerprints = [self._fingerprints[group.code][share] for share, _ in arrived]
+        futures = transport.submit(self._client, keys, fingerprints, micro_batch=self._micro_batch)
+        group.futures |= dict(zip(keys, futures, strict=True))
 
     # ---- and back -------------------------------------------------------------------------------
 
@@ -226,8 +209,8 @@ class Courier:
                 group.completion = None  # the plugin opens the group again
             await self._lost(group, share, attempt, why)
             return
-        for future in group.futures.pop(key, ()):
-            future.release()
+        group.futures.pop(key).release()
+        group.sent.pop(key)
         group.outputs[share, attempt] = output
         self._finish_if_whole(group)
 
@@ -236,8 +219,13 @@ class Courier:
             return
         group.done = True
         group.release()
+        self._give_up_inputs(group, group.sent)
         self.groups.pop(group.number)
         self._spawn(group.finish(group))
+
+    def _give_up_inputs(self, group: GroupRun, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._stale[group.sent[key]].append(key)
 
     async def _lost(self, group: GroupRun, share: int, attempt: int, why: str) -> None:
         key = share_key(self._session.run, group.number, share, attempt)

@@ -16,9 +16,14 @@ def share_key(run: str, group: int, share: int, attempt: int) -> Key:
     return (f"approxifer-{run}", group, share, attempt)
 
 
-def input_key(run: str, group: int, share: int, attempt: int) -> Key:
-    """That attempt's input."""
-    return (f"approxifer-input-{run}", group, share, attempt)
+def run_of(key: Key) -> str:
+    """The run that a share belongs to."""
+    return key[0].removeprefix("approxifer-")
+
+
+def put_handler(run: str) -> str:
+    """The worker's handler that takes the inputs of a run's shares."""
+    return f"approxifer_put_{run}"
 
 
 def model_plugin_name(run: str) -> str:

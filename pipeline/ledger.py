@@ -48,6 +48,8 @@ class WorkerState:
     ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
     device: str = ""  #: what the model runs on there
     hung: bool = False
+    #: Dask gives it no tasks: it is about to leave, or short of memory.
+    closed: bool = False
 
     @property
     def queued(self) -> int:
@@ -310,9 +312,9 @@ class RunState:
         limit = self.policy.slow_limit(typical)
         found = []
         for worker in self.workers.values():
-            if self.run not in worker.ready or worker.hung or worker.stuck(now, limit):
+            if self.run not in worker.ready or self.is_barred(worker):
                 continue
-            if self.is_barred(worker):
+            if worker.closed or worker.hung or worker.stuck(now, limit):
                 continue
             pace = self.pace.get(worker.name, typical or 1.0)
             ahead = (worker.queued + len(worker.running)) / worker.slots

@@ -176,8 +176,8 @@ class StragglerPlugin(SchedulerPlugin):
     def update_graph(self, scheduler: Scheduler, *, tasks: list[Any], **kwargs: Any) -> None:
         """Pin each share to the worker that holds its input, and rank it.
 
-        Work stealing leaves a strictly restricted task alone; without its worker its input is gone
-        too, so that it ends as an erasure instead of waiting for ever.
+        Work stealing leaves a strictly restricted task alone; without its worker it would wait for
+        ever, and ends as an erasure (`transition`).
         """
         late: dict[str, list[Key]] = defaultdict(list)
         for key in tasks:
@@ -210,7 +210,7 @@ class StragglerPlugin(SchedulerPlugin):
             task = self.scheduler.tasks.get(key)
             text = (task.exception_text if task else "") or "the task failed"
             self._lose(state, key, text, fate=Fate.FAILED)
-        elif start == "processing" or finish == "forgotten":
+        elif start == "processing" or finish in ("no-worker", "forgotten"):
             self._lose(state, key, "its worker left")
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -354,7 +354,10 @@ class StragglerPlugin(SchedulerPlugin):
         now = time.monotonic()
         for address, worker in self.workers.items():
             ws = self.scheduler.workers.get(address)
-            if ws is not None and ws.last_seen != self._seen.get(address):
+            if ws is None:
+                continue
+            worker.closed = ws not in self.scheduler.running
+            if ws.last_seen != self._seen.get(address):
                 self._seen[address] = ws.last_seen
                 worker.seen = now
             if worker.hung and not worker.running and not worker.silent(now):

@@ -8,7 +8,7 @@ worker is spoken to alone, under a time limit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from distributed import Client, Future
 from distributed.protocol.serialize import to_serialize
 from distributed.worker import get_data_from_worker
 
-from approxifer.pipeline.keys import Key
+from approxifer.pipeline.keys import Key, put_handler, run_of
 from approxifer.pipeline.worker import run_share
 
 #: Seconds that a push or a fetch may take, and the slowest network (bytes/s) it allows for.
@@ -29,53 +29,31 @@ def time_limit(nbytes: int) -> float:
     return PATIENCE + nbytes / SLOWEST
 
 
-async def push(client: Client, address: str, key: Key, rows: np.ndarray) -> None:
-    """Lay a share's input on its worker.
+async def push(
+    client: Client, address: str, key: Key, rows: np.ndarray, stale: Sequence[Key] = ()
+) -> None:
+    """Lay a share's input on its worker, which may forget those of ``stale`` shares.
+
+    Dask's scheduler never hears of inputs. If it held them it would move them when their worker
+    retires, and its bookkeeping of scattered data that gets lost meanwhile can fail.
 
     Raises
     ------
     OSError, TimeoutError
         The worker cannot be reached, or does not answer.
     """
-    worker: Any = client.rpc(address)
-    call = worker.update_data(data={key: to_serialize(rows)})
+    put = getattr(client.rpc(address), put_handler(run_of(key)))
+    call = put(share=key, rows=to_serialize(rows), stale=list(stale))
     await asyncio.wait_for(call, time_limit(rows.nbytes))
 
 
-async def announce(client: Client, held: Mapping[Key, tuple[str, int]]) -> list[Future[Any]]:
-    """Tell the scheduler which worker holds which input (address, bytes); the client wants them.
-
-    Raises
-    ------
-    KeyError
-        One of the workers has left meanwhile.
-    """
-    scheduler: Any = client.scheduler
-    await scheduler.update_data(
-        who_has={key: [address] for key, (address, _) in held.items()},
-        nbytes={key: nbytes for key, (_, nbytes) in held.items()},
-        client=client.id,
-    )
-    return [Future(key, client) for key in held]
-
-
 def submit(
-    client: Client,
-    inputs: Sequence[Future[Any]],
-    keys: Sequence[Key],
-    fingerprints: Sequence[str],
-    *,
-    micro_batch: int,
+    client: Client, keys: Sequence[Key], fingerprints: Sequence[str], *, micro_batch: int
 ) -> list[Future[Any]]:
-    """Have shares run, each by its model; the scheduler's plugin pins each to the worker that holds
-    its input."""
+    """Have shares run, each by its model; the scheduler's plugin pins each to the worker that its
+    input was sent to."""
     futures: list[Future[Any]] = client.map(
-        run_share,
-        inputs,
-        fingerprints,
-        key=list(keys),
-        pure=False,
-        micro_batch=micro_batch,
+        run_share, fingerprints, key=list(keys), pure=False, micro_batch=micro_batch
     )
     return futures
 

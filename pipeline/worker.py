@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
-from distributed.worker_state_machine import FreeKeysEvent
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
 from approxifer.pipeline import faults
-from approxifer.pipeline.keys import TOPIC, input_key, model_plugin_name
+from approxifer.pipeline.keys import TOPIC, Key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
 
 class ModelOnWorker(WorkerPlugin):
-    """Loads a run's models once per worker process, also on workers that join or restart later:
-    the user's, and the parity models, if there are any.
+    """A run on one worker: its models, and the inputs of its shares.
+
+    Loads the models once per worker process, also on workers that join or restart later: the
+    user's, and the parity models, if there are any.
 
     Readiness is announced, not assumed: a worker whose set-up fails joins all the same, and the
     scheduler's plugin gives shares only to those that said ``ready`` with the right fingerprint.
@@ -44,6 +45,7 @@ class ModelOnWorker(WorkerPlugin):
         self.row = row  #: (1, *feature)
         self.micro_batch = micro_batch
         self.name = model_plugin_name(run)
+        self.inputs: dict[Key, np.ndarray] = {}  #: (B, *feature), of shares that have not started
 
     @property
     def fingerprint(self) -> str:
@@ -52,6 +54,7 @@ class ModelOnWorker(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Load the model off the worker's event loop, then say so."""
+        worker.handlers[put_handler(self.run)] = self.put
         report: dict[str, Any] = {"run": self.run, "version": __version__}
         try:
             loop = asyncio.get_running_loop()
@@ -70,23 +73,21 @@ class ModelOnWorker(WorkerPlugin):
             run_rows(runner, self.row, self.micro_batch)
         return runners
 
+    async def put(self, share: Key, rows: np.ndarray, stale: Iterable[Key]) -> None:
+        """Take in a share's input (B, *feature), and forget those of shares that are not wanted
+        any more; called by the client."""
+        for key in stale:
+            self.inputs.pop(tuple(key), None)
+        self.inputs[tuple(share)] = rows
+
     def teardown(self, worker: Worker) -> None:
-        """Forget the models that no other run on this worker uses, and inputs that
-        no client announced to the scheduler: it was killed, or had given this worker up."""
-        self._free_inputs(worker)
-        asyncio.get_running_loop().call_later(1.0, self._free_inputs, worker)
+        """Take no more inputs; forget the models that no other run on this worker uses."""
+        worker.handlers.pop(put_handler(self.run), None)
         others = [p for p in worker.plugins.values() if isinstance(p, ModelOnWorker)]
         used = {handle.fingerprint for other in others for handle in other.handles}
         for handle in self.handles:
             if handle.fingerprint not in used:
                 cache.forget(handle.fingerprint)
-
-    def _free_inputs(self, worker: Worker) -> None:
-        name = input_key(self.run, 0, 0, 0)[0]
-        keys = [key for key in worker.data if isinstance(key, tuple) and key[0] == name]
-        if keys:
-            stimulus = f"approxifer-free-{time.time()}"
-            worker.handle_stimulus(FreeKeysEvent(keys=keys, stimulus_id=stimulus))
 
 
 def joined(fingerprints: Iterable[str]) -> str:
@@ -100,8 +101,25 @@ def _device(runner: Runner) -> str:
     return f"{runner.device}:{visible}" if runner.device == "cuda" and visible else runner.device
 
 
-def run_share(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.ndarray:
-    """Run a model on one share, micro-batch by micro-batch.
+def run_share(fingerprint: str, *, micro_batch: int) -> np.ndarray:
+    """Run a model on a share whose input lies here (`ModelOnWorker.put`); see `run_input`.
+
+    Raises
+    ------
+    Stopped
+        The input is gone: the share was dropped, or has run before.
+    """
+    worker = get_worker()
+    key: Any = worker.get_current_task()
+    plugin = worker.plugins.get(model_plugin_name(run_of(key)))
+    rows = plugin.inputs.pop(key, None) if isinstance(plugin, ModelOnWorker) else None
+    if rows is None:
+        raise Stopped(f"the input of share {key} is not here: it was dropped, or ran before")
+    return run_input(rows, fingerprint, micro_batch=micro_batch)
+
+
+def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.ndarray:
+    """Run a model on one share's input, micro-batch by micro-batch.
 
     Parameters
     ----------

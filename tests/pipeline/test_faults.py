@@ -34,7 +34,7 @@ from approxifer.pipeline.faults import (
 )
 from approxifer.pipeline.keys import share_key
 from approxifer.pipeline.lies import Noise, NotANumber, SignFlip, WrongShape, Zeros
-from approxifer.pipeline.worker import run_share
+from approxifer.pipeline.worker import run_input
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -389,7 +389,7 @@ def shares_from(
     client.run(ensure, handle, workers=[addresses[name] for name in names])
     futures = {
         name: client.submit(
-            run_share,
+            run_input,
             rows,
             fingerprint=handle.fingerprint,
             micro_batch=8,

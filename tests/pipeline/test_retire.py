@@ -1,0 +1,74 @@
+"""Workers that leave in good order, as they do before their walltime ends, and others that join."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_models
+from distributed import Client, LocalCluster
+
+import approxifer
+from approxifer.pipeline.keys import share_key
+from approxifer.pipeline.worker import ModelOnWorker
+
+
+class Errors(logging.Handler):
+    """What Dask logs as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def scheduler_errors() -> Iterator[list[str]]:
+    """The scheduler runs in this process; ``silence_logs`` has set its logger's level."""
+    handler, logger = Errors(), logging.getLogger("distributed.scheduler")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR)
+    yield handler.lines
+    logger.setLevel(level)
+    logger.removeHandler(handler)
+
+
+def test_workers_leave_and_join(
+    cluster: LocalCluster, client: Client, scheduler_errors: list[str], tmp_path: Path,
+    store: Path, rows: np.ndarray,
+) -> None:  # fmt: skip
+    """With inputs in the scheduler's hands, each retirement made an AssertionError inside it."""
+    everyone = len(cluster.worker_spec)
+    job = approxifer.submit(
+        store, model=toy_models.very_slow_linear, out=tmp_path / "out.zarr", client=client, k=3,
+        block=4, window=100, progress=False,
+    )  # fmt: skip
+    try:
+        for _ in range(3):
+            for there in (everyone - 2, everyone):
+                with pytest.raises(TimeoutError):
+                    job.result(timeout=0.7)
+                cluster.scale(there)
+        report = job.result(timeout=90)
+    finally:
+        cluster.scale(everyone)
+    assert report.counts["failed"] == 0
+    assert len([w for w in report.workers.values() if w.state == "gone"]) >= 2
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
+    assert [line for line in scheduler_errors if "broadcast" not in line] == []
+
+
+def test_inputs_of_dropped_shares_are_forgotten_with_the_next() -> None:
+    plugin = ModelOnWorker("run", (), threads=1, row=np.zeros((1, 2)), micro_batch=8)
+    first, second = share_key("run", 0, 1, 0), share_key("run", 3, 1, 0)
+    asyncio.run(plugin.put(share=first, rows=np.zeros((4, 2)), stale=[]))
+    asyncio.run(plugin.put(share=second, rows=np.ones((4, 2)), stale=[first]))
+    assert list(plugin.inputs) == [second]
