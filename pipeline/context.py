@@ -23,9 +23,6 @@ from approxifer.pipeline.policy import Policy
 from approxifer.pipeline.roster import Quarantine
 from approxifer.pipeline.session import Session
 
-#: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
-REPAIRS_FIRST = 10**9
-
 
 @dataclass(frozen=True)
 class Setup:
@@ -76,7 +73,6 @@ class Context:
         self.setup = setup
         self.session = Session(setup.client, setup.session.rpartition("-")[2])
         self.numbers = count(coded_groups)
-        self._sequence = count()
         self._loaders = ThreadPoolExecutor(1, "approxifer-read")
         self._coders = ThreadPoolExecutor(2, "approxifer-code")
         self._writers = ThreadPoolExecutor(1, "approxifer-write")
@@ -96,10 +92,6 @@ class Context:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the others; what it raises ends the run."""
         self.tasks.create_task(work)
-
-    def rank(self, *, first: bool) -> int:
-        """The priority of a group that is opened now: in turn, or before all fresh ones."""
-        return -next(self._sequence) + (REPAIRS_FIRST if first else 0)
 
     def journal(self, event: str, *, fsync: bool = False, **fields: Any) -> None:
         """Add an event; its time counts from the session's start."""

@@ -106,19 +106,19 @@ class Courier:
         group: GroupRun,
         *,
         code: str,
-        priority: int,
+        first: bool,
         avoid: frozenset[str] = frozenset(),
         forbid: frozenset[str] = frozenset(),
     ) -> None:
-        """Have the plugin place a group's shares: if it can be not on workers to ``avoid``, and
-        never on those to ``forbid``."""
+        """Have the plugin place a group's shares: in turn, or ``first``; if it can be not on
+        workers to ``avoid``, and never on those to ``forbid``."""
         self.groups[group.number] = group
         group.code = code
         opening = {
             "group": group.number,
             "code": code,
             "rows": group.shares.shape[1],
-            "priority": priority,
+            "first": first,
             "avoid": sorted(avoid),
             "forbid": sorted(forbid),
         }

@@ -293,7 +293,7 @@ class Court:
             return
         self.trust.convict(everyone)
         await self._do.execute(conviction)
-        convicted = self.roster.convicted_now
+        convicted = self.roster.convicted_here
         if len(convicted) > self.byzantine:
             told = "; ".join(map(str, convicted))
             raise TrustError(

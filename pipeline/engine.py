@@ -100,6 +100,7 @@ class Engine:
         self.started: float | None = None
         self.finished: float | None = None
         self._in_flight = 0
+        self._hearings = 0  #: of other runs' convictions
         self._news = asyncio.Event()
         self._open_windows = asyncio.Semaphore(OPEN_WINDOWS)
         self._spans = spans
@@ -214,6 +215,9 @@ class Engine:
                 await self._feed(await loaded.get())
             await self._all_done.wait()
             await self.guard.last_audits()
+            while self._hearings:
+                self._news.clear()
+                await self._news.wait()
             spans = [span for span in self._spans if span[0] in self._again]
             self.windows_done -= len(spans)
             self._again.clear()
@@ -302,7 +306,7 @@ class Engine:
                 batch.number, await self.context.compute(encode), partial(self._finish, batch)
             ),
             code="coded" if batch.coded else "plain",
-            priority=self.context.rank(first=not batch.coded),
+            first=not batch.coded,  # repairs: so that the oldest windows close first
             avoid=avoid,
         )
 
@@ -317,9 +321,17 @@ class Engine:
             else:
                 self.roster.heard(name, event["host"], event["device"])
             self._news.set()
+        elif event["op"] == "conviction":
+            self._hearings += 1
+            self.context.spawn(self._hear_of_conviction(event["worker"], event["conviction"]))
         else:
             self.trouble = ""
             self.courier.hear(event)
+
+    async def _hear_of_conviction(self, name: str, event: dict[str, Any]) -> None:
+        await self.guard.hear_of(name, event)
+        self._hearings -= 1
+        self._news.set()
 
     def _stalled(self, event: dict[str, Any]) -> None:
         """No share has come back for long: say who holds what; the second time give up.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -196,7 +196,7 @@ class Guard:
     async def _more_copies(self, ref: ShareRef, rows: np.ndarray) -> list[ShareRef]:
         """Have rows that are run plainly run by as many others as there may still be liars, as far
         as anybody else can run them."""
-        at_large = self._context.setup.spec.byzantine - len(self.roster.convicted_now)
+        at_large = self._context.setup.spec.byzantine - len(self.roster.convicted_here)
         found: list[ShareRef] = []
         asked = self.roster.alike(ref.worker)
         while len(found) < at_large and self.roster.witnesses(asked):
@@ -250,7 +250,7 @@ class Guard:
         await self._courier.take(
             GroupRun(next(self._context.numbers), rows[None], finish),
             code="plain",
-            priority=self._context.rank(first=True),
+            first=True,
             forbid=forbid,
         )
         return await told
@@ -278,12 +278,30 @@ class Guard:
 
     async def _execute(self, conviction: Conviction) -> None:
         """Shut a worker out, and take back what it touched in windows that are written."""
+        event = conviction.event()
+        await self._context.session.tell("bar", bars=[conviction.bar], conviction=event)
+        await self._take_back(conviction)
 
+    async def hear_of(self, name: str, event: Mapping[str, Any]) -> None:
+        """Another run on the same cluster has convicted a worker: take back what it touched here.
+
+        It is not counted against ``byzantine``: nobody's share was found wrong here.
+        """
+        evidence = Conviction.of(event).evidence
+        told = replace(evidence, suspicion=f"{evidence.suspicion}, in another run on this cluster")
+        everyone = self.roster.alike(name)
+        conviction = self.roster.convict(name, told, here=False)
+        if conviction is None:
+            return
+        if self._court is not None:
+            self._court.trust.convict(everyone)
+        await self._take_back(conviction)
+
+    async def _take_back(self, conviction: Conviction) -> None:
         def punish() -> dict[int, np.ndarray]:
             self._context.journal("conviction", fsync=True, **conviction.event())
             return sweep(self._context.setup.store, self._spans, self.roster)
 
-        await self._context.session.tell("bar", bars=[conviction.bar])
         for index, statuses in (await self._context.write(punish)).items():
             self._taken_back(index, statuses, False)
 

@@ -26,6 +26,8 @@ from approxifer.pipeline.stall import held
 #: Seconds without a sign of life after which a worker is given no shares (it is restarted much
 #: later: a call that holds Python's lock keeps a healthy worker silent for a while).
 SILENT = 5.0
+#: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
+REPAIRS_FIRST = 10**9
 #: How often one worker (by name) is restarted in one run before it is left alone.
 MAX_RESTARTS = 3
 
@@ -92,10 +94,26 @@ class RunState:
     events: list[dict[str, Any]] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
     waves: int = 0  #: how often shares were sent
+    served: float = 0.0  #: seconds of shares that it has asked for: its place in the queues
     moved: float = inf  #: when a share came back last, or there was nothing to wait for
     warned: bool = False  #: since then, that nothing comes back
 
     # ---- what happens -------------------------------------------------------------------------
+
+    def rank(self, shares: int, *, first: bool, others: Iterable[RunState]) -> float:
+        """The priority of a group of so many shares that is opened now, before the others' lower
+        ones; or ``first``.
+
+        Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): what each run has asked for
+        is counted in seconds, and the one that had least goes first. A run without work meanwhile
+        saves up nothing, and one that begins starts level.
+        """
+        busy = [run.served for run in others if run.groups]
+        if not self.groups and busy:
+            self.served = max(self.served, min(busy))
+        rank = -self.served
+        self.served += shares * (self.times.typical or 0.0)
+        return rank + REPAIRS_FIRST if first else rank
 
     def open_group(self, group: GroupState) -> None:
         """Take in a group; its shares are sent at the next `advance`."""

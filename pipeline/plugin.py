@@ -48,6 +48,7 @@ class StragglerPlugin(SchedulerPlugin):
         self._seen: dict[str, float] = {}
         self._summed: dict[str, float] = {}
         self._due: set[tuple[str, int]] = set()
+        self._convicted: list[Bar] = []
 
     async def start(self, scheduler: Scheduler) -> None:
         """Learn the workers, offer the handlers, start the clock."""
@@ -91,20 +92,23 @@ class StragglerPlugin(SchedulerPlugin):
             restart=restart,
             began=time.monotonic(),
             workers=self.workers,
+            barred=set(self._convicted),
         )
         self._news[run] = asyncio.Event()
         return {"version": __version__, "workers": len(self.workers)}
 
     async def open_groups(self, run: str, groups: list[dict[str, Any]]) -> None:
-        """Take groups in: ``group``, ``code``, ``rows`` of a share, ``priority``, ``avoid`` and
-        ``forbid``."""
+        """Take groups in: ``group``, ``code``, ``rows`` of a share, whether it goes ``first``,
+        ``avoid`` and ``forbid``."""
         state = self.runs[run]
+        others = [other for other in self.runs.values() if other is not state]
         for fields in groups:
+            code = state.codes[fields["code"]]
             group = GroupState(
                 group=fields["group"],
-                code=state.codes[fields["code"]],
+                code=code,
                 rows=fields["rows"],
-                priority=fields["priority"],
+                priority=state.rank(code.n, first=fields["first"], others=others),
                 avoid=frozenset(fields["avoid"]),
                 forbid=frozenset(fields["forbid"]),
             )
@@ -125,13 +129,30 @@ class StragglerPlugin(SchedulerPlugin):
         for key, why in lost or ():
             self._lose(state, _key(key), why)
 
-    async def bar(self, run: str, bars: list[list[str]]) -> None:
-        """Shut workers out of the run: [name], or [host, device] for all workers of a node."""
-        state = self.runs[run]
+    async def bar(
+        self, run: str, bars: list[list[str]], conviction: dict[str, Any] | None = None
+    ) -> None:
+        """Shut workers out of the run: [name], or [host, device] for all workers of a node.
+
+        With the ``conviction`` that they are shut out for, out of every run on this scheduler, also
+        those that begin while one of them lasts.
+        """
         named: list[Bar] = [(one[0],) if len(one) == 1 else (one[0], one[1]) for one in bars]
-        for key in state.bar(named, time.monotonic()):
+        if conviction is None:
+            self._shut_out(self.runs[run], named)
+            return
+        self._convicted += named
+        for state in self.runs.values():
+            self._shut_out(state, named)
+            if state.run != run:
+                name = conviction["member"]["name"]
+                told = {"op": "conviction", "worker": name, "conviction": conviction}
+                state.events.append(told)
+
+    def _shut_out(self, state: RunState, bars: list[Bar]) -> None:
+        for key in state.bar(bars, time.monotonic()):
             self._lose(state, key, "its worker is convicted")
-        self._news[run].set()
+        self._news[state.run].set()
 
     async def poll(self, run: str) -> dict[str, Any]:
         """The run's news, at once where there is any."""

@@ -143,7 +143,7 @@ class GroupState:
     group: int
     code: Code
     rows: int  #: rows of one share
-    priority: int
+    priority: float
     avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
     forbid: frozenset[str] = frozenset()  #: names of workers that must not run it (audits)
     attempts: list[AttemptState] = field(default_factory=list)

@@ -129,6 +129,7 @@ class Roster:
         self._on_new = on_new
         self._known: dict[str, Member] = {}  #: of this session, by name
         self._here: set[str] = set()
+        self._told: list[Conviction] = []  #: by other runs on the same cluster
         self._index: dict[Member, int] = {}
         #: For forgiven convictions, how many members there were then: later ones are not covered.
         self._forgiven: dict[int, int] = {}
@@ -204,12 +205,17 @@ class Roster:
 
     # ---- who is convicted ---------------------------------------------------------------------
 
-    def convict(self, name: str, evidence: Evidence) -> Conviction | None:
-        """Convict a worker of this session, or its node; None if it is convicted already."""
+    def convict(self, name: str, evidence: Evidence, *, here: bool = True) -> Conviction | None:
+        """Convict a worker of this session, or its node; None if it is convicted already.
+
+        ``here``: found by this run, and not told by another one on the same cluster.
+        """
         if self.is_convicted(name):
             return None
         conviction = Conviction(self.kind, self._member(name), evidence)
         self.convictions.append(conviction)
+        if not here:
+            self._told.append(conviction)
         return conviction
 
     def is_convicted(self, name: str) -> bool:
@@ -224,6 +230,11 @@ class Roster:
     def convicted_now(self) -> list[Conviction]:
         """The convictions of this session."""
         return [c for c in self.convictions if c.member.session == self.session]
+
+    @property
+    def convicted_here(self) -> list[Conviction]:
+        """Those of them that this run found itself."""
+        return [c for c in self.convicted_now if c not in self._told]
 
     def tainted(self) -> frozenset[int]:
         """The indices of all convicted members, of all sessions; not of those that joined from a
