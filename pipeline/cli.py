@@ -1,4 +1,4 @@
-"""The command line: ``approxifer score | train-parity | demo | inspect | bench``.
+"""The command line: ``approxifer score | submit | status | result | cancel | demo | ...``.
 
 Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wrong usage or input,
 130 interrupted. What is heavy is imported inside the commands, so that ``--help`` comes at once.
@@ -6,14 +6,16 @@ Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from approxifer.errors import ApproxiferError
+from approxifer.pipeline import job_commands
 from approxifer.version import __version__
 
 if TYPE_CHECKING:
@@ -72,6 +74,17 @@ def _exit_codes() -> Iterator[None]:
     except KeyboardInterrupt as error:
         typer.echo("approxifer: interrupted; the same command goes on where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from error
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with errors and exit codes as here."""
+
+    @wraps(command)
+    def told(*args: Any, **kwargs: Any) -> None:
+        with _exit_codes():
+            command(*args, **kwargs)
+
+    return told
 
 
 def _finish(report: Report, max_failed: int = 0) -> None:
@@ -359,6 +372,15 @@ def train_parity(
             variable=variable, rows=rows, k=k, stragglers=stragglers, encoder=encoder, arch=arch,
             epochs=epochs, seed=seed,
         )  # fmt: skip
+
+
+for _command in (
+    job_commands.submit,
+    job_commands.status,
+    job_commands.result,
+    job_commands.cancel,
+):
+    app.command()(_told(_command))
 
 
 # Options after NAME are the benchmark's, --help too.

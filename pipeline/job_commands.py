@@ -1,0 +1,88 @@
+"""Commands for jobs that outlive their shell: ``submit``, ``status``, ``result``, ``cancel``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from approxifer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from approxifer.pipeline.jobfile import JobFolder, JobState
+
+JobArgument = Annotated[
+    Path, typer.Argument(metavar="JOB", help="The job file; or the output that it writes.")
+]
+
+
+def submit(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="Arguments of score().")],
+) -> None:
+    """Start a job that goes on when this shell ends, and return."""
+    from approxifer.pipeline.api import plan_run
+    from approxifer.pipeline.detached import refuse_running, start
+    from approxifer.pipeline.jobfile import JobFile
+
+    job = JobFile.read(job_file)
+    refuse_running(job)
+    typer.echo(plan_run(**job.options))  # bad input is refused now
+    state = start(job)
+    typer.echo(
+        f"submitted: process {state.pid} on {state.host}, log in {job.folder.log}\n"
+        f"approxifer status {job_file} tells how far it is, approxifer result {job_file} waits for "
+        "its report"
+    )
+
+
+def status(job: JobArgument) -> None:
+    """Tell how far a job is, or how it ended."""
+    state = _state(_folder(job))
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.updated))
+    typer.echo(f"{state.stage} at {when} (process {state.pid} on {state.host})\n{state.told}")
+    raise typer.Exit(state.code or 0)
+
+
+def result(job: JobArgument) -> None:
+    """Wait for a job's end, and print its report; the exit code is that of score."""
+    folder = _folder(job)
+    said = ""
+    while (state := _state(folder)).stage == "running":
+        if state.told != said:
+            typer.echo(state.told, err=True)
+            said = state.told
+        time.sleep(2.0)
+    typer.echo(state.told, err=state.stage != "done")
+    raise typer.Exit(state.code or 0)
+
+
+def cancel(job: JobArgument) -> None:
+    """Stop a job; its output stays, and submitting it again goes on from there."""
+    folder = _folder(job)
+    if _state(folder).stage == "running":
+        folder.ask_to_cancel()
+        while _state(folder).stage == "running":
+            time.sleep(0.2)
+    typer.echo(_state(folder).told)
+
+
+def _folder(job: Path) -> JobFolder:
+    from approxifer.pipeline.jobfile import JobFile, JobFolder
+
+    if job.suffix in (".yaml", ".yml"):
+        return JobFile.read(job).folder
+    return JobFolder.of(job)
+
+
+def _state(folder: JobFolder) -> JobState:
+    from approxifer.pipeline.detached import look
+
+    state = look(folder)
+    if state is None:
+        raise ConfigError(
+            f"no job was submitted here: there is no {folder.path}. approxifer submit JOB.yaml "
+            "starts one; approxifer inspect OUT tells of an output that score has written"
+        )
+    return state
