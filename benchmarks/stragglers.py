@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,31 +83,31 @@ class Bench:
         self.results["groups"] = found
         delays = None
         with ExitStack() as stack:
-            crew = None
+            there = None
             for fault in self.faults:
                 schedule, found[fault] = SCHEDULES[fault], {}
                 for name in self.schemes:
                     scheme = SCHEMES[name]
                     self.steps.begin(f"{counts[fault]} groups: {schedule.says}; {scheme.says}")
-                    if crew is None:
-                        crew = stack.enter_context(stragglers_live.crew(self.site.shape.workers))
+                    if there is None:
+                        there = stack.enter_context(stragglers_live.crew(self.site.shape.workers))
                     one = stragglers_live.run(
-                        *crew, self.site, scheme, schedule, groups=counts[fault]
+                        *there, self.site, scheme, schedule, groups=counts[fault]
                     )
                     found[fault][name] = one.figures(finals=scheme.finals)
                     if fault == CALIBRATION and name == "hedged":
                         delays = stragglers_live.delays(one.events, self.site)
                     if schedule.hung is not None:  # the worker is of no use any more
                         stack.close()
-                        crew = None
+                        there = None
         return delays
 
     def calibrate(self, groups: int) -> Delays:
         """Measure the delays, where no run of the section ``groups`` has."""
         self.steps.begin("measuring what shares take")
-        with stragglers_live.crew(self.site.shape.workers) as crew:
+        with stragglers_live.crew(self.site.shape.workers) as there:
             one = stragglers_live.run(
-                *crew, self.site, SCHEMES["hedged"], SCHEDULES[CALIBRATION], groups=groups
+                *there, self.site, SCHEMES["hedged"], SCHEDULES[CALIBRATION], groups=groups
             )
         return stragglers_live.delays(one.events, self.site)
 
@@ -140,9 +140,9 @@ class Bench:
         found = self.results["hung"] = {}
         for says, way, fault, options in ways:
             self.steps.begin(f"one of {HUNG_WORKERS} workers hung: {says}")
-            with stragglers_live.crew(HUNG_WORKERS) as crew:
+            with stragglers_live.crew(HUNG_WORKERS) as there:
                 one = stragglers_live.run(
-                    *crew, site, way, SCHEDULES[fault], groups=HUNG_GROUPS, **options
+                    *there, site, way, SCHEDULES[fault], groups=HUNG_GROUPS, **options
                 )
             found[says] = {
                 "seconds": one.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,9 +67,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "dask": Scheme("uncoded, plain Dask"),
     "hedged": Scheme("uncoded, hedged", {"scheme": "uncoded", "hedge": "spark"}),
     "replication": Scheme("replication x2", {"scheme": "replication", "stragglers": 1}),
-    "parm": Scheme(
-        "ParM, one parity", {"scheme": "parm", "stragglers": 1, "repair": "none"}
-    ),
+    "parm": Scheme("ParM, one parity", {"scheme": "parm", "stragglers": 1, "repair": "none"}),
     "none": _ours(2, "none"),
     "exact": _ours(2, "exact"),
     "none-1": _ours(1, "none"),
@@ -195,7 +194,7 @@ def run(
     given = dict(scheme.options)
     if given["scheme"] == "parm":
         given["parity"] = site.parity
-    with xr.open_zarr(str(site.data), chunks=None) as data:
+    with xr.open_zarr(str(site.data), chunks=None, consolidated=False) as data:
         report = approxifer.score(
             data.image[: groups * site.group_rows],
             model=site.model,
@@ -269,6 +268,6 @@ def delays(events: Sequence[Mapping[str, Any]], site: Site) -> Delays:
     gaps = []
     for name in {a["worker"] for a in attempts}:
         mine = sorted((a for a in attempts if a["worker"] == name), key=lambda a: a["start"])
-        gaps += [b["start"] - a["stop"] for a, b in zip(mine, mine[1:], strict=False)]
+        gaps += [b["start"] - a["stop"] for a, b in itertools.pairwise(mine)]
     gap = max(0.0, median(gaps))
     return Delays(site.sleep, tuple(max(0.0, one) for one in forward), gap, gap)

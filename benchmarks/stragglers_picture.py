@@ -107,7 +107,10 @@ def _makespans(axes: Axes, spans: Mapping[str, Any], *, live: bool) -> None:
             seconds = 1000 * one["seconds"] / one["groups"]
             (bar,) = axes.bar(at, seconds, width * 0.92, color=STYLES[name][0])
             axes.bar_label(
-                axes.containers[-1], fmt="%.0f", fontsize=7, padding=1  # type: ignore[arg-type]
+                axes.containers[-1],
+                fmt="%.0f",
+                fontsize=7,
+                padding=1,  # type: ignore[arg-type]
             ) if bar else None
     axes.set_xticks(range(len(spans)), [SCHEDULES[fault].says for fault in spans], fontsize=9)
     axes.tick_params(axis="x", length=0)

@@ -133,6 +133,7 @@ class _Client:
         """Until the last window is whole."""
         self._tick()
         self._feed()
+        self._hear()
         while self._windows:
             if not self._clock.step():
                 raise RuntimeError("nothing is under way, and windows are open")
@@ -168,8 +169,7 @@ class _Client:
         groups = min(self._shape.window, len(self._fresh))
         rows = groups * self._spec.k * self._shape.block
         nothing = np.empty((rows, 0), np.float32)
-        window = Window(index, 0, nothing, np.arange(rows), nothing.copy(), coded_left=groups)
-        return window
+        return Window(index, 0, nothing, np.arange(rows), nothing.copy(), coded_left=groups)
 
     def _open(
         self,
@@ -228,9 +228,7 @@ class _Client:
                 window.ask_repair(members, Status.REPAIRED, not_back(event["attempts"]))
         self._run.settle(number)
         for repair in list(window.due_repairs(self._shape.block)):
-            self._open(
-                next(self._numbers), window, repair.rows, coded=False, avoid=repair.avoid
-            )
+            self._open(next(self._numbers), window, repair.rows, coded=False, avoid=repair.avoid)
         if window.whole:
             self._windows.pop(window.index)
         self._feed()

@@ -127,9 +127,7 @@ class Workers:
             found = where[int(share), int(attempt)]
             rank = group.priority - (IDLE if found.lazy else 0)
             item = (-rank, next(self._order), self._run.key(number, found))
-            self._clock.after(
-                self._delays.send, lambda a=found.address, i=item: self._arrive(a, i)
-            )
+            self._clock.after(self._delays.send, lambda a=found.address, i=item: self._arrive(a, i))
 
     def _arrive(self, address: str, item: tuple[int, int, Key]) -> None:
         if self._live(item[2]):
@@ -166,9 +164,7 @@ class Workers:
             return
         seconds = length(now)
         if seconds < inf:
-            self._clock.after(
-                seconds, lambda: self._batch(address, key, began, done + 1, length)
-            )
+            self._clock.after(seconds, lambda: self._batch(address, key, began, done + 1, length))
 
     def _free(self, address: str) -> None:
         self._busy.discard(address)
