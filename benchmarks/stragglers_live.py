@@ -86,7 +86,9 @@ class Site:
     data : Path
         A Zarr store with ``image (sample, *feature)``: the same rows over and over, a window each
         time, so that no row is like another of its window.
-    model, parity : Path
+    model : Path or str
+        As `approxifer.score` takes it.
+    parity : Path
     labels : array (rows of a window,)
         The uncoded model's classes.
     k : int
@@ -99,7 +101,7 @@ class Site:
 
     folder: Path
     data: Path
-    model: Path
+    model: Path | str
     parity: Path
     labels: np.ndarray
     k: int

@@ -58,7 +58,7 @@ def build(
     labels = run_rows(handle.load(), rows, micro_batch).argmax(axis=1)
     return Site(
         folder,
-        _store(folder / "data.zarr", rows, groups * k * block, chunk=k * block),
+        write_rows(folder / "data.zarr", rows, groups * k * block, chunk=k * block),
         fixed,
         _stand_in(folder / "parity", model, handle.fingerprint, k),
         labels,
@@ -69,8 +69,8 @@ def build(
     )
 
 
-def _store(path: Path, rows: np.ndarray, total: int, *, chunk: int) -> Path:
-    """The rows over and over, as ``image`` of a Zarr store."""
+def write_rows(path: Path, rows: np.ndarray, total: int, *, chunk: int) -> Path:
+    """Write the rows over and over, ``total`` of them, as ``image`` of a Zarr store."""
     group = zarr.open_group(str(path), mode="w")
     image = group.create_array(
         "image",
