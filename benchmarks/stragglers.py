@@ -191,6 +191,7 @@ def run(
     seed: int,
     out: str | None,
     report: Path | None,
+    quick: bool,
 ) -> dict[str, Any]:
     """Measure, print the tables, return the figures."""
     begin = time.perf_counter()
@@ -204,6 +205,7 @@ def run(
         "sleep": SLEEP,
         "hang_after": stragglers_live.HANG_AFTER,
         "seed": seed,
+        **({"quick": True} if quick else {}),
     }
     total = len(faults) * len(schemes) * ("groups" in sections) + 5 * ("hung" in sections)
     steps = Steps(total + 2 * ("simulated" in sections))
@@ -256,8 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, help="Markdown page to write, a picture beside it")
     parser.add_argument("--out", help="JSON file to write")
     given = parse(parser, arguments, quick=QUICK)
-    quick = given.pop("quick")
-    return command(lambda: run(**given), given["out"], quick=quick)
+    return command(lambda: run(**given), given["out"], quick=given["quick"])
 
 
 if __name__ == "__main__":

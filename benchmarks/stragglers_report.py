@@ -158,7 +158,7 @@ def write_report(results: Figures, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = path.with_suffix(".png")
     draw(results, picture)
-    path.write_text(page(results), encoding="utf-8")
+    path.write_text(page(results, name=path.stem), encoding="utf-8")
     print(f"written: {path}, {picture.name}")
 
 

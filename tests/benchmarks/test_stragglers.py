@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from approxifer.benchmarks import latency, stragglers_report, virtual, virtual_dask
+from approxifer.benchmarks import latency, stragglers, stragglers_report, virtual, virtual_dask
 from approxifer.benchmarks.latency import Latency
 from approxifer.benchmarks.schedules import SCHEDULES, Schedule, Service
-from approxifer.benchmarks.stragglers_live import SCHEMES, Site, delays
+from approxifer.benchmarks.stragglers_live import SCHEMES, Outcome, Scheme, Site, delays
 from approxifer.benchmarks.virtual import Played, Shape
 from approxifer.benchmarks.virtual_workers import Delays
 
@@ -213,3 +215,70 @@ def test_the_page_is_generated_from_its_figures() -> None:
     results = json.loads((docs / "stragglers.json").read_text(encoding="utf-8"))
     assert (docs / "stragglers.png").exists()
     assert (docs / "stragglers.md").read_text(encoding="utf-8") == stragglers_report.page(results)
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def test_all_sections_with_workers_that_are_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever would run on real workers is simulated instead."""
+    shape = Shape(block=8, micro_batch=8, window=3, workers=10)
+    site = Site(tmp_path, tmp_path, tmp_path, tmp_path, np.zeros(192, int), 8, shape, 0.1, 0)
+    asked: list[tuple[str, int, dict[str, Any]]] = []
+
+    @contextmanager
+    def crew(workers: int) -> Iterator[tuple[None, None]]:
+        yield None, None
+
+    def run(
+        cluster: None, client: None, site: Site, scheme: Scheme, schedule: Schedule, **given: Any
+    ) -> Outcome:
+        groups = given.pop("groups")
+        asked.append((schedule.says, groups, given))
+        one = Delays(site.sleep, (0.0,), 0.0, 0.0)
+        common = {"groups": groups, "shape": site.shape, "schedule": schedule, "seed": 0}
+        if scheme.options is None:
+            found, seconds = virtual_dask.play(8, delays=one, **common)
+            return Outcome(found, seconds, schedule.hung is None, 1.0, 1.0, 0, [])
+        made = virtual.play(
+            scheme.spec(8), scheme.checked(8).policy, repair=scheme.finals, delays=one, **common
+        )
+        found = latency.read(made.events)
+        return Outcome(found, made.seconds, True, made.evaluations_per_query, 1.0, 0, made.events)
+
+    monkeypatch.setattr(stragglers, "build", lambda *args, **given: site)
+    monkeypatch.setattr(stragglers, "trained", lambda *args, **given: Path("model.pt2"))
+    monkeypatch.setattr(stragglers.stragglers_live, "crew", crew)
+    monkeypatch.setattr(stragglers.stragglers_live, "run", run)
+    monkeypatch.setattr(stragglers, "HUNG_GROUPS", 30)
+    out, report = tmp_path / "s.json", tmp_path / "s.md"
+    arguments = [
+        "--groups", "40", "--other-groups", "20", "--simulated-groups", "30", "--processes", "1",
+        "--faults", "none", "few", "hung", "--out", str(out), "--report", str(report),
+    ]  # fmt: skip
+    assert stragglers.main(arguments) == 0
+    results = json.loads(out.read_text())
+    assert report.read_text() == stragglers_report.page(results, name="s")
+    assert report.with_suffix(".png").stat().st_size > 10_000
+    counts = [(says, groups) for says, groups, _ in asked]
+    assert counts.count(("2 % of shares 10x slow", 40)) == 6
+    assert counts.count(("no faults", 20)) == 6
+    assert [given for *_, given in asked[18:]] == [
+        {}, {"heal": "restart"}, {"heal": "avoid"}, {}, {"limit": 300.0, "idle": 300.0},
+    ]  # fmt: skip
+    assert results["hung"]["plain Dask"]["whole"] is False
+    assert set(results["simulated"]["few"]) == set(results["groups"]["few"])
+    printed = capsys.readouterr().out
+    assert "did not end within" in printed
+    assert 'makespan, one worker hung, heal="avoid"' in printed
+
+
+def test_quick_asks_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(stragglers, "run", lambda **given: asked.append(given) or {})
+    for given in ([], ["--quick"]):
+        assert stragglers.main(given) == 0
+    full, quick = asked
+    assert {name for name in full if full[name] != quick[name]} == {*stragglers.QUICK, "quick"}
