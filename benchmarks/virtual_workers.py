@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -127,7 +128,7 @@ class Workers:
             found = where[int(share), int(attempt)]
             rank = group.priority - (IDLE if found.lazy else 0)
             item = (-rank, next(self._order), self._run.key(number, found))
-            self._clock.after(self._delays.send, lambda a=found.address, i=item: self._arrive(a, i))
+            self._clock.after(self._delays.send, partial(self._arrive, found.address, item))
 
     def _arrive(self, address: str, item: tuple[int, int, Key]) -> None:
         if self._live(item[2]):
