@@ -42,7 +42,7 @@ from approxifer.benchmarks.cases import kept_beside, trained
 from approxifer.benchmarks.common import Steps, command, parse, positive, rounded
 from approxifer.benchmarks.crew import Crew, crew
 from approxifer.benchmarks.schedules import SCHEDULES
-from approxifer.benchmarks.stragglers_live import SCHEMES, Site
+from approxifer.benchmarks.stragglers_live import SCHEMES, Scheme, Site
 from approxifer.benchmarks.stragglers_site import build
 from approxifer.benchmarks.virtual_workers import Delays
 
@@ -130,14 +130,15 @@ class Bench:
         batches = BLOCK // MICRO_BATCH
         site = replace(self.site, shape=shape, sleep=HUNG_SLEEP / batches)
         scheme = SCHEMES["exact-1"]
-        ways = (
+        ways: Sequence[tuple[str, Scheme, str, dict[str, Any]]] = (
             ("fault-free", scheme, "none", {}),
             ('heal="restart"', scheme, "hung", {"heal": "restart"}),
             ('heal="avoid"', scheme, "hung", {"heal": "avoid"}),
             ("plain Dask, fault-free", SCHEMES["dask"], "none", {}),
             ("plain Dask", SCHEMES["dask"], "hung", {"limit": HUNG_LIMIT, "idle": HUNG_LIMIT}),
         )
-        found = self.results["hung"] = {}
+        found: dict[str, Any] = {}
+        self.results["hung"] = found
         for says, way, fault, options in ways:
             self.steps.begin(f"one of {HUNG_WORKERS} workers hung: {says}")
             with stragglers_live.crew(HUNG_WORKERS) as there:

@@ -105,13 +105,8 @@ def _makespans(axes: Axes, spans: Mapping[str, Any], *, live: bool) -> None:
                 axes.text(at, 2, "did not end", rotation=90, ha="center", va="bottom", fontsize=8)
                 continue
             seconds = 1000 * one["seconds"] / one["groups"]
-            (bar,) = axes.bar(at, seconds, width * 0.92, color=STYLES[name][0])
-            axes.bar_label(
-                axes.containers[-1],
-                fmt="%.0f",
-                fontsize=7,
-                padding=1,  # type: ignore[arg-type]
-            ) if bar else None
+            bars = axes.bar(at, seconds, width * 0.92, color=STYLES[name][0])
+            axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
     axes.set_xticks(range(len(spans)), [SCHEDULES[fault].says for fault in spans], fontsize=9)
     axes.tick_params(axis="x", length=0)
     where = "on real workers" if live else "simulated"

@@ -18,7 +18,7 @@ Figures = Mapping[str, Any]
 #: A heading, the columns, the rows.
 Sheet = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 QUANTILES = ("p50", "p99", "p99.9")
-#: The goals: schedule; and what was asked for.
+#: The schedule for which there are goals.
 GOAL = "few"
 
 
