@@ -15,6 +15,7 @@ BENCHMARKS = {
     "doubt": "what repairing only doubtful rows costs and keeps",
     "locators": "ways to find the share that is a lie, side by side",
     "byzantine": "workers that lie: how soon they are found, and what they leave behind",
+    "stragglers": "slow and hung workers: how long groups and runs take, ours and rivals",
     "memory": "the client's peak memory as the input grows",
     "overhead": "fault-free speed against plain Dask",
 }

@@ -137,7 +137,7 @@ def score(
         How long a decodable group waits for the rest, in medians of the share time. None: 0 under
         ``repair="none"``, else 1.
     late
-        In medians: when a share below the threshold is submitted again. None: 3, or with ``hedge``
+        In medians: when a share below the threshold is submitted again. None: 2, or with ``hedge``
         three times its multiple.
     heal
         ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.

@@ -169,7 +169,7 @@ def score(
         float | None, typer.Option(min=0.0, help="Wait for exactness, in median share times.")
     ] = None,
     late: Annotated[
-        float | None, typer.Option(min=0.0, help="Resubmit a share after so many medians. [3]")
+        float | None, typer.Option(min=0.0, help="Resubmit a share after so many medians. [2]")
     ] = None,
     hedge: Annotated[
         str | None,

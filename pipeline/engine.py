@@ -383,7 +383,11 @@ class Engine:
             self._in_flight -= 1
             self._news.set()
         kind = "coded" if batch.coded else "repair"
-        self.context.journal_group(group, names=returned.names, window=window.index, kind=kind)
+        # Of a repair also the coded groups that its rows were in: when was such a group whole?
+        of = {} if batch.coded else {"of": _groups(window.group[batch.members])}
+        self.context.journal_group(
+            group, names=returned.names, window=window.index, kind=kind, **of
+        )
         await self.session.tell("report", done=[batch.number])
         await self._repair(window)
         await self._close(window)
@@ -455,3 +459,8 @@ class Engine:
             predictions=store.read_prediction(start, stop),
             status=store.status()[start:stop],
         )
+
+
+def _groups(numbers: np.ndarray) -> list[int]:
+    """The groups that rows were in, each once; -1, in none, left out."""
+    return [int(number) for number in np.unique(numbers) if number >= 0]

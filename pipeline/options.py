@@ -28,8 +28,8 @@ DECODERS = ("berrut", "fitted")
 REFEREES = ("client", "quorum")
 #: Schemes whose shares may be hedged.
 HEDGED = ("uncoded", "replication")
-#: Default of ``late``; with ``hedge`` as many times its multiple.
-LATE = 3.0
+#: Default of ``late`` in medians; with ``hedge`` it is the last resort, so many times its multiple.
+LATE, LAST_RESORT = 2.0, 3.0
 #: Fraction of the shares audited with ``byzantine`` > 0.
 DEFAULT_AUDIT = 0.05
 
@@ -217,7 +217,8 @@ class Options:
         patience = default if self.patience is None else self.patience
         hedge = self.the_hedge
         # A third copy, or a second one where too few of the others are back, is the last resort.
-        late = self.late if self.late is not None else LATE * (hedge.multiple if hedge else 1.0)
+        default_late = LAST_RESORT * hedge.multiple if hedge else LATE
+        late = default_late if self.late is None else self.late
         return Policy(
             patience=float(patience),
             late=float(late),

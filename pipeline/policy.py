@@ -27,7 +27,7 @@ class Policy:
     #: 0 waits for nothing (the paper).
     patience: float = 1.0
     #: A group below its threshold submits a share again that has run for this many medians.
-    late: float = 3.0
+    late: float = 2.0
     #: When a second copy goes out before that, of a share of which one is out.
     hedge: Hedge | None = None
     #: Seconds below which no share is late: shares of a few ms jitter by more than their length.

@@ -83,7 +83,7 @@ def test_coded_schemes_have_parity_instead(scheme: str) -> None:
 
 
 def test_late_is_the_last_resort() -> None:
-    assert options().policy.late == 3.0
+    assert options().policy.late == 2.0
     assert options(hedge="spark").policy.late == 4.5
     assert options(hedge="cubed", late=20).policy.late == 20.0
     with pytest.raises(ConfigError, match=r"late=3: .* more than the 3 medians"):

@@ -46,7 +46,7 @@ def make(
         run="r",
         client="c",
         codes={"coded": code},
-        policy=Policy(**({"floor": 0.0} | policy)),
+        policy=Policy(**({"floor": 0.0, "late": 3.0} | policy)),
         fingerprint="f",
         seed=0,
         restart=False,

@@ -83,7 +83,7 @@ def ask(
 ) -> Decision:
     if workers is None:
         workers = {f"a{share}": FakeWorker() for share in range(group.code.n)}
-    return decide(group, now, policy=policy or Policy(), typical=typical, workers=workers)
+    return decide(group, now, policy=policy or Policy(late=3.0), typical=typical, workers=workers)
 
 
 # ---- complete, or wait ---------------------------------------------------------------------------

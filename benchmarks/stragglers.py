@@ -1,0 +1,266 @@
+"""Slow and hung workers: how long a group takes, how long a run takes, and at what price.
+
+::
+
+    python -m approxifer.benchmarks.stragglers [--data DIR [--model lenet5.pt2]]
+        [--sections groups simulated hung] [--faults few worker ...] [--schemes dask none ...]
+        [--groups 2000] [--other-groups 300] [--simulated-groups 10000] [--workers 12]
+        [--processes 2] [--seed 0] [--quick] [--out results.json] [--report page.md]
+
+The sections:
+
+- ``groups``: on real workers, every scheme under every schedule of faults
+  (`approxifer.benchmarks.schedules`): the latency of a group until it is *decodable* (enough shares
+  back for an output of every row) and until it is *final* (every row exact or repaired), from the
+  start of its first share; makespan; evaluations per query; agreement with the uncoded model.
+  ``--groups`` of them under the schedule ``few``, for which there is a goal, ``--other-groups``
+  under the others;
+- ``simulated``: the same through the engine's own policy on a virtual clock
+  (`approxifer.benchmarks.virtual`), with more groups; its delays are measured on real workers
+  without faults, and it is held against them under the schedules with faults;
+- ``hung``: one of 10 workers hung from the start, K=8, S=1: makespans.
+
+A share takes a stated sleep and a real forward pass. Without ``--data`` the rows are scikit-learn's
+digits, with it MNIST's test images; without ``--model`` a LeNet-5 is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from approxifer.benchmarks import latency, stragglers_live, stragglers_report, virtual, virtual_dask
+from approxifer.benchmarks.cases import kept_beside, trained
+from approxifer.benchmarks.common import Steps, command, parse, positive, rounded
+from approxifer.benchmarks.crew import Crew, crew
+from approxifer.benchmarks.schedules import SCHEDULES
+from approxifer.benchmarks.stragglers_live import SCHEMES, Scheme, Site
+from approxifer.benchmarks.stragglers_site import build
+from approxifer.benchmarks.virtual_workers import Delays
+
+SECTIONS = ("groups", "simulated", "hung")
+MAIN = SCHEMES.keys() - {"none-1", "exact-1"}
+K = 8
+#: Rows of a share and of a micro-batch: a share has four of these, between which it can stop.
+BLOCK, MICRO_BATCH = 32, 8
+#: Seconds of sleep in a share.
+SLEEP = 0.12
+#: The section ``hung``: workers, seconds of sleep, groups (of 10 workers' 2 minutes), Dask's limit.
+HUNG_WORKERS, HUNG_SLEEP, HUNG_GROUPS, HUNG_LIMIT = 10, 0.1, 1500, 300.0
+#: The schedule for which there is a goal; the one on which the simulation is calibrated.
+GOAL, CALIBRATION = "few", "none"
+#: What ``--quick`` puts for what is left out.
+QUICK = {
+    "groups": 40,
+    "other_groups": 20,
+    "simulated_groups": 200,
+    "faults": ("none", "few"),
+    "sections": SECTIONS[:2],
+}
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """The sections, and what they have in common."""
+
+    site: Site
+    schemes: Sequence[str]
+    faults: Sequence[str]
+    steps: Steps
+    results: dict[str, Any]
+
+    def groups(self, counts: dict[str, int]) -> Delays | None:
+        """The section ``groups``; and the delays, if they could be measured."""
+        found: dict[str, dict[str, Any]] = {}
+        self.results["groups"] = found
+        delays = None
+        with ExitStack() as stack:
+            there = None
+            for fault in self.faults:
+                schedule, found[fault] = SCHEDULES[fault], {}
+                for name in self.schemes:
+                    scheme = SCHEMES[name]
+                    self.steps.begin(f"{counts[fault]} groups: {schedule.says}; {scheme.says}")
+                    if there is None:
+                        there = stack.enter_context(stragglers_live.crew(self.site.shape.workers))
+                    one = stragglers_live.run(
+                        *there, self.site, scheme, schedule, groups=counts[fault]
+                    )
+                    found[fault][name] = one.figures(finals=scheme.finals)
+                    if fault == CALIBRATION and name == "hedged":
+                        delays = stragglers_live.delays(one.events, self.site)
+                    if schedule.hung is not None:  # the worker is of no use any more
+                        stack.close()
+                        there = None
+        return delays
+
+    def calibrate(self, groups: int) -> Delays:
+        """Measure the delays, where no run of the section ``groups`` has."""
+        self.steps.begin("measuring what shares take")
+        with stragglers_live.crew(self.site.shape.workers) as there:
+            one = stragglers_live.run(
+                *there, self.site, SCHEMES["hedged"], SCHEDULES[CALIBRATION], groups=groups
+            )
+        return stragglers_live.delays(one.events, self.site)
+
+    def simulated(self, delays: Delays, groups: int, call: Crew) -> None:
+        """The section ``simulated``."""
+        self.steps.begin(f"{groups} groups of each, simulated")
+        tasks = [(fault, name, groups, delays) for fault in self.faults for name in self.schemes]
+        found: dict[str, dict[str, Any]] = {fault: {} for fault in self.faults}
+        for (fault, name, *_), one in zip(tasks, call(simulate, tasks), strict=True):
+            found[fault][name] = one
+        self.results["simulated"] = found
+        self.results["delays"] = {
+            "gap": delays.gap,
+            "forward": latency.quantiles(delays.forward)["p50"],
+        }
+
+    def hung(self) -> None:
+        """The section ``hung``: fault-free, healed, avoided; and plain Dask."""
+        shape = replace(self.site.shape, workers=HUNG_WORKERS)
+        batches = BLOCK // MICRO_BATCH
+        site = replace(self.site, shape=shape, sleep=HUNG_SLEEP / batches)
+        scheme = SCHEMES["exact-1"]
+        ways: Sequence[tuple[str, Scheme, str, dict[str, Any]]] = (
+            ("fault-free", scheme, "none", {}),
+            ('heal="restart"', scheme, "hung", {"heal": "restart"}),
+            ('heal="avoid"', scheme, "hung", {"heal": "avoid"}),
+            ("plain Dask, fault-free", SCHEMES["dask"], "none", {}),
+            ("plain Dask", SCHEMES["dask"], "hung", {"limit": HUNG_LIMIT, "idle": HUNG_LIMIT}),
+        )
+        found: dict[str, Any] = {}
+        self.results["hung"] = found
+        for says, way, fault, options in ways:
+            self.steps.begin(f"one of {HUNG_WORKERS} workers hung: {says}")
+            with stragglers_live.crew(HUNG_WORKERS) as there:
+                one = stragglers_live.run(
+                    *there, site, way, SCHEDULES[fault], groups=HUNG_GROUPS, **options
+                )
+            found[says] = {
+                "seconds": one.seconds,
+                "whole": one.whole,
+                "evaluations_per_query": one.evaluations_per_query,
+                "agreement": one.agreement,
+            }
+
+
+def simulate(site: Site, fault: str, name: str, groups: int, delays: Delays) -> dict[str, Any]:
+    """One scheme under one schedule, on the virtual clock."""
+    scheme, schedule = SCHEMES[name], SCHEDULES[fault]
+    common: dict[str, Any] = {
+        "groups": groups, "shape": site.shape, "schedule": schedule, "seed": site.seed,
+        "delays": delays,
+    }  # fmt: skip
+    if scheme.options is None:
+        found, seconds = virtual_dask.play(site.k, **common)
+        evaluations = 1.0
+    else:
+        policy = scheme.checked(site.k).policy
+        played = virtual.play(scheme.spec(site.k), policy, repair=scheme.finals, **common)
+        found, seconds = latency.read(played.events), played.seconds
+        evaluations = played.evaluations_per_query
+    return {
+        **latency.summary(found, finals=scheme.finals),
+        "seconds": seconds,
+        "evaluations_per_query": evaluations,
+        "tail": latency.tail([one.decodable for one in found]),
+        "final_tail": latency.tail([one.final for one in found]) if scheme.finals else None,
+    }
+
+
+def run(
+    data: Path | None,
+    *,
+    model: Path | None,
+    sections: Sequence[str],
+    faults: Sequence[str],
+    schemes: Sequence[str],
+    groups: int,
+    other_groups: int,
+    simulated_groups: int,
+    workers: int,
+    processes: int,
+    seed: int,
+    out: str | None,
+    report: Path | None,
+    quick: bool,
+) -> dict[str, Any]:
+    """Measure, print the tables, return the figures."""
+    begin = time.perf_counter()
+    counts = {fault: groups if fault == GOAL else other_groups for fault in faults}
+    results: dict[str, Any] = {
+        "benchmark": "stragglers",
+        "k": K,
+        "workers": workers,
+        "block": BLOCK,
+        "micro_batch": MICRO_BATCH,
+        "sleep": SLEEP,
+        "hang_after": stragglers_live.HANG_AFTER,
+        "seed": seed,
+        **({"quick": True} if quick else {}),
+    }
+    total = len(faults) * len(schemes) * ("groups" in sections) + 5 * ("hung" in sections)
+    steps = Steps(total + 2 * ("simulated" in sections))
+    with ExitStack() as stack:
+        kept = stack.enter_context(kept_beside(out))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="approxifer-strag-")))
+        source = "digits" if data is None else str(data / "mnist.npz")
+        program = model or trained("lenet5", source, kept, epochs=None, seed=0)
+        most = max(*counts.values(), HUNG_GROUPS * ("hung" in sections))
+        site = build(
+            folder, source, program, k=K, block=BLOCK, micro_batch=MICRO_BATCH, workers=workers,
+            sleep=SLEEP / (BLOCK // MICRO_BATCH), groups=most, seed=seed,
+        )  # fmt: skip
+        results["data"] = "digits" if data is None else "MNIST"
+        results["rows_of_a_window"] = len(site.labels)
+        bench = Bench(site=site, schemes=schemes, faults=faults, steps=steps, results=results)
+        delays = bench.groups(counts) if "groups" in sections else None
+        if "simulated" in sections:
+            delays = delays or bench.calibrate(other_groups)
+            with crew(site, processes) as call:
+                bench.simulated(delays, simulated_groups, call)
+        if "hung" in sections:
+            bench.hung()
+    results["seconds"] = time.perf_counter() - begin
+    results = rounded(results)
+    print(stragglers_report.describe(results))
+    if report is not None:
+        stragglers_report.write_report(results, report)
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m approxifer.benchmarks.stragglers",
+        description="Slow and hung workers: latencies, makespans, evaluations.",
+    )
+    parser.add_argument("--data", type=Path, help="folder with mnist.npz; none: digits")
+    parser.add_argument("--model", type=Path, help="a .pt2 for these rows")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--faults", nargs="+", choices=SCHEDULES, default=tuple(SCHEDULES))
+    every = tuple(name for name in SCHEMES if name in MAIN)
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=every)
+    parser.add_argument("--groups", type=positive, default=2000, help="with 2 %% of shares slow")
+    parser.add_argument("--other-groups", type=positive, default=300, help="with other faults")
+    parser.add_argument("--simulated-groups", type=positive, default=10_000)
+    parser.add_argument("--workers", type=positive, default=12)
+    parser.add_argument("--processes", type=positive, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, help="Markdown page to write, a picture beside it")
+    parser.add_argument("--out", help="JSON file to write")
+    given = parse(parser, arguments, quick=QUICK)
+    return command(lambda: run(**given), given["out"], quick=given["quick"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
