@@ -146,7 +146,7 @@ def batch_spec(
     resubmissions = given.pop("resubmissions", 5)
     if isinstance(resubmissions, bool) or not isinstance(resubmissions, int) or resubmissions < 0:
         raise ConfigError(
-            f"{origin}: resubmissions: {resubmissions!r} does not do: give a whole number, 0 or more"
+            f"{origin}: resubmissions: {resubmissions!r} does not do: give a number, 0 or more"
         )
     extra = list(given.pop("worker_extra_args", None) or site.get("worker-extra-args") or ())
     limit = walltime_seconds(walltime, kind) if walltime else None
@@ -268,11 +268,14 @@ def _seconds(given: dict[str, Any], key: str, origin: str, *, default: float) ->
     if value is None:
         return default
     try:
-        seconds = parse_timedelta(value, default="s")
+        known = re.sub("min$", "m", value) if isinstance(value, str) else value
+        seconds = parse_timedelta(known, default="s")
     except (ValueError, KeyError, TypeError, AttributeError):
         seconds = -1
     if isinstance(value, bool) or seconds < 0:
-        raise ConfigError(f"{origin}: {key}: {value!r} does not do: give a time, as in 90s or 2h")
+        raise ConfigError(
+            f"{origin}: {key}: {value!r} does not do: give a time, as in 90s, 20min or 2h"
+        )
     return float(seconds)
 
 

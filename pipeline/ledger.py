@@ -40,7 +40,7 @@ class WorkerState:
 
     address: str
     name: str
-    host: str
+    host: str  #: its node: what its environment calls it, else the host of its address
     slots: int
     seen: float  #: when it last showed a sign of life
     running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
@@ -48,6 +48,7 @@ class WorkerState:
     ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
     device: str = ""  #: what the model runs on there
     hung: bool = False
+    leaving: bool = False  #: its lifetime is over: it ends as soon as it has handed over
 
     @property
     def queued(self) -> int:
@@ -312,11 +313,11 @@ class RunState:
         for worker in self.workers.values():
             if self.run not in worker.ready or worker.hung or worker.stuck(now, limit):
                 continue
-            if self.is_barred(worker):
+            if worker.leaving or self.is_barred(worker):
                 continue
             pace = self.pace.get(worker.name, typical or 1.0)
             ahead = (worker.queued + len(worker.running)) / worker.slots
-            found.append(Candidate(worker.address, worker.name, ahead * pace, pace))
+            found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.host))
         return found
 
     def _drop(self, group: GroupState, attempt: AttemptState, now: float) -> None:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from functools import partial
 from typing import Any
 
-from distributed import Scheduler, SchedulerPlugin
+from distributed import Scheduler, SchedulerPlugin, Status
 from tornado.ioloop import PeriodicCallback
 
 from approxifer.coding import CodeSpec
@@ -282,6 +282,7 @@ class StragglerPlugin(SchedulerPlugin):
         else:
             worker.ready.add(state.run)
             worker.device = msg["device"]
+            worker.host = msg["node"] or worker.host
             state.tell(worker, "convicted" if state.is_barred(worker) else "ready", now)
             self._news[state.run].set()
             return
@@ -357,6 +358,7 @@ class StragglerPlugin(SchedulerPlugin):
             if ws is not None and ws.last_seen != self._seen.get(address):
                 self._seen[address] = ws.last_seen
                 worker.seen = now
+            worker.leaving = ws is not None and ws.status is Status.closing_gracefully
             if worker.hung and not worker.running and not worker.silent(now):
                 worker.hung = False
                 for state in self.runs.values():
