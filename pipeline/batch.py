@@ -51,7 +51,7 @@ QUEUE = {
 }  # fmt: skip
 
 
-class Keeper(Adaptive):  # type: ignore[misc]
+class Keeper(Adaptive):
     """Submits the jobs of lost workers again, up to a limit.
 
     Dask forgets a worker that has left and does not come back by itself (a requeued job may) within
@@ -71,6 +71,8 @@ class Keeper(Adaptive):  # type: ignore[misc]
     given_up : dict
         Worker to the reason.
     """
+
+    cluster: Any
 
     def __init__(self, cluster: Any, *, spec: BatchSpec, say: Say, **options: Any) -> None:
         self.spec = spec

@@ -251,6 +251,7 @@ def walltime_seconds(text: str, kind: str) -> float | None:
     if not re.fullmatch(r"\d+(:\d+){0,2}", rest) or (dash and not days.isdigit()):
         return None
     parts = [int(part) for part in rest.split(":")]
+    units: tuple[int, ...]
     if dash:  # days-hours[:minutes[:seconds]]
         units = (3600, 60, 1)
     elif kind == "lsf":  # [hours:]minutes

@@ -26,7 +26,9 @@ def shape() -> tuple[int, int]:
 def test_a_run_outlasts_its_jobs(quiet: Slurm, tmp_path: Path, start: Callable[..., Run]) -> None:
     rows = np.random.default_rng(3).normal(size=(30_000, 4, 4)).astype(np.float32)
     data = xr.Dataset({"field": (("sample", "y", "x"), rows)})
-    data.to_zarr(tmp_path / "in.zarr", encoding={"field": {"chunks": (1000, 4, 4)}})
+    data.to_zarr(
+        tmp_path / "in.zarr", encoding={"field": {"chunks": (1000, 4, 4)}}, consolidated=False
+    )
     begun = time.monotonic()
     run = start(
         tmp_path / "in.zarr",
