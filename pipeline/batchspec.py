@@ -172,8 +172,12 @@ def batch_spec(
         "scheduler_options": {"dashboard_address": "127.0.0.1:0"}
         | (given.get("scheduler_options") or site.get("scheduler-options") or {}),
     }
-    if isinstance(given.get("security"), Mapping):
-        keywords["security"] = Security(**given["security"])
+    if isinstance(secured := given.get("security"), Mapping):
+        try:
+            files = {str(key).replace("-", "_"): value for key, value in secured.items()}
+            keywords["security"] = Security(**files)
+        except (TypeError, ImportError) as error:
+            raise ConfigError(f"{origin}: security: {error}") from error
     return BatchSpec(kind, job_name, keywords, wait, resubmissions, steady)
 
 
@@ -212,7 +216,9 @@ def job_script(spec: BatchSpec) -> str:
     ConfigError
         dask-jobqueue refuses a value.
     """
-    common = {"scheduler_options", "shared_temp_directory", "silence_logs", "security", "name"}
+    common = {"scheduler_options", "shared_temp_directory", "silence_logs", "name"}
+    if not isinstance(spec.keywords.get("security"), Security):  # true: made with the cluster
+        common.add("security")
     keywords = {key: value for key, value in spec.keywords.items() if key not in common}
     try:
         job = job_class(spec.kind)("tcp://SCHEDULER:PORT", name=f"{spec.job_name}-0", **keywords)

@@ -175,6 +175,25 @@ def test_what_slurm_refuses_is_told(from_here: Slurm, digits: Digits, tmp_path: 
         score(**asked(digits[0], tmp_path, queue="nowhere"))
 
 
+def test_tls(quiet: Slurm, digits: Digits, start: Start, tmp_path: Path) -> None:
+    """With certificates of the user's own, everything that Dask sends is encrypted."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=tests", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    files: dict[str, Any] = {"tls-ca-file": str(cert), "require-encryption": True}
+    for role in ("scheduler", "worker", "client"):
+        files |= {f"tls-{role}-cert": str(cert), f"tls-{role}-key": str(key)}
+    run = start(digits[0], {"security": files}, "-k", "4", "-s", "1", "--block", "400")
+    run.wait(100)
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob("*.err"))
+    assert "tls://" in logs
+    assert "tcp://" not in logs
+    assert_no_jobs(quiet)
+
+
 def test_dry_run(quiet: Slurm, digits: Digits, start: Start) -> None:
     run = start(digits[0], {}, *CODE, "--dry-run")
     printed = run.wait(60)

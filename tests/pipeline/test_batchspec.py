@@ -61,6 +61,7 @@ class TestKeys:
             ({"lifetime": True}, "lifetime: True does not do"),
             ({"resubmissions": -1}, "resubmissions: -1"),
             ({"config-name": "nowhere"}, "there is no jobqueue.nowhere"),
+            ({"security": {"tls-cafile": "x"}}, "security: .*tls_cafile"),
             ({"walltime": "00:02:00", "lifetime": "2min"}, "is not below the walltime"),
         ],
     )
