@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +174,34 @@ class TestNothingInstalled:
             "assert signal.signal is real\n"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_ctrl_c_where_jobqueue_was_imported_before_us(store, tmp_path):
+    """It then arrives as a SystemExit; the run is broken off all the same."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dask_jobqueue, toy_models, approxifer\n"
+        "if __name__ == '__main__':\n"
+        f"    approxifer.score({str(store)!r}, model=toy_models.very_slow_linear, block=1,\n"
+        f"        out={str(tmp_path / 'out.zarr')!r}, cluster={{'workers': 2}}, k=1)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "exact)" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert "of 400 rows (" in lines[-1]
+    assert "400 of 400" not in lines[-1]
 
 
 class TestDryRun:

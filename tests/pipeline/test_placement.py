@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from approxifer.coding import Code, CodeSpec
 from approxifer.pipeline.placement import Candidate, place
+from approxifer.pipeline.worker import NODE_VARIABLES, node_name
 
 SCHEMES = ("uncoded", "replication", "systematic", "berrut")
 
@@ -286,3 +287,13 @@ def test_a_node_that_is_much_busier_than_the_rest_is_not_waited_for() -> None:
         candidates = [*crowd, Candidate("b", "v", wait, 1.0, "n1")]
         placed = place(range(code.n), code, candidates, rng=rng())
         assert nodes_of(placed, candidates) == nodes, wait
+
+
+def test_a_workers_environment_may_name_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NODE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert node_name() == ""
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert node_name() == "n7"
+    monkeypatch.setenv("APPROXIFER_NODE", "rack-2")
+    assert node_name() == "rack-2"
