@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dask
-from dask.utils import parse_timedelta
 from distributed.deploy.adaptive import Adaptive
 
 from approxifer.errors import ClusterError
@@ -37,8 +36,13 @@ Say = Callable[[str], None]
 QUIET = 60.0
 #: Seconds before a job that was lost early is submitted again; doubled each time.
 BACKOFF = 5.0
-#: Seconds between two looks at the workers, and at the queue.
-LOOK, ASK = 1.0, 10.0
+#: Seconds between two looks at the workers.
+LOOK = 1.0
+#: Seconds between two looks at the queue while a worker that had come is away or a job is gone, and
+#: while others are waited for. It is not looked at while all are there.
+SOON, LATER = 4.0, 15.0
+#: Seconds that the queue must not have known a job, and that a worker must have been away.
+GONE, AWAY = 3.0, 120.0
 #: Seconds between two words on who has come.
 TELL = 5.0
 _CLOSE_SECONDS = 30.0
@@ -54,10 +58,12 @@ QUEUE = {
 class Keeper(Adaptive):
     """Submits the jobs of lost workers again, up to a limit.
 
-    Dask forgets a worker that has left and does not come back by itself (a requeued job may) within
-    ``distributed.deploy.lost-worker-timeout``, and cancels its job. A job whose worker never came
-    is noticed when the queue no longer has it (Slurm). Losses of workers that lasted for
-    ``spec.steady`` are no failures: their time was up.
+    A worker that is away may come back: its nanny starts it anew, or the batch system its requeued
+    job. It is lost once the queue no longer has its job, or it has been away for `AWAY` seconds
+    although its job runs, or although nothing is known of its job (the queue is read on Slurm only;
+    elsewhere a job whose worker never came is not missed). Its job is then cancelled, if there is
+    one, and another one submitted. Losses of workers that lasted for ``spec.steady`` are no
+    failures: their time was up.
 
     Parameters
     ----------
@@ -70,6 +76,8 @@ class Keeper(Adaptive):
     ----------
     given_up : dict
         Worker to the reason.
+    queue : dict
+        Worker to its job's state, reason and node, as far as the queue has it.
     """
 
     cluster: Any
@@ -78,7 +86,7 @@ class Keeper(Adaptive):
         self.spec = spec
         self.names = sorted(cluster.worker_spec)
         self.given_up: dict[str, str] = {}
-        self.queue: dict[str, str] = {}  #: of our jobs that are there: state, reason and node
+        self.queue: dict[str, str] = {}
         self._say = say
         self._seen: dict[str, tuple[float, float]] = {}  #: when a worker was first and last there
         self._early: dict[str, int] = dict.fromkeys(self.names, 0)  #: early losses in a row
@@ -98,52 +106,63 @@ class Keeper(Adaptive):
             self._adapting = False
 
     async def _look(self, now: float) -> None:
-        cluster = self.cluster
-        here = {str(ws.name) for ws in cluster.scheduler.workers.values()}
+        here = {str(ws.name) for ws in self.cluster.scheduler.workers.values()}
         for name in here.intersection(self.names):
             self._seen[name] = (self._seen.get(name, (now, now))[0], now)
-        if now - self._asked >= ASK:
+        away = {name: job for name, job in self.cluster.workers.items() if name not in here}
+        wait = SOON if self._absent or self._seen.keys() & away else LATER
+        if away and now - self._asked >= wait:
             self._asked = now
-            await self._ask(here, now)
-        for name in self.names:
-            if not (name in cluster.workers or name in self._due or name in self.given_up):
-                self.lost(name, now)
+            for name, why in (await self._lost(away, now)).items():
+                job = self.cluster.workers.pop(name)
+                await job.close()
+                self.lost(name, now, why)
+        await self._submit(now)
+
+    async def _lost(self, away: Mapping[str, Any], now: float) -> dict[str, str]:
+        """Which of the workers that are away will not come back, and why."""
+        text = await show_queue(self.spec.kind) if self.spec.kind == "slurm" else None
+        lines = (text or "").splitlines()
+        listed = dict(line.split(maxsplit=1) for line in lines if " " in line.strip())
+        jobs = {name: str(job.job_id) for name, job in self.cluster.workers.items()}
+        self.queue = {name: listed[job] for name, job in jobs.items() if job in listed}
+        found = {}
+        for name in away:
+            gone = text is not None and name not in self.queue
+            since = self._absent.setdefault(name, now) if gone else self._absent.pop(name, now)
+            if gone and now - since >= GONE:
+                found[name] = f"job {jobs[name]} has left the queue"
+            elif name in self._seen and not self.queue.get(name, "").startswith("PENDING"):
+                seconds = now - self._seen[name][1]
+                if seconds >= AWAY:
+                    found[name] = f"it was away for {duration(seconds)}"
+        return found
+
+    async def _submit(self, now: float) -> None:
+        """Submit what is due."""
+        cluster = self.cluster
         due = [name for name, when in self._due.items() if when <= now]
         for name in due:
             del self._due[name]
             cluster.worker_spec[name] = cluster.new_spec
-        if due:
-            try:
-                await cluster
-            except Exception as error:  # whatever the submission command comes up with
-                for name in due:
-                    job = cluster.workers.get(name)
-                    if job is not None and job.job_id is None:
-                        del cluster.workers[name]
-                        self.lost(name, now, f"it could not be submitted: {one_line(error)}")
-
-    async def _ask(self, here: set[str], now: float) -> None:
-        """Learn from the queue which jobs are gone although their worker never came."""
-        text = await show_queue(self.spec.kind)
-        if text is None or self.spec.kind != "slurm":
+        if not due:
             return
-        listed = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line.strip())
-        jobs = {name: str(job.job_id) for name, job in self.cluster.workers.items()}
-        self.queue = {name: listed[job] for name, job in jobs.items() if job in listed}
-        patience = 5 + parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
-        for name, job in jobs.items():
-            if name in here or job in listed:
-                self._absent.pop(name, None)
-            elif now - self._absent.setdefault(name, now) > patience:
-                del self._absent[name], self.cluster.workers[name]
-                self.lost(name, now, f"job {job} has left the queue and its worker never came")
+        try:
+            await cluster
+        except Exception as error:  # whatever the submission command comes up with
+            for name in due:
+                job = cluster.workers.get(name)
+                if job is not None and job.job_id is None:
+                    del cluster.workers[name]
+                    self.lost(name, now, f"it could not be submitted: {one_line(error)}")
 
-    def lost(self, name: str, now: float, why: str = "") -> None:
+    def lost(self, name: str, now: float, why: str) -> None:
         """A worker is gone for good: order another job for it, or give it up."""
+        came = name in self._seen
         first, last = self._seen.pop(name, (now, now))
-        lasted = last - first
+        self._absent.pop(name, None)
         self.cluster.worker_spec.pop(name, None)
-        if lasted >= self.spec.steady:
+        if came and last - first >= self.spec.steady:
             self._early[name], self._due[name] = 0, now
             return
         self._early[name] += 1
@@ -151,7 +170,8 @@ class Keeper(Adaptive):
         if count <= self.spec.resubmissions:
             self._due[name] = now + BACKOFF * 2 ** (count - 1) * (count > 1)
             return
-        self.given_up[name] = why or f"its worker was lost after {duration(lasted)}"
+        lasted = f"its worker lasted {duration(last - first)}" if came else "its worker never came"
+        self.given_up[name] = f"{why}, {lasted}"
         self._say(
             f"worker {name} is given up: its job was lost early {count} times in a row; the last "
             f"time {self.given_up[name]}. Look at its log (log-directory, or where this was "
@@ -196,6 +216,8 @@ def batch_cluster(
         f"{jobs - needed} to spare; {resources(spec)} each"
     )
     with contextlib.ExitStack() as stack:
+        # Dask would forget a worker after 15 s, and cancel a job that was submitted meanwhile.
+        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "52w"}))
         try:
             cluster = cluster_class(spec.kind)(job_cls=job_class(spec.kind), **spec.keywords)
             stack.callback(_close, cluster)

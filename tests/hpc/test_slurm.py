@@ -165,7 +165,7 @@ def test_jobs_whose_workers_never_come_are_given_up(
     begun = asked(
         digits[0], tmp_path, resubmissions=1, **{"job-script-prologue": ["echo no; exit 3"]}
     )
-    with pytest.raises(ClusterError, match="has left the queue and its worker never came"):
+    with pytest.raises(ClusterError, match="has left the queue, its worker never came"):
         score(**begun)
     assert_no_jobs(from_here)
 

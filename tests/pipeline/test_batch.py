@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from approxifer.pipeline import batch
-from approxifer.pipeline.batch import BACKOFF, Keeper
+from approxifer.pipeline.batch import AWAY, BACKOFF, SOON, Keeper
 from approxifer.pipeline.batchspec import BatchSpec
 
 
@@ -24,12 +25,14 @@ class Cluster:
         self.workers: dict[str, Any] = {}
         self.scheduler = SimpleNamespace(workers={})
         self.submitted: list[str] = []
+        self.cancelled: list[int] = []
+        self.left: set[int] = set()
         self.refuse = False
 
     def __await__(self) -> Generator[Any, None, Cluster]:
         for name in sorted(set(self.worker_spec) - set(self.workers)):
             number = None if self.refuse else len(self.submitted)
-            self.workers[name] = SimpleNamespace(job_id=number)
+            self.workers[name] = SimpleNamespace(job_id=number, close=partial(self._cancel, number))
             self.submitted.append(name)
         if self.refuse:
             raise RuntimeError("sbatch: error: no such\naccount")
@@ -39,10 +42,24 @@ class Cluster:
     def come(self, *names: str) -> None:
         self.scheduler.workers |= {name: SimpleNamespace(name=name) for name in names}
 
-    def lose(self, name: str) -> None:
-        """As Dask does once a worker has been away for long."""
-        self.scheduler.workers.pop(name, None)
-        del self.workers[name]
+    async def _cancel(self, job: int) -> None:
+        self.cancelled.append(job)
+
+    def lose(self, *names: str, job: bool = True) -> None:
+        """Their workers are gone, and their jobs."""
+        for name in names:
+            self.scheduler.workers.pop(name, None)
+            if job:
+                self.left.add(self.workers[name].job_id)
+
+    @property
+    def queue(self) -> str:
+        """As Slurm shows it."""
+        return "".join(
+            f"{job.job_id} RUNNING None n1\n"
+            for job in self.workers.values()
+            if job.job_id not in self.left
+        )
 
 
 class Story:
@@ -55,111 +72,138 @@ class Story:
         self.keeper = Keeper(
             self.cluster, spec=spec, say=self.said.append, interval=0, minimum=jobs, maximum=jobs
         )
-        self.queue: str | None = None
+        self.dumb = False  #: the queue does not answer
+        self.states = ("", "")  #: what the queue shows, and shall show instead
+        self.now = 0.0
         asyncio.run(self._submit())
 
     async def _submit(self) -> None:
         await self.cluster
 
-    def look(self, now: float) -> list[str]:
-        """Look once; what was submitted."""
-        before = len(self.cluster.submitted)
-        asyncio.run(self.keeper._look(now))
-        return self.cluster.submitted[before:]
+    def show(self) -> str | None:
+        """The queue."""
+        return None if self.dumb else self.cluster.queue.replace(*self.states)
+
+    def until(self, now: float) -> dict[float, str]:
+        """Look every second; what was submitted when."""
+        submitted = {}
+        while self.now < now:
+            self.now += 1
+            before = len(self.cluster.submitted)
+            asyncio.run(self.keeper._look(self.now))
+            submitted.update((self.now, name) for name in self.cluster.submitted[before:])
+        return submitted
 
 
 @pytest.fixture
 def story(monkeypatch: pytest.MonkeyPatch) -> Story:
     async def show(kind: str) -> str | None:
-        return made.queue
+        return made.show()
 
-    made: Any = SimpleNamespace(queue=None)
-    monkeypatch.setattr(batch, "show_queue", show)
     made = Story()
+    monkeypatch.setattr(batch, "show_queue", show)
     return made
 
 
 def test_nothing_is_lost_nothing_is_submitted(story: Story) -> None:
     story.cluster.come("w-0", "w-1", "w-2")
-    assert [story.look(t) for t in (1.0, 50.0, 500.0)] == [[], [], []]
+    assert story.until(500) == {}
 
 
-def test_a_worker_that_lasted_is_replaced_at_once_however_often(story: Story) -> None:
+def test_a_worker_that_lasted_is_replaced_soon_however_often(story: Story) -> None:
+    story.cluster.come("w-0", "w-1", "w-2")
     for start in range(0, 2000, 200):
         story.cluster.come("w-1")
-        assert story.look(start + 1.0) == []
-        assert story.look(start + 150.0) == []
+        assert story.until(start + 150) == {}
         story.cluster.lose("w-1")
-        assert story.look(start + 151.0) == ["w-1"]
+        (when,) = story.until(start + 200)
+        assert when - (start + 150) <= 2 * SOON + 1
     assert not story.said
 
 
 def test_one_that_is_lost_early_is_replaced_later_each_time_and_then_given_up(story: Story) -> None:
-    now, waits = 10.0, []
+    story.cluster.come("w-0", "w-1", "w-2")
+    story.until(10)
+    waits = []
     for _ in range(2):
         story.cluster.come("w-1")
-        story.look(now)
+        story.until(story.now + 10)
         story.cluster.lose("w-1")
-        begun = now
-        while not (submitted := story.look(now)):
-            now += 1.0
-        assert submitted == ["w-1"]
-        waits.append(now - begun)
-    assert waits == [0.0, 2 * BACKOFF]
+        lost = story.now
+        (when,) = story.until(lost + 60)
+        waits.append(when - lost)
+    assert waits[0] <= 2 * SOON + 1
+    assert 2 * BACKOFF <= waits[1] - waits[0] + 1 <= 2 * BACKOFF + SOON
+    story.cluster.come("w-1")
+    story.until(story.now + 10)
     story.cluster.lose("w-1")
-    assert story.look(now + 1) == story.look(now + 1000) == []
+    assert story.until(story.now + 1000) == {}
     assert list(story.keeper.given_up) == ["w-1"]
     assert "w-1" not in story.cluster.worker_spec
     (text,) = story.said
     assert "worker w-1 is given up: its job was lost early 3 times in a row" in text
+    assert "its worker lasted 9" in text
     assert "or raise resubmissions" in text
 
 
 def test_lasting_once_forgives_what_was_before(story: Story) -> None:
-    for lasted in (1.0, 1.0, 200.0, 1.0, 1.0):
+    story.cluster.come("w-0", "w-1", "w-2")
+    for lasted in (10, 10, 200, 10, 10):
         story.cluster.come("w-1")
-        story.look(1000.0)
-        story.look(1000.0 + lasted)
+        story.until(story.now + lasted)
         story.cluster.lose("w-1")
-        story.look(1000.0 + lasted)
-        story.look(5000.0)
-        assert "w-1" in story.cluster.workers
+        assert story.until(story.now + 60)
     assert not story.said
 
 
 def test_a_job_that_leaves_the_queue_before_its_worker_came(story: Story) -> None:
     story.cluster.come("w-0", "w-1")
-    story.queue = "0 RUNNING None n1\n1 RUNNING None n1\n"
-    assert story.look(20.0) == []  # it may be about to come
-    assert story.look(31.0) == []
-    assert story.look(400.0) == ["w-2"]  # as long as Dask waits for a worker that has left
-    assert story.keeper.queue["w-0"] == "RUNNING None n1"
+    assert story.until(300) == {}  # it may take hours
+    assert story.keeper.queue["w-2"] == "RUNNING None n1"
+    story.cluster.lose("w-2")
+    assert "w-2" in story.until(400).values()
+
+
+def test_a_worker_that_its_nanny_starts_anew_keeps_its_job(story: Story) -> None:
+    story.cluster.come("w-0", "w-1", "w-2")
+    story.until(10)
+    story.cluster.lose("w-1", job=False)
+    assert story.until(10 + AWAY / 2) == {}
+    story.cluster.come("w-1")
+    assert story.until(1000) == {}
+    story.cluster.lose("w-1", job=False)
+    (when,) = story.until(2000)
+    assert AWAY <= when - 1000 <= AWAY + 2 * SOON
+    assert story.cluster.cancelled == [1]
+
+
+def test_a_requeued_job_is_left_to_the_batch_system(story: Story) -> None:
+    story.cluster.come("w-0", "w-1", "w-2")
+    story.until(10)
+    story.cluster.lose("w-1", job=False)
+    story.states = ("1 RUNNING", "1 PENDING")
+    assert story.until(3600) == {}
+    story.cluster.come("w-1")
+    story.states = ("", "")
+    assert story.until(4000) == {}
 
 
 def test_a_queue_that_does_not_answer_says_nothing(story: Story) -> None:
+    story.dumb = True
     story.cluster.come("w-0", "w-1")
-    assert [story.look(t) for t in (20.0, 60.0, 600.0)] == [[], [], []]
+    assert story.until(600) == {}
+    story.cluster.lose("w-1")
+    (when,) = story.until(1000)
+    assert when - 600 >= AWAY
 
 
 def test_a_submission_that_is_refused_is_tried_again_and_counts(story: Story) -> None:
     story.cluster.come("w-0", "w-1", "w-2")
-    story.look(1.0)
+    story.until(10)
     story.cluster.lose("w-2")
     story.cluster.refuse = True
-    assert story.look(2.0) == ["w-2"]
+    assert len(story.until(300)) == 2
     assert "w-2" not in story.cluster.workers
-    story.cluster.refuse = False
-    assert story.look(3.0) == []
-    assert story.look(30.0) == ["w-2"]
-    story.cluster.refuse = True
-    story.cluster.lose("w-2")
-    story.look(31.0)
-    assert "lost early 3 times" in story.said[0]
-
-
-def test_the_reason_of_a_refusal_is_told_in_one_line(story: Story) -> None:
-    story.cluster.refuse = True
-    story.cluster.lose("w-2")
-    for now in range(1, 200):
-        story.look(float(now))
-    assert "it could not be submitted: sbatch: error: no such account" in story.said[0]
+    (text,) = story.said
+    assert "lost early 3 times" in text
+    assert "it could not be submitted: sbatch: error: no such account" in text

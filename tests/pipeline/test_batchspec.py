@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -174,34 +172,6 @@ class TestNothingInstalled:
             "assert signal.signal is real\n"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-@pytest.mark.slow
-def test_ctrl_c_where_jobqueue_was_imported_before_us(store, tmp_path):
-    """It then arrives as a SystemExit; the run is broken off all the same."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import dask_jobqueue, toy_models, approxifer\n"
-        "if __name__ == '__main__':\n"
-        f"    approxifer.score({str(store)!r}, model=toy_models.one_second_linear, block=1,\n"
-        f"        out={str(tmp_path / 'out.zarr')!r}, cluster={{'workers': 2}}, k=1)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        while "exact)" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)  # minutes before its end
-        process.communicate(timeout=20)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
 
 
 class TestDryRun:
