@@ -147,9 +147,7 @@ class Slurm:
         try:
             address = socket.gethostbyname(host)
         except OSError:
-            with open("/etc/hosts", "a") as hosts:
-                hosts.write(f"127.0.0.1 {host}\n")
-            address = "127.0.0.1"
+            raise NoSlurmError(f"put '127.0.0.1 {host}' into /etc/hosts") from None
         port = free_ports(address, 1 + len(self.nodes))
         lines = [
             f"NodeName={node} NodeHostname={host} NodeAddr={address} Port={port + 1 + number} "
