@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from approxifer.datasets.layout import FLAG_MEANINGS
+from approxifer.pipeline.batchspec import job_script
 from approxifer.pipeline.cluster import refuse_import_of_main, workers_of
 from approxifer.pipeline.engine import Engine
 from approxifer.pipeline.job import Job
@@ -17,6 +18,7 @@ from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import groups_in_flight, workers_needed
 from approxifer.pipeline.prepare import (
     Prepared,
+    check_batch,
     expected_workers,
     open_run,
     open_workers,
@@ -197,7 +199,7 @@ def score(
                 except TimeoutError:
                     if job.done():
                         raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # dask-jobqueue turns the one into the other
             job.cancel()
             job.wait()
             raise
@@ -249,6 +251,12 @@ def plan_run(data: Any, **options: Any) -> str:
     ]
     if prepared.stored is not None:
         lines.append(f"resume  {prepared.options.out} exists and would be gone on with")
+    batch = None if prepared.cluster is None else prepared.cluster.batch
+    if batch is not None:
+        from approxifer.pipeline.batch import resources
+
+        each = f"{workers} jobs of {batch.kind}, one worker each, {resources(batch)} each"
+        lines += [f"jobs    {each}; the script of one:", "", job_script(batch)]
     return "\n".join(lines)
 
 
@@ -256,10 +264,11 @@ def _run(job: Job, options: Options) -> Report:
     """The work of a job, in its thread."""
     begin = time.monotonic()
     job.stage("opening input and model")
+    check_batch(options)
     prepared = prepare(options)
     job.check_cancelled()
     with ExitStack() as stack:
-        cluster = stack.enter_context(open_workers(prepared, job.stage))
+        cluster = stack.enter_context(open_workers(prepared, job.stage, job.check_cancelled))
         job.check_cancelled()
         setup, spec = open_run(prepared, cluster, stack)
         engine = Engine(setup, job.stream)

@@ -1,4 +1,5 @@
-"""Opening a cluster: the one that ``cluster.yaml`` describes, a client's, or a local one.
+"""Opening a cluster: the one that ``cluster.yaml`` describes (local, running already, or of batch
+jobs), a client's, or a local one.
 
 A worker runs one share at a time, so local workers get one Dask thread each and ``threads`` is the
 number of threads that torch may use inside it.
@@ -65,8 +66,10 @@ def open_cluster(
     *,
     client: Client | None = None,
     needed: int,
+    fewest: int | None = None,
     spares: int = 1,
     say: Say | None = None,
+    check: Callable[[], None] | None = None,
     timeout: float = 10.0,
 ) -> OpenCluster:
     """Connect to a cluster with at least ``needed`` workers, or start one.
@@ -79,10 +82,14 @@ def open_cluster(
         Used as it is and never closed.
     needed : int
         Workers that the code needs: the shares that must not share a worker.
+    fewest : int, optional
+        Workers that will do where a batch system gives no more; None: ``needed``.
     spares : int
         Workers beyond those, where the number is ours to choose.
     say : callable, optional
         Told, from another thread, how a slow start gets on.
+    check : callable, optional
+        Called while batch jobs are waited for; raises to break off.
     timeout : float
         Seconds to wait for a scheduler to answer and for its workers to join.
 
@@ -111,7 +118,16 @@ def open_cluster(
             _check_enough(
                 n_workers, needed, f"{spec.origin} asks for workers: {n_workers}, so it has"
             )
-            client = _start(spec, n_workers, say, stack)
+            if (batch := spec.batch) is None:
+                client = _start(spec, n_workers, say, stack)
+            else:
+                from approxifer.pipeline.batch import batch_cluster
+
+                jobs = batch_cluster(
+                    batch, jobs=n_workers, needed=needed, fewest=fewest or needed, say=say,
+                    check=check,
+                )  # fmt: skip
+                client = _join(stack.enter_context(jobs), stack)
             threads = spec.threads or 1
         return OpenCluster(
             client, owned=spec.kind != "address", threads=threads, cleanup=stack.pop_all()
@@ -197,8 +213,6 @@ def _start(
     say: Say | None,
     stack: contextlib.ExitStack,
 ) -> Client:
-    from distributed import Client
-
     from approxifer.pipeline.localcluster import local_cluster
 
     cluster = stack.enter_context(
@@ -209,6 +223,12 @@ def _start(
             say=say,
         )
     )
+    return _join(cluster, stack)
+
+
+def _join(cluster: Any, stack: contextlib.ExitStack) -> Client:
+    from distributed import Client
+
     client = Client(cluster, set_as_default=False)
     stack.callback(client.close)
     return client

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
 
 from approxifer.errors import ConfigError
+from approxifer.pipeline.batchspec import BATCH, BatchSpec, batch_spec, legal_keys
 
 #: The keys that mean the same for every kind.
 COMMON_KEYS = ("kind", "workers", "threads", "memory")
@@ -29,12 +30,11 @@ LOCAL_KEYS = (
     "scheduler_port", "silence_logs", "worker_dashboard_address", "worker_port",
 )  # fmt: skip
 
-#: What each kind takes besides the common keys. A kind of dask-jobqueue joins here, and in
-#: `approxifer.pipeline.cluster.open_cluster`.
+#: What each kind takes besides the common keys; the others (`BATCH`) take dask-jobqueue's.
 KEYS: dict[str, tuple[str, ...]] = {"local": LOCAL_KEYS, "address": ("address",)}
 
-#: Kinds that a later version opens through dask-jobqueue.
-LATER = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
+#: All kinds.
+KINDS = (*KEYS, *BATCH)
 
 #: Dask's and others' names for our keys.
 ALIASES = {
@@ -66,13 +66,14 @@ class ClusterSpec(BaseModel):
 
     Attributes
     ----------
-    kind : "local" or "address"
+    kind : "local", "address", or a batch system's
     workers : int or None
         None: what the code needs, plus spares.
     threads : int or None
-        Torch threads per worker. None: one on a local cluster, else the workers' own number.
+        Torch threads per worker. None: one on a cluster of ours, else the workers' own number.
     memory : int or None
-        Bytes per worker. None: an equal share of the machine.
+        Bytes per worker. None: an equal share of the machine; of a batch system, what its section
+        of Dask's configuration says.
     options : dict
         Everything else, under the cluster class's own names.
     origin : str
@@ -87,6 +88,19 @@ class ClusterSpec(BaseModel):
     memory: Annotated[int, BeforeValidator(_to_bytes)] | None = None
     options: dict[str, Any] = {}
     origin: str = "cluster"
+
+    @property
+    def batch(self) -> BatchSpec | None:
+        """What it comes to where it is a batch system."""
+        if self.kind not in BATCH:
+            return None
+        return batch_spec(
+            self.kind,
+            self.options,
+            threads=self.threads or 1,
+            memory=self.memory,
+            origin=self.origin,
+        )
 
 
 def load_cluster(source: str | os.PathLike[str] | Mapping[str, Any] | ClusterSpec) -> ClusterSpec:
@@ -127,16 +141,10 @@ def load_cluster(source: str | os.PathLike[str] | Mapping[str, Any] | ClusterSpe
 def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
     entries = {str(key).replace("-", "_"): value for key, value in content.items()}
     kind = entries.get("kind", "local")
-    if kind in LATER:
-        raise ConfigError(
-            f"{origin}: kind {kind!r} is not available in this version; start a Dask cluster there "
-            "yourself and give its scheduler (kind: address, address: tcp://host:8786), or use "
-            "kind: local"
-        )
-    if not isinstance(kind, str) or kind not in KEYS:
-        hint = _nearest(str(kind), [*KEYS, *LATER])
-        raise ConfigError(f"{origin}: unknown kind {kind!r}{hint}; allowed: {', '.join(KEYS)}")
-    allowed = (*COMMON_KEYS, *KEYS[kind])
+    if not isinstance(kind, str) or kind not in KINDS:
+        hint = _nearest(str(kind), KINDS)
+        raise ConfigError(f"{origin}: unknown kind {kind!r}{hint}; allowed: {', '.join(KINDS)}")
+    allowed = (*COMMON_KEYS, *(KEYS[kind] if kind in KEYS else legal_keys(kind)))
     for key in content:
         name = str(key).replace("-", "_")
         if name not in allowed:
@@ -152,13 +160,15 @@ def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
         raise ConfigError(f"{origin}: address {given}; give a scheduler's, as in tcp://host:8786")
     common = {key: entries[key] for key in COMMON_KEYS if key in entries}
     try:
-        return ClusterSpec(**common, options=options, origin=origin)
+        spec = ClusterSpec(**common, options=options, origin=origin)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, given = first["loc"][0], first["input"]
         reason = first["msg"].removeprefix("Value error, ")
         reason = reason.replace("Input should be", "it must be")
         raise ConfigError(f"{origin}: {key}: {given!r} does not do: {reason}") from None
+    _ = spec.batch  # refused now, where a value does not do
+    return spec
 
 
 def _nearest(word: str, allowed: Sequence[str]) -> str:

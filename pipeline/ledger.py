@@ -42,7 +42,7 @@ class WorkerState:
 
     address: str
     name: str
-    host: str
+    host: str  #: its node: what its environment calls it, else the host of its address
     slots: int
     seen: float  #: when it last showed a sign of life
     running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
@@ -50,7 +50,7 @@ class WorkerState:
     ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
     device: str = ""  #: what the model runs on there
     hung: bool = False
-    #: Dask gives it no tasks: it is about to leave, or short of memory.
+    #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
 
     @property
@@ -336,7 +336,7 @@ class RunState:
                 continue
             pace = self.pace.get(worker.name, typical or 1.0)
             ahead = (worker.queued + len(worker.running)) / worker.slots
-            found.append(Candidate(worker.address, worker.name, ahead * pace, pace))
+            found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.host))
         return found
 
     def _drop(self, group: GroupState, attempt: AttemptState, now: float) -> None:

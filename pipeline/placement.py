@@ -1,7 +1,9 @@
 """Which worker runs which share: pure, seeded, least loaded first.
 
-Shares that must not share a worker (``Code.conflicts``) never do. Among equally loaded workers the
-choice is random, so that no worker always holds the same share of a group. Shares that carry a
+Shares that must not share a worker (``Code.conflicts``) never do. Nor do they share a node, so that
+one bad node cannot hold two, while there is another one and it is not much busier than the rest;
+otherwise they are spread over the nodes as far as that delays nothing. Among equally loaded workers
+the choice is random, so that no worker always holds the same share of a group. Shares that carry a
 block unchanged are placed first: what is left for parity is the slowest or the fullest worker,
 whose loss then costs nothing. With Byzantine workers the shares are placed in random order instead:
 shares are held against the history of their index, which no worker may have to itself.
@@ -9,6 +11,7 @@ shares are held against the history of their index, which no worker may have to 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,16 +19,20 @@ import numpy as np
 
 from approxifer.coding import Code
 
+#: In share times: how much longer a share may wait for a node of its own.
+DETOUR = 2.0
+
 
 @dataclass(frozen=True)
 class Candidate:
     """A worker that may be given shares. ``wait`` and ``time``: seconds until it is free, and that
-    one share takes there."""
+    one share takes there. ``node``: what it shares its fate with others by; "": with nobody."""
 
     address: str
     name: str
     wait: float
     time: float
+    node: str = ""
 
 
 def place(
@@ -70,6 +77,7 @@ def place(
     now = {share: set(addresses) for share, addresses in (live or {}).items()}
     load = {c.address: c.wait + c.time for c in candidates}
     unit = float(np.median([c.time for c in candidates])) if candidates else 1.0
+    node = {c.address: c.node or c.address for c in candidates}
     order = [shares[i] for i in rng.permutation(len(shares))]
     if not code.spec.byzantine:
         order.sort(key=lambda s: code.carries[s] is None)
@@ -85,11 +93,20 @@ def place(
             pool = [c for c in pool if c.address not in ever.get(share, ())] or pool
         if not pool:
             continue
-        tie = rng.random(len(pool))
-        best = min(range(len(pool)), key=lambda i: (round(load[pool[i].address] / unit), tie[i]))
-        address = pool[best].address
+        crowd = Counter(node[a] for rival in rivals for a in ever.get(rival, ()) if a in node)
+        apart = [c for c in pool if not crowd[node[c.address]]]
+        if apart and _soonest(apart, load) <= _soonest(pool, load) + DETOUR * unit:
+            pool = apart
+        tie = zip(pool, rng.random(len(pool)), strict=True)
+        ranks = {c: (round(load[c.address] / unit), crowd[node[c.address]], t) for c, t in tie}
+        best = min(pool, key=ranks.__getitem__)
+        address = best.address
         placed[share] = address
         ever.setdefault(share, set()).add(address)
         now.setdefault(share, set()).add(address)
-        load[address] += pool[best].time
+        load[address] += best.time
     return placed
+
+
+def _soonest(pool: Sequence[Candidate], load: Mapping[str, float]) -> float:
+    return min(load[c.address] for c in pool)

@@ -303,6 +303,7 @@ class StragglerPlugin(SchedulerPlugin):
         else:
             worker.ready.add(state.run)
             worker.device = msg["device"]
+            worker.host = msg["node"] or worker.host
             state.tell(worker, "convicted" if state.is_barred(worker) else "ready", now)
             self._news[state.run].set()
             return

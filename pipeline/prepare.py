@@ -33,6 +33,7 @@ from approxifer.models import (
 )
 from approxifer.models.names import first_line
 from approxifer.models.parity import Parity, load_parity
+from approxifer.pipeline.batchspec import check_installed
 from approxifer.pipeline.cluster import (
     ClusterSpec,
     OpenCluster,
@@ -44,6 +45,7 @@ from approxifer.pipeline.context import Setup
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import (
     MICRO_BATCH,
+    MOST_K,
     Layout,
     Measures,
     check_workers,
@@ -132,6 +134,18 @@ class Prepared:
     def source(self) -> Source:
         """The input."""
         return self.queries.source
+
+
+def check_batch(options: Options) -> None:
+    """Refuse a batch system that is not installed here, before anything else is looked at.
+
+    Raises
+    ------
+    ConfigError, ClusterError
+    """
+    cluster = None if options.cluster is None else load_cluster(options.cluster)
+    if cluster is not None and cluster.batch is not None:
+        check_installed(cluster.kind)
 
 
 def prepare(options: Options) -> Prepared:
@@ -307,23 +321,50 @@ def expected_workers(prepared: Prepared) -> int:
     given = prepared.cluster.workers if prepared.cluster is not None else None
     if given is not None:
         return given
+    fixed = _fixed_k(prepared)
+    if prepared.cluster is not None and prepared.cluster.batch is not None:
+        # A codeword at a time, side by side.
+        k = fixed or MOST_K
+        return max(workers_needed(options.code_for(k)), k) + SPARES
     # Where nothing says how many: one for each core, but enough for K = 4.
+    return max(os.cpu_count() or 1, workers_needed(options.code_for(fixed or 4)) + SPARES)
+
+
+def _fixed_k(prepared: Prepared) -> int | None:
+    """K where it is not ours to choose."""
     trained = None if prepared.parity is None else prepared.parity.k
-    k = options.k or trained or (prepared.stored or {}).get("code", {}).get("k", 4)
-    return max(os.cpu_count() or 1, workers_needed(options.code_for(k)) + SPARES)
+    stored: int | None = (prepared.stored or {}).get("code", {}).get("k")
+    return prepared.options.k or trained or stored
 
 
-def open_workers(prepared: Prepared, say: Callable[[str], None] | None) -> OpenCluster:
-    """Connect to the cluster, or start one, with enough workers for the code."""
+def open_workers(
+    prepared: Prepared,
+    say: Callable[[str], None] | None,
+    check: Callable[[], None] | None = None,
+) -> OpenCluster:
+    """Connect to the cluster, or start one, with enough workers for the code. ``check`` is called
+    while batch jobs are waited for, and raises to break off."""
     options, spec = prepared.options, prepared.cluster
-    remote = options.client is not None or (spec is not None and spec.kind != "local")
-    if remote:
+    if options.client is not None or (spec is not None and spec.kind == "address"):
         needed = workers_needed(options.code_for(options.k or 1))
         return open_cluster(spec, client=options.client, needed=needed, say=say)
     workers = expected_workers(prepared)
     code, _ = settle(prepared, workers)
     sized = (spec or load_cluster({})).model_copy(update={"workers": workers})
-    return open_cluster(sized, needed=workers_needed(code), say=say)
+    needed = fewest = workers_needed(code)
+    if _fixed_k(prepared) is None:  # half of K costs twice the redundancy, but is better than none
+        fewest = workers_needed(options.code_for(-(-code.k // 2)))
+    cluster = open_cluster(sized, needed=needed, fewest=fewest, say=say, check=check)
+    there = len(workers_of(cluster.client))
+    if there < needed:
+        smaller = choose_k(
+            options.scheme, None, options.stragglers, options.byzantine, there,
+            adaptive=options.adaptive,
+        )  # fmt: skip
+        prepared.notes.append(
+            f"K={smaller.k} instead of {code.k}: {there} of {workers} workers came in time"
+        )
+    return cluster
 
 
 def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tuple[Setup, CodeSpec]:

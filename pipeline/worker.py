@@ -20,6 +20,9 @@ from approxifer.pipeline import faults
 from approxifer.pipeline.keys import TOPIC, Key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
+#: Environment variables that name a worker's node: ours, which goes before, and Slurm's.
+NODE_VARIABLES = ("APPROXIFER_NODE", "SLURMD_NODENAME")
+
 
 class ModelOnWorker(WorkerPlugin):
     """A run on one worker: its models, and the inputs of its shares.
@@ -60,7 +63,8 @@ class ModelOnWorker(WorkerPlugin):
             loop = asyncio.get_running_loop()
             runners = await loop.run_in_executor(None, self._load)
             found = joined(runner.fingerprint for runner in runners)
-            report |= {"op": "ready", "fingerprint": found, "device": _device(runners[0])}
+            where = {"device": _device(runners[0]), "node": node_name()}
+            report |= {"op": "ready", "fingerprint": found, **where}
         except Exception as error:
             report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
         worker.log_event(TOPIC, report)
@@ -99,6 +103,14 @@ def _device(runner: Runner) -> str:
     """What the model runs on, told apart from the other devices of the host."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return f"{runner.device}:{visible}" if runner.device == "cuda" and visible else runner.device
+
+
+def node_name() -> str:
+    """The node that this process runs on, where its environment names it; "": its host does.
+
+    Several nodes may have one address (behind a gateway, or simulated on one machine).
+    """
+    return next(filter(None, map(os.environ.get, NODE_VARIABLES)), "")
 
 
 def run_share(fingerprint: str, *, micro_batch: int) -> np.ndarray:

@@ -56,7 +56,6 @@ class TestLoad:
             ({"address": "tcp://a:1"}, "unknown key 'address' for kind 'local'"),
             ({"kind": "adress"}, "unknown kind 'adress', did you mean 'address'"),
             ({"kind": ["local"]}, "unknown kind"),
-            ({"kind": "slurm", "queue": "x"}, "kind 'slurm' is not available in this version"),
             ({"kind": "address"}, "address is missing; give a scheduler's"),
             ({"kind": "address", "address": "host:8786"}, "address is 'host:8786'"),
             ({"workers": 0}, "workers: 0 does not do: it must be greater than 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 import toy_models
 from distributed import Client
 
-from approxifer import submit
+from approxifer import score, submit
+from approxifer.datasets import OutputStore
 from approxifer.errors import ConfigError
 from approxifer.pipeline import faults
 from approxifer.pipeline.cluster import workers_of
 from approxifer.pipeline.job import Job
-from approxifer.pipeline.records import Block, Status
+from approxifer.pipeline.progress import ProgressBar
+from approxifer.pipeline.records import Block, Progress, Status
 
 COMMON = {"model": toy_models.slow_linear, "k": 4, "block": 5, "window": 100}
 
@@ -119,3 +122,20 @@ def test_cancel_with_a_hung_worker(client: Client, store: Path, tmp_path: Path) 
     faults.remove(client)
     workers = workers_of(client)
     client.restart_workers([a for a, w in workers.items() if str(w["name"]) in "12"])
+
+
+def test_leaving_by_sys_exit_breaks_the_run_off(
+    client: Client, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So Ctrl-C arrives where dask-jobqueue was imported: it sets a handler that calls sys.exit."""
+
+    def leave(bar: ProgressBar, progress: Progress) -> None:
+        if progress.done:
+            raise SystemExit
+
+    monkeypatch.setattr(ProgressBar, "update", leave)
+    with pytest.raises(SystemExit):
+        score(store, out=tmp_path / "out.zarr", client=client, **COMMON)
+    assert not [t for t in threading.enumerate() if t.name == "approxifer-job"]
+    with OutputStore.open(tmp_path / "out.zarr") as left:
+        assert (left.status() == Status.PENDING).any()

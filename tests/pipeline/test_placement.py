@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from approxifer.coding import Code, CodeSpec
 from approxifer.pipeline.placement import Candidate, place
+from approxifer.pipeline.worker import NODE_VARIABLES, node_name
 
 SCHEMES = ("uncoded", "replication", "systematic", "berrut")
 
@@ -239,3 +240,60 @@ def test_what_is_passed_in_is_not_changed() -> None:
     candidates = equal(5)
     place([1, 2], build(), candidates, rng=rng(), held=held, live=live)
     assert (held, live, candidates) == ({0: {"a0"}}, {0: {"a0"}}, equal(5))
+
+
+# ---- nodes ---------------------------------------------------------------------------------------
+
+
+def on_nodes(count: int, per_node: int) -> list[Candidate]:
+    """Workers that fill one node after the other."""
+    return [Candidate(f"a{i}", f"w{i}", 0.0, 1.0, f"n{i // per_node}") for i in range(count)]
+
+
+def nodes_of(placed: dict[int, str], candidates: list[Candidate]) -> Counter[str]:
+    node = {c.address: c.node for c in candidates}
+    return Counter(node[address] for address in placed.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_enough_nodes_no_node_holds_two_conflicting_shares(seed: int) -> None:
+    code, candidates = build(k=8), on_nodes(24, 2)
+    placed = place(range(code.n), code, candidates, rng=rng(seed))
+    assert len(placed) == 9
+    assert set(nodes_of(placed, candidates).values()) == {1}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_fewer_nodes_the_shares_are_spread_over_them(seed: int) -> None:
+    code, candidates = build(k=8, stragglers=2), on_nodes(16, 4)
+    placed = place(range(code.n), code, candidates, rng=rng(seed))
+    assert len(set(placed.values())) == 10
+    assert sorted(nodes_of(placed, candidates).values()) == [2, 2, 3, 3]
+
+
+def test_a_share_sent_again_goes_to_a_node_without_its_rivals() -> None:
+    code, candidates = build(k=4), on_nodes(12, 2)
+    held = {share: {f"a{2 * share}"} for share in range(code.n)}
+    for seed in range(10):
+        placed = place([0], code, candidates, rng=rng(seed), held=held, live=held)
+        assert nodes_of(placed, candidates) == {"n5": 1}
+
+
+def test_a_node_that_is_much_busier_than_the_rest_is_not_waited_for() -> None:
+    """Two copies of each block, nine workers on one node and one on the other."""
+    code = build("replication", k=1)
+    crowd = [Candidate(f"a{i}", f"w{i}", 0.0, 1.0, "n0") for i in range(9)]
+    for wait, nodes in ((0.0, {"n0": 1, "n1": 1}), (2.0, {"n0": 1, "n1": 1}), (3.0, {"n0": 2})):
+        candidates = [*crowd, Candidate("b", "v", wait, 1.0, "n1")]
+        placed = place(range(code.n), code, candidates, rng=rng())
+        assert nodes_of(placed, candidates) == nodes, wait
+
+
+def test_a_workers_environment_may_name_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NODE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert node_name() == ""
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    assert node_name() == "n7"
+    monkeypatch.setenv("APPROXIFER_NODE", "rack-2")
+    assert node_name() == "rack-2"

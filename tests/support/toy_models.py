@@ -93,3 +93,14 @@ def classify(rows: np.ndarray) -> np.ndarray:
 def squared(rows: np.ndarray) -> np.ndarray:
     """(M, n) -> (M, n, 1): no classes."""
     return rows[..., None] ** 2
+
+
+def one_second_linear(rows: np.ndarray) -> np.ndarray:
+    """`linear`, 1 s a micro-batch."""
+    time.sleep(1)
+    return linear(rows)
+
+
+def make_one_second() -> Callable[[np.ndarray], np.ndarray]:
+    """A factory, for the command line."""
+    return one_second_linear
