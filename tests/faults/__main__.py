@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import logging
 import random
 import sys
 import tempfile
@@ -26,6 +26,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, help="of the first run; drawn if left out")
     asked = parser.parse_args()
+    # What Dask says of tasks of its own that workers' deaths have ended.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
     print(f"chaos: {asked.runs} runs; exactly these: make chaos RUNS={asked.runs} SEED={seed}")
     before = processes_left(set())

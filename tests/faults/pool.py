@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -161,7 +162,13 @@ def run_worker(scheduler: str, port: int, address: str) -> None:
 
     async def run() -> None:
         worker = Worker(
-            scheduler, name=EXTRA, nthreads=1, host="127.0.0.1", port=port, contact_address=address
+            scheduler,
+            name=EXTRA,
+            nthreads=1,
+            host="127.0.0.1",
+            port=port,
+            contact_address=address,
+            silence_logs=logging.CRITICAL,
         )
         async with worker:
             await worker.finished()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
+
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 
 
 def free_port() -> int:
@@ -29,14 +30,17 @@ class Network:
         self._thread.start()
         self._flows = asyncio.Event()
         self._flows.set()
+        self._servers: list[asyncio.Server] = []
+        self._links: set[asyncio.Task[None]] = set()
 
     def link(self, port: int) -> int:
         """Forward a new port to this one."""
 
         async def serve() -> int:
             server = await asyncio.start_server(
-                lambda reader, writer: self._forward(reader, writer, port), "127.0.0.1", 0
+                lambda reader, writer: self._accept(reader, writer, port), "127.0.0.1", 0
             )
+            self._servers.append(server)
             found: int = server.sockets[0].getsockname()[1]
             return found
 
@@ -54,25 +58,33 @@ class Network:
         """End all connections."""
 
         async def end() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
+            for server in self._servers:
+                server.close()
+            for task in self._links:
                 task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.gather(*self._links, return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _forward(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
-    ) -> None:
-        with contextlib.suppress(OSError):
+    def _accept(self, reader: Reader, writer: Writer, port: int) -> None:
+        task = self._loop.create_task(self._forward(reader, writer, port))
+        self._links.add(task)
+        task.add_done_callback(self._links.discard)
+
+    async def _forward(self, reader: Reader, writer: Writer, port: int) -> None:
+        try:
             await self._flows.wait()
             there, back = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        except OSError:
+            pass
+        finally:
+            writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: Reader, writer: Writer) -> None:
         try:
             while data := await reader.read(2**16):
                 await self._flows.wait()
