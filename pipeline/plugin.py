@@ -21,7 +21,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin
 
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, model_plugin_name
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, input_key, model_plugin_name
 from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
@@ -158,9 +158,20 @@ class StragglerPlugin(SchedulerPlugin):
         # A hung worker does not answer; or the plugin was never registered.
         with contextlib.suppress(TimeoutError, ValueError):
             await asyncio.wait_for(forget, 2)
+        self._forget_inputs(run)
+        self.scheduler.loop.call_later(1.0, self._forget_inputs, run)
         if not self.runs:
             self._stop()
         return state.summary()
+
+    def _forget_inputs(self, run: str) -> None:
+        """Forget inputs that nobody holds a future of: the announcement of several fails half-way
+        where a worker has just left, and may arrive when its client has given up."""
+        name = input_key(run, 0, 0, 0)[0]
+        keys = [key for key in self.scheduler.tasks if isinstance(key, tuple) and key[0] == name]
+        self.scheduler.transitions(
+            dict.fromkeys(keys, "forgotten"), stimulus_id=f"approxifer-forget-{time.time()}"
+        )
 
     def _stop(self) -> None:
         self._clock.cancel()

@@ -32,7 +32,7 @@ from faults import schedule as s
 from faults.strike import Striker
 
 #: Seconds after which a run hangs.
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 @dataclass
@@ -52,6 +52,12 @@ class Outcome:
     def good(self) -> bool:
         """Whether nothing is to be complained of."""
         return not (self.problems or self.wrong or self.lost or self.hang)
+
+    @property
+    def set_back(self) -> bool:
+        """Whether the pool's clock was set back."""
+        jumps = [fault for fault in self.chaos.of(s.ClockJump) if fault not in self.missed]
+        return any(jump.seconds < 0 for jump in jumps)  # type: ignore[union-attr]
 
     def __str__(self) -> str:
         job = self.chaos.job
@@ -78,17 +84,23 @@ def play(chaos: s.Chaos, pool: Pool, folder: Path) -> Outcome:
     try:
         if game.run() != "whole":
             before = game.committed()
-            game.run(again=True)
+            if outcome.set_back:  # as it says: a new cluster
+                with Pool() as fresh:
+                    game.pool = fresh
+                    game.run(again=True)
+            else:
+                game.run(again=True)
             game.judge_resume(before)
         game.judge_rows()
     except TimeoutError as error:
         outcome.hang = True
         outcome.problems.append(f"hang: {error}")
-    with Client(pool.cluster, set_as_default=False) as client:
-        try:
-            assert_clean(client)
-        except AssertionError as error:
-            outcome.problems.append(f"left behind: {error}")
+    if not outcome.set_back:
+        with Client(pool.cluster, set_as_default=False) as client:
+            try:
+                assert_clean(client)
+            except AssertionError as error:
+                outcome.problems.append(f"left behind: {error}")
     if threads := threads_left():
         outcome.problems.append(f"threads left: {threads}")
     outcome.seconds = time.monotonic() - begin
@@ -171,7 +183,7 @@ class _Game:
             "data": str(self.store), "model": onworker.MODELS[job.seconds], "out": str(self.out),
             "scheme": job.scheme, "k": job.k, "stragglers": job.stragglers,
             "byzantine": job.byzantine, "block": job.block, "window": job.window,
-            "repair": "exact", "heal": job.heal, "hang_after": 1.0, "stall_after": 10.0,
+            "repair": "exact", "heal": job.heal, "hang_after": 5.0, "stall_after": 20.0,
             "seed": job.seed,
         }  # fmt: skip
 

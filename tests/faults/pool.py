@@ -114,19 +114,19 @@ class Pool:
         with Client(self.cluster, set_as_default=False) as client:
             if self.cluster.scheduler.worker_plugins.get(faults.PLUGIN) is not None:
                 faults.remove(client)
-            while not self._answers(client):
+            while missing := self._missing(client):
                 if time.monotonic() > end:
-                    raise TimeoutError(f"after {MENDING:g} s not all {WORKERS} workers answer")
+                    raise TimeoutError(f"after {MENDING:g} s the pool is not whole: {missing}")
                 time.sleep(0.05)
 
-    def _answers(self, client: Client) -> bool:
+    def _missing(self, client: Client) -> str:
+        """What the pool lacks; empty if nothing."""
+        nannies = {self.nanny(worker).pid for worker in range(WORKERS)}
         try:
-            found = client.run(os.getpid, on_error="ignore")
-        except (OSError, TimeoutError, KeyError):
-            return False
-        return len(found) == WORKERS == len(self.cluster.scheduler.workers) and {
-            value for value in found.values() if isinstance(value, int)
-        } == {self.nanny(worker).pid for worker in range(WORKERS)}
+            found = client.run(os.getpid, on_error="return")
+        except (OSError, KeyError) as error:  # one has just left
+            return repr(error)
+        return "" if set(found.values()) == nannies else f"{found}, and not {nannies}"
 
 
 class ExtraWorker:
