@@ -183,8 +183,8 @@ class _Game:
             "data": str(self.store), "model": onworker.MODELS[job.seconds], "out": str(self.out),
             "scheme": job.scheme, "k": job.k, "stragglers": job.stragglers,
             "byzantine": job.byzantine, "block": job.block, "window": job.window,
-            "repair": "exact", "heal": job.heal, "hang_after": 5.0, "stall_after": 20.0,
-            "seed": job.seed,
+            "repair": "exact", "heal": job.heal, "hang_after": job.hang_after,
+            "stall_after": job.stall_after, "seed": job.seed,
         }  # fmt: skip
 
     def _on_workers(self, chaos: s.Chaos, hanging: Path) -> dict[str, list[faults.Fault]]:

@@ -133,13 +133,13 @@ class ExtraWorker:
     """A worker process without a nanny, which others reach, and which reaches them, over a network
     that can be cut; a context manager. Does not wait for it to join."""
 
-    def __init__(self, scheduler: str) -> None:
+    def __init__(self, scheduler: str, name: str = EXTRA) -> None:
         self.network = Network()
         port = free_port()
         self.address = f"tcp://127.0.0.1:{self.network.link(port)}"
         over = f"tcp://127.0.0.1:{self.network.link(int(scheduler.rpartition(':')[2]))}"
         self.process = _context.Process(
-            target=run_worker, args=(over, port, self.address), daemon=True
+            target=run_worker, args=(over, name, port, self.address), daemon=True
         )
         self.process.start()
 
@@ -157,13 +157,13 @@ class ExtraWorker:
         self.network.close()
 
 
-def run_worker(scheduler: str, port: int, address: str) -> None:
+def run_worker(scheduler: str, name: str, port: int, address: str) -> None:
     """A worker that others know under another address than it has."""
 
     async def run() -> None:
         worker = Worker(
             scheduler,
-            name=EXTRA,
+            name=name,
             nthreads=1,
             host="127.0.0.1",
             port=port,

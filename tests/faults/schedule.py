@@ -32,6 +32,8 @@ class Job:
     window: int = 60
     seconds: float = 0.02  #: of a micro-batch
     heal: str = "avoid"
+    hang_after: float = 5.0  #: a loaded machine's healthy workers are silent for a second or two
+    stall_after: float = 20.0
     seed: int = 0
 
 
