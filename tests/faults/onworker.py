@@ -144,3 +144,15 @@ class NoMemory:
             return fail
 
         return failing
+
+
+def greedy_once(rows: np.ndarray) -> np.ndarray:
+    """`model_20`; takes 1 GB on the first batch with row 100 in it, where CHAOS_GREED says where to
+    note that."""
+    if 100 in numbers(rows):
+        with contextlib.suppress(FileExistsError):
+            Path(os.environ["CHAOS_GREED"]).touch(exist_ok=False)
+            held = np.ones(2**27)
+            time.sleep(20)
+            del held
+    return model_20(rows)

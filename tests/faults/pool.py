@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
-from distributed import Client, LocalCluster, Nanny, Worker
+from distributed import Client, LocalCluster, Nanny, Scheduler, Worker
 
 from approxifer.pipeline import faults
 from approxifer.pipeline.localcluster import local_cluster
@@ -174,6 +174,37 @@ def run_worker(scheduler: str, name: str, port: int, address: str) -> None:
             await worker.finished()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(run())
+
+
+class SchedulerProcess:
+    """A scheduler without workers, in a process of its own; a context manager."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        self.address = f"tcp://127.0.0.1:{port}"
+        self.process = _context.Process(target=run_scheduler, args=(port,), daemon=True)
+        self.process.start()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def __enter__(self) -> SchedulerProcess:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def run_scheduler(port: int) -> None:
+    """A scheduler at a port of the loopback."""
+
+    async def run() -> None:
+        async with Scheduler(host="127.0.0.1", port=port, dashboard=False) as scheduler:
+            await scheduler.finished()
+
     asyncio.run(run())
 
 
