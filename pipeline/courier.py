@@ -191,15 +191,41 @@ class Courier:
             for future in inputs:
                 future.release()
             return
-        keys = [share_key(run, group.number, share, attempt) for share, attempt, _ in arrived]
+        self._compute(group, [(s, a) for s, a, _ in arrived], inputs)
+
+    def _compute(
+        self, group: GroupRun, shares: Sequence[tuple[int, int]], inputs: Sequence[Future[Any]]
+    ) -> None:
+        run = self._session.run
+        keys = [share_key(run, group.number, share, attempt) for share, attempt in shares]
         futures = transport.submit(
             self._client,
             inputs,
             keys,
-            [self._fingerprints[group.code][share] for share, _, _ in arrived],
+            [self._fingerprints[group.code][share] for share, _ in shares],
             micro_batch=self._micro_batch,
         )
         group.futures |= dict(zip(keys, zip(inputs, futures, strict=True), strict=True))
+        if len(shares) > 1:
+            self._spawn(self._each_alone(group, shares, inputs, futures))
+
+    async def _each_alone(
+        self,
+        group: GroupRun,
+        shares: Sequence[tuple[int, int]],
+        inputs: Sequence[Future[Any]],
+        futures: Sequence[Future[Any]],
+    ) -> None:
+        """Submit shares again, each by itself, that were refused together because a worker left
+        with the input of one; the plugin drops those that are not wanted any more."""
+        if not await transport.refused(futures) or group.done:
+            return
+        for future in futures:
+            future.release()
+        await asyncio.sleep(0.01)  # until the client has forgotten them
+        for share, put in zip(shares, inputs, strict=True):
+            if not group.done and not put.cancelled():
+                self._compute(group, [share], [put])
 
     # ---- and back -------------------------------------------------------------------------------
 

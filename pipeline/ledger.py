@@ -19,7 +19,14 @@ import numpy as np
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key, share_key
 from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.policy import AttemptState, Decision, GroupState, Policy, ShareTimes, decide
+from approxifer.pipeline.policy import (
+    AttemptState,
+    Decision,
+    GroupState,
+    Policy,
+    ShareTimes,
+    decide,
+)
 from approxifer.pipeline.records import Fate, WorkerRecord
 from approxifer.pipeline.stall import held
 

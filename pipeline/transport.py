@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from distributed import Client, Future
+from distributed import Client, Future, as_completed
 from distributed.protocol.serialize import to_serialize
 from distributed.worker import get_data_from_worker
 
@@ -78,6 +78,14 @@ def submit(
         micro_batch=micro_batch,
     )
     return futures
+
+
+async def refused(futures: Sequence[Future[Any]]) -> bool:
+    """Wait for the first of what was submitted together to end, in whatever way; whether nothing of
+    it was taken in. The scheduler refuses a graph whole of which one input has been lost."""
+    async for _ in as_completed(futures[:1], loop=futures[0].client.loop):
+        pass
+    return all(future.cancelled() for future in futures)
 
 
 async def fetch(client: Client, address: str, key: Key, nbytes: int) -> Any:

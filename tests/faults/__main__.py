@@ -73,7 +73,9 @@ def _play(seeds: range) -> list[Outcome]:
                 eta = (time.monotonic() - begin) / done * (len(seeds) - done)
                 print(f"[{done}/{len(seeds)}, {duration(eta)} to go] {outcome}", flush=True)
                 for problem in outcome.problems:
-                    print(f"    BAD: {problem}\n    repeat: make chaos SEED={seed} RUNS=1", flush=True)
+                    print(
+                        f"    BAD: {problem}\n    repeat: make chaos SEED={seed} RUNS=1", flush=True
+                    )
     finally:
         if pool is not None:
             pool.__exit__()

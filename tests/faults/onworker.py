@@ -36,7 +36,9 @@ def numbers(rows: np.ndarray) -> set[int]:
     """The rows that are given as they are, not mixed with others."""
     number, check = rows[:, 0] * SCALE, rows[:, 1] * SCALE
     whole = (number == np.round(number)) & (number >= 0)
-    return {int(n) for n, c in zip(number[whole], check[whole], strict=True) if n * PRIME % MODULUS == c}
+    return {
+        int(n) for n, c in zip(number[whole], check[whole], strict=True) if n * PRIME % MODULUS == c
+    }
 
 
 def outputs(rows: np.ndarray) -> np.ndarray:
@@ -146,13 +148,26 @@ class NoMemory:
         return failing
 
 
-def greedy_once(rows: np.ndarray) -> np.ndarray:
-    """`model_20`; takes 1 GB on the first batch with row 100 in it, where CHAOS_GREED says where to
-    note that."""
-    if 100 in numbers(rows):
-        with contextlib.suppress(FileExistsError):
-            Path(os.environ["CHAOS_GREED"]).touch(exist_ok=False)
-            held = np.ones(2**27)
-            time.sleep(20)
-            del held
-    return model_20(rows)
+@dataclass(frozen=True)
+class Greedy:
+    """Takes 1 GB on the first batch that holds a row, for a while; a file notes that it has."""
+
+    path: str
+    row: int
+
+    def arm(self, rng: np.random.Generator) -> Spoil:
+        """Fill the memory before the forward pass."""
+
+        def greedy(run: Run) -> Run:
+            def take(rows: np.ndarray) -> np.ndarray:
+                if self.row in numbers(rows):
+                    with contextlib.suppress(FileExistsError):
+                        Path(self.path).touch(exist_ok=False)
+                        held = np.ones(2**27)
+                        time.sleep(10)
+                        del held
+                return run(rows)
+
+            return take
+
+        return greedy

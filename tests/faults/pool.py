@@ -97,7 +97,10 @@ class Pool:
     def retire(self, address: str) -> None:
         """Have a worker hand over what it holds, and leave."""
         self.cluster.sync(
-            self.cluster.scheduler.retire_workers, workers=[address], remove=True, close_workers=True
+            self.cluster.scheduler.retire_workers,
+            workers=[address],
+            remove=True,
+            close_workers=True,
         )
 
     def mend(self) -> None:

@@ -218,7 +218,9 @@ class Chaos:
     @property
     def poisoned(self) -> list[int]:
         """Rows that must fail."""
-        return sorted({row for fault in self.faults if isinstance(fault, Poison) for row in fault.rows})
+        return sorted(
+            {row for fault in self.faults if isinstance(fault, Poison) for row in fault.rows}
+        )
 
     def may_end(self, kind: str, said: str) -> bool:
         """Whether this error is one that a fault of this run is documented to end in."""
@@ -259,7 +261,9 @@ def _job(rng: np.random.Generator) -> Job:
     else:
         scheme = str(rng.choice(["systematic", "berrut", "replication", "uncoded"]))
         k = int(rng.integers(2, 5))
-        stragglers = 0 if scheme == "uncoded" else 1 if scheme == "replication" else int(rng.integers(1, 3))
+        stragglers = (
+            0 if scheme == "uncoded" else 1 if scheme == "replication" else int(rng.integers(1, 3))
+        )
     block = int(rng.integers(2, 7))
     return Job(
         rows=int(rng.integers(160, 320)),
