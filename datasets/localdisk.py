@@ -126,8 +126,8 @@ def sync(folder: Path, names: Iterable[str]) -> None:
 def not_written(path: Path, error: OSError) -> OutputError:
     """Say what became of a write that failed half-way."""
     return OutputError(
-        f"Cannot write to {path}: {error}. What is committed stays: make room, and the same command "
-        "goes on from there."
+        f"Cannot write to {path}: {error}. What is committed stays: make room, and the same "
+        "command goes on from there."
     )
 
 

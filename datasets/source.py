@@ -124,8 +124,8 @@ class Source:
 
     def _unreadable(self, what: str, error: Exception) -> InputError:
         return InputError(
-            f"Cannot read {what} of {self.variable!r}: {error}. A chunk of the input may be damaged, "
-            "or its store out of reach."
+            f"Cannot read {what} of {self.variable!r}: {error}. A chunk of the input may be "
+            "damaged, or its store out of reach."
         )
 
     def __repr__(self) -> str:

@@ -232,7 +232,7 @@ class RunState:
         return [self.key(group.group, attempt) for attempt in dropped]
 
     def _beyond_help(self, group: GroupState) -> bool:
-        """Whether the model raised on some of a group's shares, nothing of it is under way, and each
+        """Whether the model raised on shares of a group, nothing of it is under way, and each
         worker that has the model, busy or not, holds or held another share of it: where outputs may
         be wrong it would not be given a second one."""
         raised = any(attempt.fate is Fate.FAILED for attempt in group.attempts)

@@ -9,17 +9,16 @@ table names; then the same command, given again, must end whole.
 fault                                     ends                                 tested in
 ========================================= ==================================== ==================
 slow x2, x10; hung function               whole                                test_one_fault
-all workers hang                          ClusterError "no share has come"     pipeline/test_stall
-SIGSTOP, for good                         whole                                pipeline/test_engine_faults
+all workers hang                          ClusterError "no share has come"     pipeline (stall)
+SIGSTOP, for good                         whole                                pipeline (engine)
 SIGSTOP, SIGCONT                          whole                                test_one_fault
-SIGKILL of a worker                       whole                                pipeline/test_engine_faults
+SIGKILL of a worker                       whole                                pipeline (engine)
 nanny restart                             whole                                test_one_fault
-model raises now and then                 whole                                pipeline/test_engine_faults
-poisoned row                              whole, the row alone failed          pipeline/test_engine_faults
+model raises now and then                 whole                                pipeline (engine)
+poisoned row                              whole, the row alone failed          pipeline (engine)
 poisoned row, Byzantine workers           whole, the row alone failed          test_one_fault
 MemoryError on one block                  whole                                test_one_fault
-killed by its nanny for its memory        whole                                test_machines
-worker joins                              whole                                pipeline/test_engine_faults
+worker joins                              whole                                pipeline (engine)
 worker is retired, vanishes               whole                                test_one_fault
 partition (a stalled forwarder)           whole                                test_one_fault
 client killed, Ctrl-C                     resumed                              test_one_fault

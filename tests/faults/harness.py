@@ -27,8 +27,8 @@ from approxifer.datasets.journal import journal_path
 from approxifer.pipeline import faults, lies
 from approxifer.pipeline.records import Status
 from faults import onworker
-from faults.pool import EXTRA, ClientProcess, ExtraWorker, Pool, name_of, threads_left
 from faults import schedule as s
+from faults.pool import EXTRA, ClientProcess, ExtraWorker, Pool, name_of, threads_left
 from faults.strike import Striker
 
 #: Seconds after which a run hangs.

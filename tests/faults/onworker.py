@@ -146,28 +146,3 @@ class NoMemory:
             return fail
 
         return failing
-
-
-@dataclass(frozen=True)
-class Greedy:
-    """Takes 1 GB on the first batch that holds a row, for a while; a file notes that it has."""
-
-    path: str
-    row: int
-
-    def arm(self, rng: np.random.Generator) -> Spoil:
-        """Fill the memory before the forward pass."""
-
-        def greedy(run: Run) -> Run:
-            def take(rows: np.ndarray) -> np.ndarray:
-                if self.row in numbers(rows):
-                    with contextlib.suppress(FileExistsError):
-                        Path(self.path).touch(exist_ok=False)
-                        held = np.ones(2**27)
-                        time.sleep(10)
-                        del held
-                return run(rows)
-
-            return take
-
-        return greedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from faults import schedule as s
 from faults.conftest import Play
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from faults import schedule as s
 
 SEEDS = range(600)
