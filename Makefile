@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 PIP := $(PY) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow chaos lint clean
 
 help:
 	@echo "make demo       score real data on a local cluster while its workers fail and lie, and report"
 	@echo "make test       run the tests, except the slow ones"
 	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz)"
+	@echo "make chaos      RUNS=200 SEED=1: so many runs under random faults, from that seed on"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove what these made"
 	@echo "PYTHON=...      another Python than python3 (3.11 or newer)"
@@ -39,6 +40,11 @@ test: $(READY)
 test-slow: $(READY)
 	@echo "== the slow tests"
 	@$(PY) -m pytest -m slow $(if $(DATA),"--data=$(DATA)")
+
+RUNS ?= 200
+
+chaos: $(READY)
+	@PYTHONPATH=tests $(PY) -m faults --runs=$(RUNS) $(if $(SEED),--seed=$(SEED))
 
 # mypy follows the mapping of folders to approxifer.* only in a plain install.
 lint: $(READY)

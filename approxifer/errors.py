@@ -10,7 +10,8 @@ Each one also inherits the builtin that fits, so that plain ``except ValueError`
     │   ├── ModelNotFoundError (FileNotFoundError)
     │   └── UntrustedModelError             loading it would run code from the file
     ├── StoreError (ValueError)             the output store cannot be used
-    │   └── FingerprintError                it belongs to another input, model or layout
+    │   ├── FingerprintError                it belongs to another input, model or layout
+    │   └── OutputError (OSError)           it cannot be written to any more: the disk is full
     ├── ClusterError (RuntimeError)         the cluster cannot run the job
     │   └── TooFewWorkersError
     ├── DecodeError (ValueError)            too few shares for an output
@@ -58,6 +59,12 @@ class StoreError(ApproxiferError, ValueError):
 
 class FingerprintError(StoreError):
     """The output store was begun with another input, model or layout."""
+
+
+class OutputError(StoreError, OSError):
+    """Writing the output, or its journal, failed half-way: a full disk, a lost mount."""
+
+    usage = False
 
 
 class ClusterError(ApproxiferError, RuntimeError):

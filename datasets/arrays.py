@@ -9,7 +9,7 @@ import zarr
 from numpy.typing import ArrayLike
 
 from approxifer.datasets.layout import VARIABLES, Layout
-from approxifer.datasets.localdisk import sync
+from approxifer.datasets.localdisk import not_written, sync
 from approxifer.datasets.opening import Array
 from approxifer.errors import StoreError
 
@@ -93,7 +93,16 @@ class Arrays:
             ) from error
 
     def write(self, name: str, start: int, values: np.ndarray) -> None:
-        """Write whole chunks of one array; when it returns, they are on the disk."""
+        """Write whole chunks of one array; when it returns, they are on the disk.
+
+        Raises
+        ------
+        OutputError
+            The disk is full, or gone.
+        """
         stop = start + len(values)
-        self._arrays[name][start:stop] = values
-        sync(self._path / name, self.layout.chunk_names(name, start, stop))
+        try:
+            self._arrays[name][start:stop] = values
+            sync(self._path / name, self.layout.chunk_names(name, start, stop))
+        except OSError as error:
+            raise not_written(self._path, error) from error

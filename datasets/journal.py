@@ -6,6 +6,7 @@ not happen: `Journal.read` passes over it, and opening the journal for appending
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from approxifer.datasets.jsonable import jsonable
-from approxifer.datasets.localdisk import beside, local_path, sync
+from approxifer.datasets.localdisk import beside, local_path, not_written, sync
 from approxifer.errors import StoreError
 
 SUFFIX = ".journal.jsonl"
@@ -77,26 +78,37 @@ class Journal:
 
         Raises
         ------
-        OSError
+        OutputError
             The disk is full; the events before this one are kept.
         """
         line = json.dumps(jsonable(event), separators=(",", ":")).encode() + b"\n"
         with self._mutex:
             self._check_open()
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                self._cut_torn_tail()
-                raise OSError(f"The journal {self.path} took {written} of {len(line)} bytes.")
+            try:
+                written = os.write(self._descriptor, line)
+                if written != len(line):
+                    self._cut_torn_tail()
+                    raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were taken")
+            except OSError as error:
+                raise not_written(self.path, error) from error
         if fsync:
             self.sync()
 
     def sync(self) -> None:
-        """Return only when every event so far is on the disk."""
+        """Return only when every event so far is on the disk.
+
+        Raises
+        ------
+        OutputError
+            The disk is full, or gone.
+        """
         with self._mutex:
             self._check_open()
             descriptor = os.dup(self._descriptor)
         try:  # outside the mutex: others may append meanwhile
             os.fsync(descriptor)
+        except OSError as error:
+            raise not_written(self.path, error) from error
         finally:
             os.close(descriptor)
 

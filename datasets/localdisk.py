@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zarr
 
-from approxifer.errors import ConfigError, StoreError
+from approxifer.errors import ConfigError, OutputError, StoreError
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -121,6 +121,14 @@ def sync(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         _fsync(folder / name, missing_ok=True)
     _fsync(folder)
+
+
+def not_written(path: Path, error: OSError) -> OutputError:
+    """Say what became of a write that failed half-way."""
+    return OutputError(
+        f"Cannot write to {path}: {error}. What is committed stays: make room, and the same "
+        "command goes on from there."
+    )
 
 
 def _fsync(path: Path, *, missing_ok: bool = False) -> None:

@@ -18,6 +18,8 @@ from approxifer.errors import InputError
 
 #: Rows per fingerprinted block of a DataArray.
 _BLOCK = 256
+#: Chunks that are counted, by listing them.
+MOST_COUNTED = 100_000
 
 
 class Source:
@@ -80,11 +82,22 @@ class Source:
                 data = data.compute(scheduler="threads")
             rows = np.moveaxis(np.asarray(data), self._axis, 0)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"Cannot read rows {start} to {stop} of {self.variable!r}: {error}. A chunk of the "
-                "input may be damaged, or its store out of reach."
-            ) from error
+            raise self._unreadable(f"rows {start} to {stop}", error) from error
         return np.array(rows, dtype=self.dtype, order="C")
+
+    @property
+    def unstored(self) -> str | None:
+        """What is to be said of chunks that the store does not hold, if there are any: Zarr reads
+        them as the fill value, whether they were never written or have been lost."""
+        if self._array is None or (chunks := self._array.nchunks) > MOST_COUNTED:
+            return None
+        missing = chunks - self._array.nchunks_initialized
+        if not missing:
+            return None
+        return (
+            f"{missing:,} of the {chunks:,} chunks of {self.variable!r} are not stored: Zarr reads "
+            f"them as the fill value, {self._array.fill_value}"
+        )
 
     def fingerprint(self) -> str:
         """Tell this dataset from others: 64 hexadecimal digits, see `datasets.fingerprint`."""
@@ -93,9 +106,12 @@ class Source:
     @cached_property
     def _fingerprint(self) -> str:
         if self._array is not None:
-            return fingerprint.of_array(
-                self._array, sample_dim=self.sample_dim, variable=self.variable
-            )
+            try:
+                return fingerprint.of_array(
+                    self._array, sample_dim=self.sample_dim, variable=self.variable
+                )
+            except (OSError, RuntimeError, ValueError) as error:
+                raise self._unreadable("some rows", error) from error
         dims = tuple(str(dim) for dim in self._data.dims)
         return fingerprint.of_rows(
             self.read,
@@ -104,6 +120,12 @@ class Source:
             dims=(self.sample_dim, *_without(dims, self._axis)),
             block=min(self.chunk, _BLOCK),
             variable=self.variable,
+        )
+
+    def _unreadable(self, what: str, error: Exception) -> InputError:
+        return InputError(
+            f"Cannot read {what} of {self.variable!r}: {error}. A chunk of the input may be "
+            "damaged, or its store out of reach."
         )
 
     def __repr__(self) -> str:

@@ -94,8 +94,11 @@ class Guard:
         runner = cache.ensure(setup.handle, setup.threads)
         micro_batch = setup.layout.micro_batch
         rng = np.random.default_rng(secrets.randbits(128))  # no worker may foresee an audit
-        tolerance = measure_tolerance(runner, self._sample(micro_batch), micro_batch, rng=rng)
         own = partial(run_rows, runner, micro_batch=micro_batch)
+        sample = _that_it_takes(own, self._sample(micro_batch))
+        if not len(sample):  # it was probed with the first rows
+            sample = setup.load(0, min(setup.store.rows, 2 * micro_batch))
+        tolerance = measure_tolerance(runner, sample, micro_batch, rng=rng)
         return Court(
             Trust(self._code, rule=rule, tolerance=tolerance, rng=rng),
             self.roster,
@@ -349,3 +352,18 @@ class Guard:
                 if not self.roster.is_convicted(name):
                     record.bound = trust.audits.bound(name)
         return records
+
+
+def _that_it_takes(run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """The rows on which the model does not raise."""
+
+    def takes(some: np.ndarray) -> bool:
+        try:
+            run(some)
+        except Exception:
+            return False
+        return True
+
+    if takes(rows):
+        return rows
+    return rows[[takes(rows[i : i + 1]) for i in range(len(rows))]]

@@ -19,7 +19,14 @@ import numpy as np
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key, share_key
 from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.policy import AttemptState, GroupState, Policy, ShareTimes, decide
+from approxifer.pipeline.policy import (
+    AttemptState,
+    Decision,
+    GroupState,
+    Policy,
+    ShareTimes,
+    decide,
+)
 from approxifer.pipeline.records import Fate, WorkerRecord
 from approxifer.pipeline.stall import held
 
@@ -231,6 +238,8 @@ class RunState:
         )
         if decision.submit:
             self._send(group, decision.submit, now)
+            if self._beyond_help(group):
+                decision = Decision(complete=True, broken=True)
         present = () if decision.complete else group.present()
         # Of several copies the first to return wins: the others leave the race at once.
         dropped = [
@@ -241,6 +250,21 @@ class RunState:
         if decision.complete:
             self._complete(group, broken=decision.broken)
         return [self.key(group.group, attempt) for attempt in dropped]
+
+    def _beyond_help(self, group: GroupState) -> bool:
+        """Whether the model raised on shares of a group, nothing of it is under way, and each
+        worker that has the model, busy or not, holds or held another share of it: where outputs may
+        be wrong it would not be given a second one."""
+        raised = any(attempt.fate is Fate.FAILED for attempt in group.attempts)
+        if self.policy.reuse or not raised or any(attempt.live for attempt in group.attempts):
+            return False
+        ever = {attempt.address for attempt in group.attempts}
+        able = [
+            worker
+            for worker in self.workers.values()
+            if self.run in worker.ready and not self.is_barred(worker)
+        ]
+        return len(able) > 0 and all(w.address in ever or w.name in group.forbid for w in able)
 
     def _out(self, attempt: AttemptState) -> int:
         """How many of an attempt's flight are still awaited, itself included."""

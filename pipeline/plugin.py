@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
-from tornado.ioloop import PeriodicCallback
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, model_plugin_name
@@ -56,8 +55,7 @@ class StragglerPlugin(SchedulerPlugin):
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         scheduler.handlers.update(self._handlers())
-        self._clock = PeriodicCallback(self._tick, TICK * 1000)
-        self._clock.start()
+        self._clock = asyncio.create_task(self._tick_for_ever())
 
     def _handlers(self) -> dict[str, Any]:
         return {
@@ -186,7 +184,7 @@ class StragglerPlugin(SchedulerPlugin):
         return state.summary()
 
     def _stop(self) -> None:
-        self._clock.stop()
+        self._clock.cancel()
         if self.scheduler.plugins.get(self.name) is self:
             self.scheduler.remove_plugin(name=self.name)
             for name in self._handlers():
@@ -371,6 +369,16 @@ class StragglerPlugin(SchedulerPlugin):
             },
             client=state.client,
         )
+
+    async def _tick_for_ever(self) -> None:
+        """By the monotonic clock: tornado's PeriodicCallback goes by the time of day, and stands
+        still for an hour where that is set back by an hour."""
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                self._tick()
+            except Exception:
+                logger.exception("approxifer's look at the clock failed")
 
     def _tick(self) -> None:
         now = time.monotonic()

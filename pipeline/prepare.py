@@ -191,7 +191,7 @@ def prepare(options: Options) -> Prepared:
         )
     if options.repair == "doubtful":
         check_classes(found)
-    notes = [note] if note else []
+    notes = [said for said in (note, source.unstored) if said]
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
     parity = _open_parity(options, handle, sample, found)

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import OutputStore, arrays, layout, localdisk
-from approxifer.errors import StoreError
+from approxifer.errors import OutputError, StoreError
 
 SETUP = """
 import os, signal, sys, time
@@ -86,6 +86,24 @@ def test_an_error_while_it_is_created_leaves_nothing(make_store, tmp_path, monke
     with pytest.raises(OSError, match="disk full"):
         make_store()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_to_be_one(make_store, monkeypatch):
+    """Of the data, and of the journal; what is committed stays, and room can be made."""
+    store = make_store()
+    whole = {"prediction": np.ones((4, 5), np.float32), "status": 1}
+    store.write_window(0, 4, **whole)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "sync", full)
+        with pytest.raises(OutputError, match=r"No space left.*the same command goes on"):
+            store.write_window(4, 8, **whole)
+    assert store.status()[:8].tolist() == [1] * 4 + [0] * 4
+    store.write_window(4, 8, **whole)
+    assert store.status()[:8].tolist() == [1] * 8
 
 
 def test_data_are_synced_before_the_status_is_written(make_store, monkeypatch):

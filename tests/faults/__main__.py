@@ -1,0 +1,88 @@
+"""``make chaos RUNS=200 SEED=1``: that many runs, seeds SEED, SEED + 1, ..."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+for folder in (HERE.parent, HERE.parent / "support"):  # processes that are forked inherit them
+    sys.path.insert(0, str(folder))
+
+from approxifer.pipeline.progress import duration  # noqa: E402
+from faults.harness import Outcome, play  # noqa: E402
+from faults.pool import Pool, processes_left  # noqa: E402
+from faults.schedule import schedule  # noqa: E402
+
+
+def main() -> int:
+    """Play the runs; 1 if any was bad."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, help="of the first run; drawn if left out")
+    asked = parser.parse_args()
+    # What Dask says of tasks of its own that workers' deaths have ended.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
+    print(f"chaos: {asked.runs} runs; exactly these: make chaos RUNS={asked.runs} SEED={seed}")
+    before = processes_left(set())
+    outcomes = _play(range(seed, seed + asked.runs))
+    left = [process for process in processes_left(set()) if process not in before]
+    for process in left:
+        print(f"process left: {process}")
+    bad = [outcome for outcome in outcomes if not outcome.good]
+    runs = len(outcomes)
+    print(
+        f"chaos: {runs} runs, {sum(o.ends == ['whole'] for o in outcomes)} of them whole at once; "
+        f"{len(bad)} bad runs, {sum(o.wrong for o in outcomes)} wrong rows, "
+        f"{sum(o.lost for o in outcomes)} lost rows, {sum(o.hang for o in outcomes)} hangs, "
+        f"{len(left)} processes left"
+    )
+    if not bad:
+        bound = 1 - 0.05 ** (1 / runs)
+        print(f"with 95 % confidence fewer than {bound:.1%} of such runs are bad")
+    for outcome in bad:
+        print(f"bad: make chaos SEED={outcome.chaos.seed} RUNS=1")
+    return 1 if bad or left else 0
+
+
+def _play(seeds: range) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    begin = time.monotonic()
+    pool: Pool | None = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="approxifer-chaos-") as scratch:
+            for seed in seeds:
+                pool = pool or Pool()
+                folder = Path(scratch, str(seed))
+                folder.mkdir()
+                try:
+                    outcome = play(schedule(seed), pool, folder)
+                except TimeoutError as error:
+                    outcome = Outcome(schedule(seed), problems=[str(error)])
+                outcomes.append(outcome)
+                if not outcome.good or outcome.set_back:  # its streams may stand still for an hour
+                    pool.__exit__()
+                    pool = None
+                done = len(outcomes)
+                eta = (time.monotonic() - begin) / done * (len(seeds) - done)
+                print(f"[{done}/{len(seeds)}, {duration(eta)} to go] {outcome}", flush=True)
+                for problem in outcome.problems:
+                    print(
+                        f"    BAD: {problem}\n    repeat: make chaos SEED={seed} RUNS=1", flush=True
+                    )
+    finally:
+        if pool is not None:
+            pool.__exit__()
+    return outcomes
+
+
+if __name__ == "__main__":
+    code = main()
+
+    sys.exit(code)
