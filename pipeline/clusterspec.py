@@ -6,17 +6,15 @@ to the cluster class under its own name.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
 
 from approxifer.errors import ConfigError
 from approxifer.pipeline.batchspec import BATCH, BatchSpec, batch_spec, legal_keys
+from approxifer.pipeline.yamlfile import check_keys, nearest, read_mapping
 
 #: The keys that mean the same for every kind.
 COMMON_KEYS = ("kind", "workers", "threads", "memory")
@@ -120,39 +118,19 @@ def load_cluster(source: str | os.PathLike[str] | Mapping[str, Any] | ClusterSpe
     if isinstance(source, Mapping):
         return _parse(dict(source), "cluster")
     origin = os.fspath(source)
-    try:
-        text = Path(origin).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{origin}: no such cluster file; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{origin}: cannot be read as a cluster file ({error})") from error
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else type(content).__name__
-        raise ConfigError(
-            f"{origin}: holds {found}; it must hold one mapping such as 'kind: local'"
-        )
-    return _parse(content, origin)
+    return _parse(read_mapping(origin, what="cluster file", example="kind: local"), origin)
 
 
 def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
     entries = {str(key).replace("-", "_"): value for key, value in content.items()}
     kind = entries.get("kind", "local")
     if not isinstance(kind, str) or kind not in KINDS:
-        hint = _nearest(str(kind), KINDS)
-        raise ConfigError(f"{origin}: unknown kind {kind!r}{hint}; allowed: {', '.join(KINDS)}")
+        raise ConfigError(
+            f"{origin}: unknown kind {kind!r}{nearest(str(kind), KINDS)}; allowed: "
+            f"{', '.join(KINDS)}"
+        )
     allowed = (*COMMON_KEYS, *(KEYS[kind] if kind in KEYS else legal_keys(kind)))
-    for key in content:
-        name = str(key).replace("-", "_")
-        if name not in allowed:
-            hint = _nearest(name, allowed)
-            raise ConfigError(
-                f"{origin}: unknown key {str(key)!r} for kind {kind!r}{hint}; "
-                f"allowed: {', '.join(allowed)}"
-            )
+    check_keys(entries, allowed, where=origin, of=f" for kind {kind!r}", aliases=ALIASES)
     options = {key: value for key, value in entries.items() if key not in COMMON_KEYS}
     address = options.get("address")
     if kind == "address" and not (isinstance(address, str) and "://" in address):
@@ -169,9 +147,3 @@ def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
         raise ConfigError(f"{origin}: {key}: {given!r} does not do: {reason}") from None
     _ = spec.batch  # refused now, where a value does not do
     return spec
-
-
-def _nearest(word: str, allowed: Sequence[str]) -> str:
-    found = difflib.get_close_matches(word, [*allowed, *ALIASES], n=1)
-    name = ALIASES.get(found[0], found[0]) if found else ""
-    return f", did you mean {name!r}?" if name in allowed else ""

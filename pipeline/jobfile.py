@@ -49,7 +49,8 @@ class JobFile:
         from approxifer.pipeline.api import score
 
         content = read_mapping(Path(path), what="job file", example="data: images.zarr")
-        allowed = {*inspect.signature(score).parameters, "max_failed"}.difference(ELSEWHERE)
+        arguments = inspect.signature(score).parameters
+        allowed = [*(name for name in arguments if name not in ELSEWHERE), "max_failed"]
         check_keys(content, allowed, where=str(path), aliases={"input": "data", "in": "data"})
         for key in ("data", "model", "out"):
             if not isinstance(content.get(key), str):

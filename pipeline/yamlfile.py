@@ -44,6 +44,7 @@ def check_keys(
     allowed: Collection[str],
     *,
     where: str,
+    of: str = "",
     aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Refuse keys that are not among those allowed.
@@ -51,14 +52,20 @@ def check_keys(
     Raises
     ------
     ConfigError
-        It names the key and the nearest legal one; ``aliases`` are others' names for ours.
+        It names the key, what it is a key ``of``, and the nearest legal one; ``aliases`` are
+        others' names for ours.
     """
-    aliases = aliases or {}
     for key in given:
         if key not in allowed:
-            near = difflib.get_close_matches(key, [*allowed, *aliases], n=1)
-            name = aliases.get(near[0], near[0]) if near else ""
-            hint = f", did you mean {name!r}?" if name in allowed else ""
             raise ConfigError(
-                f"{where}: unknown key {key!r}{hint}; allowed: {', '.join(sorted(allowed))}"
+                f"{where}: unknown key {key!r}{of}{nearest(key, allowed, aliases)}; allowed: "
+                f"{', '.join(allowed)}"
             )
+
+
+def nearest(word: str, allowed: Collection[str], aliases: Mapping[str, str] | None = None) -> str:
+    """``", did you mean ...?"``, where something allowed is near, by its own or another name."""
+    aliases = aliases or {}
+    found = difflib.get_close_matches(word, [*allowed, *aliases], n=1)
+    name = aliases.get(found[0], found[0]) if found else ""
+    return f", did you mean {name!r}?" if name in allowed else ""

@@ -50,7 +50,7 @@ class TestLoad:
         ("content", "message"),
         [
             ({"memmory": "2GB"}, "unknown key 'memmory' for kind 'local', did you mean 'memory'"),
-            ({"n-workers": 3}, "unknown key 'n-workers' .* did you mean 'workers'"),
+            ({"n-workers": 3}, "unknown key 'n_workers' .* did you mean 'workers'"),
             ({"local_dirctory": "/"}, "did you mean 'local_directory'"),
             ({"xyz": 1}, r"unknown key 'xyz' for kind 'local'; allowed: kind, workers"),
             ({"address": "tcp://a:1"}, "unknown key 'address' for kind 'local'"),
