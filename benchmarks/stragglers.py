@@ -164,8 +164,11 @@ def simulate(site: Site, fault: str, name: str, groups: int, delays: Delays) -> 
         found, seconds = virtual_dask.play(site.k, **common)
         evaluations = 1.0
     else:
-        policy = scheme.checked(site.k).policy
-        played = virtual.play(scheme.spec(site.k), policy, repair=scheme.finals, **common)
+        asked = scheme.checked(site.k)
+        played = virtual.play(
+            scheme.spec(site.k), asked.policy, repair=scheme.finals, in_flight=asked.in_flight,
+            **common,
+        )  # fmt: skip
         found, seconds = latency.read(played.events), played.seconds
         evaluations = played.evaluations_per_query
     return {

@@ -56,10 +56,11 @@ class Scheme:
         return (self.options or {}).get("repair") != "none"
 
 
-def _ours(stragglers: int, repair: str) -> Scheme:
+def _ours(stragglers: int, repair: str, **options: float) -> Scheme:
+    told = "".join(f", {name}={value:g}" for name, value in options.items())
     return Scheme(
-        f'systematic S={stragglers}, repair="{repair}"',
-        {"scheme": "systematic", "stragglers": stragglers, "repair": repair},
+        f'systematic S={stragglers}, repair="{repair}"{told}',
+        {"scheme": "systematic", "stragglers": stragglers, "repair": repair, **options},
     )
 
 
@@ -69,6 +70,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "replication": Scheme("replication x2", {"scheme": "replication", "stragglers": 1}),
     "parm": Scheme("ParM, one parity", {"scheme": "parm", "stragglers": 1, "repair": "none"}),
     "none": _ours(2, "none"),
+    "prompt": _ours(2, "none", in_flight=1.5),
     "exact": _ours(2, "exact"),
     "none-1": _ours(1, "none"),
     "exact-1": _ours(1, "exact"),

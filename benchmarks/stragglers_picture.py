@@ -20,6 +20,7 @@ STYLES: Mapping[str, tuple[str, str]] = {
     "replication": ("#009E73", "-."),
     "parm": ("#CC79A7", ":"),
     "none": ("#56B4E9", "-"),
+    "prompt": ("#56B4E9", "--"),
     "exact": ("#0072B2", "-"),
     "none-1": ("#999999", "--"),
     "exact-1": ("#999999", "-"),

@@ -19,11 +19,10 @@ import numpy as np
 from approxifer.benchmarks.schedules import Schedule
 from approxifer.benchmarks.virtual_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
-from approxifer.pipeline.context import REPAIRS_FIRST
 from approxifer.pipeline.engine import OPEN_WINDOWS
 from approxifer.pipeline.intake import not_back
 from approxifer.pipeline.ledger import RunState, WorkerState
-from approxifer.pipeline.plan import groups_in_flight
+from approxifer.pipeline.plan import IN_FLIGHT, groups_in_flight
 from approxifer.pipeline.plugin import TICK
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Status
@@ -59,6 +58,7 @@ def play(
     schedule: Schedule,
     seed: int,
     delays: Delays,
+    in_flight: float = IN_FLIGHT,
 ) -> Played:
     """Play a run.
 
@@ -74,6 +74,8 @@ def play(
     schedule, seed
         Who is slow when.
     delays : Delays
+    in_flight : float
+        Shares for each worker, as `approxifer.score` has it.
 
     Returns
     -------
@@ -97,7 +99,7 @@ def play(
         },
     )
     workers = Workers(clock, run, schedule, seed, shape.block, shape.micro_batch, delays)
-    client = _Client(clock, run, workers, spec, repair, groups, shape)
+    client = _Client(clock, run, workers, spec, repair, groups, shape, in_flight)
     client.play()
     evaluations = sum(one["evaluations"] for one in run.summary()["workers"])
     rows = groups * spec.k * shape.block
@@ -116,13 +118,13 @@ class _Client:
         repair: bool,
         groups: int,
         shape: Shape,
+        in_flight: float,
     ) -> None:
         self.events: list[dict[str, Any]] = [{"event": "session", "code": asdict(spec)}]
         self._clock, self._run, self._workers = clock, run, workers
         self._spec, self._repair, self._shape = spec, repair, shape
-        self._most = groups_in_flight(spec.n, shape.workers)
+        self._most = groups_in_flight(spec.n, shape.workers, in_flight)
         self._in_flight = 0
-        self._ranks = itertools.count()
         self._numbers = itertools.count(groups)
         self._fresh: deque[int] = deque(range(groups))
         self._windows: dict[int, Window] = {}  #: open ones
@@ -181,11 +183,12 @@ class _Client:
         avoid: frozenset[str] = frozenset(),
     ) -> None:
         self._batches[number] = (window, rows, coded)
+        code = self._run.codes["coded" if coded else "plain"]
         group = GroupState(
             group=number,
-            code=self._run.codes["coded" if coded else "plain"],
+            code=code,
             rows=self._shape.block,
-            priority=-next(self._ranks) + (0 if coded else REPAIRS_FIRST),
+            priority=self._run.rank(code.n, first=not coded, others=()),
             avoid=avoid,
         )
         self._run.open_group(group)

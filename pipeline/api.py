@@ -70,6 +70,7 @@ def score(
     referee: str = "client",
     quarantine: str | None = None,
     forgive: Sequence[str] = (),
+    in_flight: float = 3.0,
     heal: str | None = None,
     hang_after: float = 30.0,
     stall_after: float = 300.0,
@@ -141,6 +142,9 @@ def score(
     late
         In medians: when a share below the threshold is submitted again. None: 2, or with ``hedge``
         three times its multiple.
+    in_flight
+        Shares sent out for each worker. Fewer shorten the time that a group takes, and leave
+        workers idle for a moment: 1.5 is for those who use rows as they return.
     heal
         ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.
     hang_after
@@ -245,7 +249,7 @@ def plan_run(data: Any, **options: Any) -> str:
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
         f"{layout.micro_batch}",
         f"cluster {workers} workers ({workers_needed(spec)} needed), "
-        f"{groups_in_flight(n, workers)} groups in flight",
+        f"{groups_in_flight(n, workers, asked.in_flight)} groups in flight",
         f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{audited}",
         *(f"note    {note}" for note in prepared.notes),
     ]

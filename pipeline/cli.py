@@ -230,6 +230,9 @@ def score(
         str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda. [auto]")
     ] = None,
     trust_model: TrustOption = False,
+    in_flight: Annotated[
+        float | None, typer.Option(min=1.0, help="Shares sent out for each worker. [3]")
+    ] = None,
     heal: Annotated[
         str | None, typer.Option(metavar="NAME", help="Hung workers: restart, or avoid.")
     ] = None,
@@ -257,7 +260,7 @@ def score(
         "byzantine": byzantine, "adaptive": adaptive or None, "order": order,
         "features": features, "parity": parity and str(parity), "decoder": decoder,
         "repair": repair, "agreement": agreement, "redundancy": redundancy,
-        "patience": patience, "late": late, "hedge": hedge,
+        "patience": patience, "late": late, "hedge": hedge, "in_flight": in_flight,
         "audit": audit, "assurance": assurance, "referee": referee, "quarantine": quarantine,
         "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,

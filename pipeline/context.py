@@ -47,6 +47,7 @@ class Setup:
     retry_failed: bool  #: rows that failed in an earlier session are run again
     session: str
     most_in_flight: int  #: groups that memory allows
+    in_flight: float  #: shares for each worker
     past: Sequence[Mapping[str, Any]] = ()  #: the journal's events of earlier sessions
     quarantine: Quarantine | None = None
     forgive: Sequence[str] = ()

@@ -273,7 +273,8 @@ class Engine:
         """Wait until one more group may be in flight: as many as keep the workers that are there
         busy, and as memory allows."""
         while self._in_flight >= min(
-            self.setup.most_in_flight, groups_in_flight(self.code.n, self.session.ready)
+            self.setup.most_in_flight,
+            groups_in_flight(self.code.n, self.session.ready, self.setup.in_flight),
         ):
             self._news.clear()
             await self._news.wait()

@@ -16,6 +16,7 @@ from approxifer.coding.order import ORDERS
 from approxifer.errors import ConfigError
 from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.hedge import Hedge
+from approxifer.pipeline.plan import IN_FLIGHT
 from approxifer.pipeline.policy import Policy
 from approxifer.pipeline.roster import QUARANTINES, Quarantine
 
@@ -73,6 +74,7 @@ class Options:
     referee: str = "client"
     quarantine: Quarantine | None = None
     forgive: Sequence[str] = ()
+    in_flight: float = IN_FLIGHT
     heal: str | None = None
     hang_after: float = 30.0
     stall_after: float = 300.0
@@ -119,7 +121,9 @@ class Options:
         for name in ("window", "block", "k"):
             if getattr(self, name) is not None:
                 self._whole(name, least=1)
-        least_of = {"patience": 0.0, "late": 1.0, "hang_after": 0.1, "stall_after": 1.0}
+        least_of = {
+            "patience": 0.0, "late": 1.0, "in_flight": 1.0, "hang_after": 0.1, "stall_after": 1.0,
+        }  # fmt: skip
         for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and value >= least):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import ceil, prod
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
@@ -119,9 +119,13 @@ def check_workers(spec: CodeSpec, workers: int) -> None:
         )
 
 
-def groups_in_flight(code_n: int, workers: int) -> int:
-    """Groups computed at one time: about three shares for each worker."""
-    return max(3, ceil(3 * workers / code_n))
+#: Shares sent out for each worker, unless a run says otherwise.
+IN_FLIGHT = 3.0
+
+
+def groups_in_flight(code_n: int, workers: int, shares: float = IN_FLIGHT) -> int:
+    """Groups computed at one time: about so many shares for each worker."""
+    return max(floor(shares), ceil(shares * workers / code_n))
 
 
 def micro_batch(block: int) -> int:

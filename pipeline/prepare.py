@@ -425,6 +425,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         most_in_flight=most_in_flight(
             spec, layout, measure(prepared, present), options.memory_bytes
         ),
+        in_flight=options.in_flight,
         past=[e for e in past if e.get("event") in ("name", "conviction", "forgiven")],
         quarantine=options.quarantine,
         forgive=options.forgive,
