@@ -7,13 +7,14 @@ READY := $(VENV)/.ready
 PIP := $(PY) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow chaos lint clean
+.PHONY: help setup demo test test-slow chaos soak lint clean
 
 help:
 	@echo "make demo       score real data on a local cluster while its workers fail and lie, and report"
 	@echo "make test       run the tests, except the slow ones"
 	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz)"
 	@echo "make chaos      RUNS=200 SEED=1: so many runs under random faults, from that seed on"
+	@echo "make soak       MINUTES=30 SEED=1: such runs for half an hour, and the memory they leave"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove what these made"
 	@echo "PYTHON=...      another Python than python3 (3.11 or newer)"
@@ -45,6 +46,11 @@ RUNS ?= 200
 
 chaos: $(READY)
 	@PYTHONPATH=tests $(PY) -m faults --runs=$(RUNS) $(if $(SEED),--seed=$(SEED))
+
+MINUTES ?= 30
+
+soak: $(READY)
+	@PYTHONPATH=tests $(PY) -m faults --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
 
 # mypy follows the mapping of folders to approxifer.* only in a plain install.
 lint: $(READY)

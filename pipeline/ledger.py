@@ -254,15 +254,17 @@ class RunState:
     def _beyond_help(self, group: GroupState) -> bool:
         """Whether the model raised on shares of a group, nothing of it is under way, and each
         worker that has the model, busy or not, holds or held another share of it: where outputs may
-        be wrong it would not be given a second one."""
-        raised = any(attempt.fate is Fate.FAILED for attempt in group.attempts)
+        be wrong it would not be given a second one. One that hangs is waited for only until the
+        model has raised as often as is enough for a share."""
+        raised = sum(attempt.fate is Fate.FAILED for attempt in group.attempts)
         if self.policy.reuse or not raised or any(attempt.live for attempt in group.attempts):
             return False
+        wait = raised < self.policy.max_failures
         ever = {attempt.address for attempt in group.attempts}
         able = [
             worker
             for worker in self.workers.values()
-            if self.run in worker.ready and not self.is_barred(worker)
+            if self.run in worker.ready and not self.is_barred(worker) and (wait or not worker.hung)
         ]
         return len(able) > 0 and all(w.address in ever or w.name in group.forbid for w in able)
 

@@ -1,14 +1,24 @@
-"""``make chaos RUNS=200 SEED=1``: that many runs, seeds SEED, SEED + 1, ..."""
+"""``make chaos RUNS=200 SEED=1``: that many runs, seeds SEED, SEED + 1, ...
+
+``make soak MINUTES=30 SEED=1``: as many as fit into that time, and what memory they leave behind:
+of this process, in which the scheduler and most of the clients live.
+"""
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import logging
 import random
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import median
+
+import psutil
 
 HERE = Path(__file__).parent
 for folder in (HERE.parent, HERE.parent / "support"):  # processes that are forked inherit them
@@ -24,14 +34,21 @@ def main() -> int:
     """Play the runs; 1 if any was bad."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--minutes", type=float, help="go on for that long, whatever --runs says")
     parser.add_argument("--seed", type=int, help="of the first run; drawn if left out")
     asked = parser.parse_args()
     # What Dask says of tasks of its own that workers' deaths have ended.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
-    print(f"chaos: {asked.runs} runs; exactly these: make chaos RUNS={asked.runs} SEED={seed}")
+    seeds: Iterable[int] = range(seed, seed + asked.runs)
+    if asked.minutes is None:
+        print(f"chaos: {asked.runs} runs; exactly these: make chaos RUNS={asked.runs} SEED={seed}")
+    else:
+        print(f"soak: {asked.minutes:g} minutes, from seed {seed} on")
+        seeds = _while(time.monotonic() + 60 * asked.minutes, itertools.count(seed))
     before = processes_left(set())
-    outcomes = _play(range(seed, seed + asked.runs))
+    memory: list[int] = []
+    outcomes = _play(seeds, memory)
     left = [process for process in processes_left(set()) if process not in before]
     for process in left:
         print(f"process left: {process}")
@@ -46,13 +63,29 @@ def main() -> int:
     if not bad:
         bound = 1 - 0.05 ** (1 / runs)
         print(f"with 95 % confidence fewer than {bound:.1%} of such runs are bad")
+    if asked.minutes is not None:
+        print(f"memory of the scheduler and the clients after runs: {_trend(memory)}")
     for outcome in bad:
         print(f"bad: make chaos SEED={outcome.chaos.seed} RUNS=1")
     return 1 if bad or left else 0
 
 
-def _play(seeds: range) -> list[Outcome]:
+def _while(end: float, seeds: Iterable[int]) -> Iterator[int]:
+    """Seeds until the time is up."""
+    return itertools.takewhile(lambda _: time.monotonic() < end, seeds)
+
+
+def _trend(memory: list[int]) -> str:
+    """How memory went, by fifths of the runs."""
+    size = max(1, len(memory) // 5)
+    parts = [median(memory[i : i + size]) for i in range(0, size * (len(memory) // size), size)]
+    return ", ".join(f"{part / 1e6:.0f}" for part in parts) + " MB (median of each fifth)"
+
+
+def _play(seeds: Iterable[int], memory: list[int]) -> list[Outcome]:
+    """Play runs; adds the bytes that this process holds after each."""
     outcomes: list[Outcome] = []
+    total = len(seeds) if isinstance(seeds, range) else None
     begin = time.monotonic()
     pool: Pool | None = None
     try:
@@ -70,8 +103,13 @@ def _play(seeds: range) -> list[Outcome]:
                     pool.__exit__()
                     pool = None
                 done = len(outcomes)
-                eta = (time.monotonic() - begin) / done * (len(seeds) - done)
-                print(f"[{done}/{len(seeds)}, {duration(eta)} to go] {outcome}", flush=True)
+                gc.collect()
+                memory.append(psutil.Process().memory_info().rss)
+                spent = time.monotonic() - begin
+                where = f"{done}, {duration(spent)}, {memory[-1] / 1e6:.0f} MB"
+                if total is not None:
+                    where = f"{done}/{total}, {duration(spent / done * (total - done))} to go"
+                print(f"[{where}] {outcome}", flush=True)
                 for problem in outcome.problems:
                     print(
                         f"    BAD: {problem}\n    repeat: make chaos SEED={seed} RUNS=1", flush=True
