@@ -6,6 +6,7 @@ Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wro
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -43,7 +44,8 @@ TrustOption = Annotated[
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. SIGTERM, of a batch system for instance, stops it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     app(prog_name="approxifer")
 
 

@@ -8,8 +8,11 @@ number of threads that torch may use inside it.
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +195,7 @@ def _check_enough(there: int, needed: int, who: str) -> None:
 def _connect(spec: ClusterSpec, needed: int, timeout: float, stack: contextlib.ExitStack) -> Client:
     from distributed import Client
 
-    address = spec.options["address"]
+    address = spec.options.get("address") or _written(spec, timeout)
     try:
         client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
@@ -205,6 +208,22 @@ def _connect(spec: ClusterSpec, needed: int, timeout: float, stack: contextlib.E
         client.wait_for_workers(spec.workers or needed, timeout=timeout)
     _check_enough(_count(client), needed, f"the cluster at {address} has")
     return client
+
+
+def _written(spec: ClusterSpec, timeout: float) -> str:
+    """The address in a scheduler file, which may appear a little later than the scheduler."""
+    path = Path(spec.options["scheduler_file"])
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError, KeyError) as error:
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"{spec.origin}: no scheduler's address in {path} within {timeout:g} s "
+                    f"({error!r}); start one with: dask scheduler --scheduler-file {path}"
+                ) from error
+            time.sleep(0.1)
 
 
 def _start(

@@ -29,7 +29,7 @@ LOCAL_KEYS = (
 )  # fmt: skip
 
 #: What each kind takes besides the common keys; the others (`BATCH`) take dask-jobqueue's.
-KEYS: dict[str, tuple[str, ...]] = {"local": LOCAL_KEYS, "address": ("address",)}
+KEYS: dict[str, tuple[str, ...]] = {"local": LOCAL_KEYS, "address": ("address", "scheduler_file")}
 
 #: All kinds.
 KINDS = (*KEYS, *BATCH)
@@ -132,10 +132,8 @@ def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
     allowed = (*COMMON_KEYS, *(KEYS[kind] if kind in KEYS else legal_keys(kind)))
     check_keys(entries, allowed, where=origin, of=f" for kind {kind!r}", aliases=ALIASES)
     options = {key: value for key, value in entries.items() if key not in COMMON_KEYS}
-    address = options.get("address")
-    if kind == "address" and not (isinstance(address, str) and "://" in address):
-        given = "is missing" if address is None else f"is {address!r}"
-        raise ConfigError(f"{origin}: address {given}; give a scheduler's, as in tcp://host:8786")
+    if kind == "address":
+        _check_address(options, origin)
     common = {key: entries[key] for key in COMMON_KEYS if key in entries}
     try:
         spec = ClusterSpec(**common, options=options, origin=origin)
@@ -147,3 +145,19 @@ def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
         raise ConfigError(f"{origin}: {key}: {given!r} does not do: {reason}") from None
     _ = spec.batch  # refused now, where a value does not do
     return spec
+
+
+def _check_address(options: Mapping[str, Any], origin: str) -> None:
+    address, file = (options.get(name) for name in ("address", "scheduler_file"))
+    if (address is None) == (file is None):
+        given = "is missing" if address is None else "and scheduler_file are both given"
+        raise ConfigError(
+            f"{origin}: address {given}; give a scheduler's, as in tcp://host:8786, or the "
+            "scheduler-file that 'dask scheduler --scheduler-file' writes"
+        )
+    if address is not None and not (isinstance(address, str) and "://" in address):
+        raise ConfigError(
+            f"{origin}: address is {address!r}; give a scheduler's, as in tcp://host:8786"
+        )
+    if file is not None and not isinstance(file, str):
+        raise ConfigError(f"{origin}: scheduler_file is {file!r}; give a path")

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -58,6 +59,11 @@ class TestLoad:
             ({"kind": ["local"]}, "unknown kind"),
             ({"kind": "address"}, "address is missing; give a scheduler's"),
             ({"kind": "address", "address": "host:8786"}, "address is 'host:8786'"),
+            ({"kind": "address", "scheduler_file": 1}, "scheduler_file is 1; give a path"),
+            (
+                {"kind": "address", "scheduler-file": "s.json", "address": "tcp://a:1"},
+                "address and scheduler_file are both given",
+            ),
             ({"workers": 0}, "workers: 0 does not do: it must be greater than 0"),
             ({"workers": "three"}, "workers: 'three' does not do: it must be a valid integer"),
             ({"workers": True}, "workers: True"),
@@ -174,6 +180,15 @@ class TestLocal:
         with pytest.raises(TooFewWorkersError, match="needs 9 workers"):
             open_cluster(spec, needed=9, timeout=0.2)
         assert local.client.submit(sum, [1, 2]).result() == 3
+
+    def test_a_scheduler_file(self, local, tmp_path):
+        file = tmp_path / "scheduler.json"
+        spec = load_cluster({"kind": "address", "scheduler-file": str(file)})
+        with pytest.raises(ClusterError, match=r"no scheduler's address in .*scheduler\.json"):
+            open_cluster(spec, needed=2, timeout=0.3)
+        file.write_text(json.dumps({"address": local.client.scheduler.address}))
+        with open_cluster(spec, needed=2) as found:
+            assert not found.owned
 
     def test_asynchronous_and_closed_clients(self, local):
         async def try_it():

@@ -146,8 +146,12 @@ def test_two_clients_do_not_write_one_store(client: Client, store: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_store_to_go_on_with_and_no_process(store: Path, tmp_path: Path) -> None:
-    """SIGINT to the whole process group of the real command line, as a terminal does."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_store_to_go_on_with_and_no_process(
+    store: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """SIGINT to the whole process group of the real command line, as a terminal does; SIGTERM to
+    the process, as a batch system does."""
     out = tmp_path / "out.zarr"
     approxifer = str(Path(sys.executable).parent / "approxifer")
     command = [approxifer, "score", str(store), "--out", str(out)]
@@ -159,7 +163,10 @@ def test_ctrl_c_leaves_a_store_to_go_on_with_and_no_process(store: Path, tmp_pat
     until(lambda: out.exists() and len(committed(out)) >= 2, 60)
     children = psutil.Process(run.pid).children(recursive=True)
     assert len(children) >= 3
-    os.killpg(run.pid, signal.SIGINT)
+    if how is signal.SIGINT:
+        os.killpg(run.pid, how)
+    else:
+        run.terminate()
     _, said = run.communicate(timeout=30)
     assert run.returncode == 130, said
     assert "the same command" in said
