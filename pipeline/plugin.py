@@ -175,12 +175,13 @@ class StragglerPlugin(SchedulerPlugin):
         for worker in self.workers.values():
             worker.ready.discard(run)
             worker.waiting = {key for key in worker.waiting if key not in state.by_key}
-        forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
-        # A hung worker does not answer; or the plugin was never registered.
-        with contextlib.suppress(TimeoutError, ValueError):
-            await asyncio.wait_for(forget, 2)
         if not self.runs:
             self._stop()
+        forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
+        # A hung worker does not answer, one that leaves closes the connection (TimeoutError is an
+        # OSError, too); or the plugin was never registered.
+        with contextlib.suppress(OSError, ValueError):
+            await asyncio.wait_for(forget, 2)
         return state.summary()
 
     def _stop(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client, LocalCluster, Worker
+from distributed.comm import CommClosedError
 from typer.testing import CliRunner
 from waiting import until
 
@@ -296,3 +297,24 @@ def test_a_job_leaves_no_thread(client: Client, store: Path, tmp_path: Path) -> 
     job.result(60)
     names = {thread.name for thread in threading.enumerate()}
     assert not any(name.startswith("approxifer") for name in names)
+
+
+def test_a_worker_that_goes_at_the_very_end_leaves_nothing_on_the_scheduler(
+    cluster: LocalCluster,
+    client: Client,
+    store: Path,
+    rows: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The scheduler's word to all workers fails; the fixture looks for what is left."""
+    forget = cluster.scheduler.unregister_worker_plugin
+
+    async def fail(**given: Any) -> None:
+        await forget(**given)
+        raise CommClosedError("a worker has left")
+
+    monkeypatch.setattr(cluster.scheduler, "unregister_worker_plugin", fail)
+    report = score(store, out=tmp_path / "out.zarr", client=client, progress=False, **COMMON)
+    check_whole(report, rows)
+    monkeypatch.undo()
