@@ -104,7 +104,7 @@ class Workers:
         self._block = block
         self._service = Service(schedule, seed, delays, self._batches)
         self._numbers = {address: number for number, address in enumerate(run.workers)}
-        self._queues: dict[str, list[tuple[int, int, Key]]] = {a: [] for a in run.workers}
+        self._queues: dict[str, list[tuple[float, int, Key]]] = {a: [] for a in run.workers}
         self._busy: set[str] = set()
         self._order = itertools.count()
 
@@ -130,7 +130,7 @@ class Workers:
             item = (-rank, next(self._order), self._run.key(number, found))
             self._clock.after(self._delays.send, partial(self._arrive, found.address, item))
 
-    def _arrive(self, address: str, item: tuple[int, int, Key]) -> None:
+    def _arrive(self, address: str, item: tuple[float, int, Key]) -> None:
         if self._live(item[2]):
             heapq.heappush(self._queues[address], item)
             self._next(address)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 #: (name, group, share, attempt)
 Key = tuple[str, int, int, int]
 
@@ -14,6 +16,12 @@ PLUGIN = "approxifer"
 def share_key(run: str, group: int, share: int, attempt: int) -> Key:
     """One attempt at one share; never used twice (a dropped key comes back cancelled)."""
     return (f"approxifer-{run}", group, share, attempt)
+
+
+def as_key(sent: Any) -> Key:
+    """A key as it comes over the wire, where tuples may have become lists."""
+    name, group, share, attempt = sent
+    return (name, group, share, attempt)
 
 
 def run_of(key: Key) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin
 
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, model_plugin_name
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name
 from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
@@ -125,7 +125,7 @@ class StragglerPlugin(SchedulerPlugin):
         for group in done or ():
             state.settle(group)
         for key, why in lost or ():
-            self._lose(state, _key(key), why)
+            self._lose(state, as_key(key), why)
 
     async def bar(
         self, run: str, bars: list[list[str]], conviction: dict[str, Any] | None = None
@@ -279,7 +279,7 @@ class StragglerPlugin(SchedulerPlugin):
         if msg["op"] in ("ready", "unready"):
             self._heard_of_model(worker, msg, now)
             return
-        key = _key(msg["key"])
+        key = as_key(msg["key"])
         state = self._run_of(key)
         if state is None:
             worker.running.pop(key, None)
@@ -434,8 +434,3 @@ class StragglerPlugin(SchedulerPlugin):
 
 #: How far parity shares that run on idle time rank below every other share in flight.
 IDLE = 10**12
-
-
-def _key(listed: Any) -> Key:
-    name, group, share, attempt = listed
-    return (name, group, share, attempt)

@@ -17,7 +17,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
 from approxifer.pipeline import faults
-from approxifer.pipeline.keys import TOPIC, Key, model_plugin_name, put_handler, run_of
+from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
 #: Environment variables that name a worker's node: ours, which goes before, and Slurm's.
@@ -81,8 +81,8 @@ class ModelOnWorker(WorkerPlugin):
         """Take in a share's input (B, *feature), and forget those of shares that are not wanted
         any more; called by the client."""
         for key in stale:
-            self.inputs.pop(tuple(key), None)
-        self.inputs[tuple(share)] = rows
+            self.inputs.pop(as_key(key), None)
+        self.inputs[as_key(share)] = rows
 
     def teardown(self, worker: Worker) -> None:
         """Take no more inputs; forget the models that no other run on this worker uses."""
