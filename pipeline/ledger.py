@@ -59,6 +59,7 @@ class WorkerState:
     hung: bool = False
     #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
+    retiring: bool = False  #: it was asked to leave, or its lifetime is over
 
     @property
     def queued(self) -> int:
@@ -193,6 +194,14 @@ class RunState:
         self._left_queue(key, attempt)
         group.complete = False
         return group
+
+    def died_at_it(self, key: Key) -> bool:
+        """Whether a share that is lost with its worker had been begun by it, and the worker was not
+        asked to leave. A share that asks for more memory than there is kills every worker that it
+        is given to: it counts as one on which the model raises."""
+        _, attempt = self.by_key[key]
+        worker = self.workers.get(attempt.address)
+        return attempt.start is not None and worker is not None and not worker.retiring
 
     def worker_gone(self, address: str, now: float) -> set[int]:
         """A worker has left: its shares are erasures. The groups to look at."""

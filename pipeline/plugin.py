@@ -18,7 +18,7 @@ from collections import defaultdict
 from functools import partial
 from typing import Any
 
-from distributed import Scheduler, SchedulerPlugin
+from distributed import Scheduler, SchedulerPlugin, Status
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name
@@ -231,7 +231,9 @@ class StragglerPlugin(SchedulerPlugin):
             text = (task.exception_text if task else "") or "the task failed"
             self._lose(state, key, text, fate=Fate.FAILED)
         elif start == "processing" or finish in ("no-worker", "forgotten"):
-            self._lose(state, key, "its worker left")
+            died = state.died_at_it(key)
+            fate = Fate.FAILED if died else Fate.LOST
+            self._lose(state, key, DIED if died else "its worker left", fate=fate)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Learn of a worker. It is given shares once it says that it has the model."""
@@ -388,6 +390,7 @@ class StragglerPlugin(SchedulerPlugin):
             if ws is None:
                 continue
             worker.closed = ws not in self.scheduler.running
+            worker.retiring |= ws.status is Status.closing_gracefully
             if ws.last_seen != self._seen.get(address):
                 self._seen[address] = ws.last_seen
                 worker.seen = now
@@ -432,5 +435,7 @@ class StragglerPlugin(SchedulerPlugin):
         self.scheduler.loop.add_callback(restart)
 
 
+#: What is said of a share that may have killed its worker.
+DIED = "its worker died while it ran the share"
 #: How far parity shares that run on idle time rank below every other share in flight.
 IDLE = 10**12

@@ -158,7 +158,7 @@ class GroupState:
         return found
 
     def failures(self, share: int) -> int:
-        """How often the model raised on a share."""
+        """How often the model raised on a share, or its worker died of it."""
         return sum(a.share == share and a.fate is Fate.FAILED for a in self.attempts)
 
 

@@ -19,6 +19,8 @@ from approxifer.pipeline.faults import Run, Spoil
 SCALE, PRIME, MODULUS = 256.0, 7919, 1009
 #: A poisoned row's third number; the model raises on anything above a tenth of it.
 POISON = 1e5
+#: The same of a row for which `glutton` takes more memory than a worker may have.
+GLUTTON = -1e5
 
 
 def make_rows(count: int, poisoned: list[int]) -> np.ndarray:
@@ -71,6 +73,16 @@ def model_20(rows: np.ndarray) -> np.ndarray:
 def model_30(rows: np.ndarray) -> np.ndarray:
     """30 ms."""
     return _scored(rows, 0.03)
+
+
+def glutton(rows: np.ndarray) -> np.ndarray:
+    """20 ms; takes a gigabyte for a row whose third number is GLUTTON."""
+    if (rows[:, 2] == GLUTTON).any():
+        held = []
+        for _ in range(20):
+            held.append(np.ones(50_000_000 // 8))
+            time.sleep(0.1)  # the nanny looks ten times a second
+    return _scored(rows, 0.02)
 
 
 MODELS = {0.01: model_10, 0.02: model_20, 0.03: model_30}

@@ -126,6 +126,27 @@ def test_a_chunk_that_is_not_there(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_row_that_kills_every_worker(tmp_path: Path) -> None:
+    """It asks for more memory than a worker may have, so that the nanny kills and replaces it; a
+    worker in which it has died is no proof, but three are."""
+    rows = onworker.make_rows(ROWS, [])
+    rows[117, 2] = onworker.GLUTTON
+    path, out = tmp_path / "in.zarr", tmp_path / "out.zarr"
+    data = xr.Dataset({"x": (("sample", "f"), rows)})
+    data.to_zarr(path, encoding={"x": {"chunks": (40, 6)}}, consolidated=False)
+    common = COMMON | {"model": onworker.glutton, "stall_after": 60.0, "window": 240}
+    with small_cluster(memory=400_000_000) as client:
+        report = score(path, out=out, client=client, progress=False, **common)
+    assert report.counts["failed"] == 1
+    ((row, error),) = report.failures
+    assert (row, "its worker died" in error) == (117, True)
+    with OutputStore.open(out, write=False) as found:
+        right = np.arange(ROWS) != 117
+        same = found.read_prediction(0, ROWS)[right] == onworker.outputs(rows)[right]
+        assert same.all()
+
+
 def test_a_scheduler_that_dies(store: Path, tmp_path: Path) -> None:
     """SIGKILL to the scheduler; with another one the same command goes on."""
     out = tmp_path / "out.zarr"

@@ -1034,3 +1034,14 @@ def test_where_workers_were_lost_such_a_group_waits_for_others() -> None:
     run.workers["a9"] = worker(9, seen=1.0)
     run.advance(group, 1.5)
     assert any(attempt.address == "a9" for attempt in group.attempts)
+
+
+def test_a_worker_that_dies_while_it_runs_a_share_speaks_against_the_share() -> None:
+    """Not where it had not begun it, nor where it was asked to leave."""
+    run = make("uncoded", 3, 0, workers=3)
+    group = begin(run)
+    keys = [key_of(run, group, share) for share in range(3)]
+    for key in keys[1:]:
+        run.started(key, run.by_key[key][1].address, 0.5)
+    run.workers[run.by_key[keys[2]][1].address].retiring = True
+    assert [run.died_at_it(key) for key in keys] == [False, True, False]
