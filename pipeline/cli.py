@@ -45,7 +45,7 @@ TrustOption = Annotated[
 
 def main() -> None:
     """Run the command line. SIGTERM, of a batch system for instance, stops it as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="approxifer")
 
 

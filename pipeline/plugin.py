@@ -186,6 +186,7 @@ class StragglerPlugin(SchedulerPlugin):
 
     def _stop(self) -> None:
         self._clock.cancel()
+        self.workers.clear()  # Dask keeps hold of handlers that it has called, and they of this
         if self.scheduler.plugins.get(self.name) is self:
             self.scheduler.remove_plugin(name=self.name)
             for name in self._handlers():

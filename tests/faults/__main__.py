@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
+import dask
 import psutil
 
 HERE = Path(__file__).parent
@@ -45,6 +46,8 @@ def main() -> int:
         print(f"chaos: {asked.runs} runs; exactly these: make chaos RUNS={asked.runs} SEED={seed}")
     else:
         print(f"soak: {asked.minutes:g} minutes, from seed {seed} on")
+        # Dask remembers what it has logged of workers and clients that are gone for an hour.
+        dask.config.set({"distributed.scheduler.events-cleanup-delay": "30s"})
         seeds = _while(time.monotonic() + 60 * asked.minutes, itertools.count(seed))
     before = processes_left(set())
     memory: list[int] = []
