@@ -370,7 +370,7 @@ OPTIONS = {
     "a list": (["--cluster", "{tmp}/list.yaml"], ["list", "mapping"]),
     "unknown key": (["--cluster", "{tmp}/key.yaml"], ["'worker'", "did you mean 'workers'"]),
     "unknown kind": (["--cluster", "{tmp}/kind.yaml"], ["'locl'", "did you mean 'local'"]),
-    "a later kind": (["--cluster", "{tmp}/slurm.yaml"], ["'slurm'", "not available"]),
+    "no memory": (["--cluster", "{tmp}/slurm.yaml"], ["'slurm'", "memory is missing", "4GB"]),
     "bad value": (["--cluster", "{tmp}/value.yaml"], ["workers", "'many'"]),
     "no workers": (["--cluster", "{tmp}/zero.yaml"], ["workers", "0"]),
     "no address": (["--cluster", "{tmp}/address.yaml"], ["address", "tcp://"]),
