@@ -26,6 +26,7 @@ from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
 from approxifer.datasets.journal import journal_path
 from approxifer.pipeline import faults
+from approxifer.pipeline.cluster import workers_of
 from approxifer.pipeline.localcluster import local_cluster
 from approxifer.pipeline.options import Options
 
@@ -155,10 +156,7 @@ def crew(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
 
 def arm(client: Client, site: Site, schedule: Schedule) -> None:
     """Give every worker its service time, from its next share on."""
-    names = {
-        worker["name"]: address
-        for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
-    }
+    names = {worker["name"]: address for address, worker in workers_of(client).items()}
     processes = client.run(os.getpid)
     services: dict[str, faults.Fault] = {}
     for number in range(site.shape.workers):
