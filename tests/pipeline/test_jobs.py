@@ -158,9 +158,8 @@ def test_a_job_outlives_its_shell(folder: Path, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(found.prediction, toy_models.linear(rows))
 
 
-@pytest.mark.parametrize(
-    "how", ["command", *(pytest.param(s, marks=pytest.mark.slow) for s in ("SIGTERM", "SIGKILL"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["command", "SIGTERM", "SIGKILL"])
 def test_a_job_that_was_stopped_goes_on_when_it_is_submitted_again(
     folder: Path, rows: np.ndarray, how: str
 ) -> None:
