@@ -113,11 +113,13 @@ class Bench:
 
     def simulated(self, delays: Delays, groups: int, call: Crew) -> None:
         """The section ``simulated``."""
-        self.steps.begin(f"{groups} groups of each, simulated")
         tasks = [(fault, name, groups, delays) for fault in self.faults for name in self.schemes]
         found: dict[str, dict[str, Any]] = {fault: {} for fault in self.faults}
-        for (fault, name, *_), one in zip(tasks, call(simulate, tasks), strict=True):
-            found[fault][name] = one
+        results = iter(call(simulate, tasks))
+        for fault, name, *_ in tasks:
+            says = f"{SCHEDULES[fault].says}; {SCHEMES[name].says}"
+            self.steps.begin(f"{groups} groups, simulated: {says}")
+            found[fault][name] = next(results)
         self.results["simulated"] = found
         self.results["delays"] = {
             "gap": delays.gap,
@@ -211,8 +213,10 @@ def run(
         "seed": seed,
         **({"quick": True} if quick else {}),
     }
-    total = len(faults) * len(schemes) * ("groups" in sections) + 5 * ("hung" in sections)
-    steps = Steps(total + 2 * ("simulated" in sections))
+    total = len(faults) * len(schemes) * sum(name in sections for name in SECTIONS[:2])
+    calibrated = "groups" in sections and CALIBRATION in faults and "hedged" in schemes
+    total += 5 * ("hung" in sections) + ("simulated" in sections and not calibrated)
+    steps = Steps(total)
     with ExitStack() as stack:
         kept = stack.enter_context(kept_beside(out))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="approxifer-strag-")))
