@@ -207,12 +207,13 @@ class StragglerPlugin(SchedulerPlugin):
             if state is None or task is None:
                 continue
             found = state.by_key.get(key)
+            task.loose_restrictions = False
             if found is None or not found[1].live:  # its group was complete before it arrived
+                task.worker_restrictions = {NOWHERE}
                 late[state.run].append(key)
                 continue
             group, attempt = found
             task.worker_restrictions = {attempt.address}
-            task.loose_restrictions = False
             rank = group.priority - (IDLE if attempt.lazy else 0)
             task.priority = (-rank, *(task.priority or (0, 0))[1:])
         for run, keys in late.items():
@@ -436,6 +437,8 @@ class StragglerPlugin(SchedulerPlugin):
         self.scheduler.loop.add_callback(restart)
 
 
+#: No worker's address: what is pinned there does not run until it is dropped.
+NOWHERE = "nowhere"
 #: What is said of a share that may have killed its worker.
 DIED = "its worker died while it ran the share"
 #: How far parity shares that run on idle time rank below every other share in flight.

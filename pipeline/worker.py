@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from distributed import Worker, WorkerPlugin, get_worker
+from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
 from approxifer.pipeline import faults
@@ -118,15 +118,16 @@ def run_share(fingerprint: str, *, micro_batch: int) -> np.ndarray:
 
     Raises
     ------
-    Stopped
-        The input is gone: the share was dropped, or has run before.
+    Reschedule
+        The input is gone: the share was dropped meanwhile, or has run before. Dask forgets it, or
+        asks the scheduler again, where the plugin counts it as lost; and logs no error.
     """
     worker = get_worker()
     key: Any = worker.get_current_task()
     plugin = worker.plugins.get(model_plugin_name(run_of(key)))
     rows = plugin.inputs.pop(key, None) if isinstance(plugin, ModelOnWorker) else None
     if rows is None:
-        raise Stopped(f"the input of share {key} is not here: it was dropped, or ran before")
+        raise Reschedule
     return run_input(rows, fingerprint, micro_batch=micro_batch)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from distributed import Client, LocalCluster
 
 import approxifer
 from approxifer.datasets import Journal
-from approxifer.pipeline.keys import share_key
+from approxifer.pipeline import transport
+from approxifer.pipeline.keys import Key, share_key
 from approxifer.pipeline.worker import ModelOnWorker
 
 
@@ -74,3 +76,29 @@ def test_inputs_of_dropped_shares_are_forgotten_with_the_next() -> None:
     asyncio.run(plugin.put(share=first, rows=np.zeros((4, 2)), stale=[]))
     asyncio.run(plugin.put(share=second, rows=np.ones((4, 2)), stale=[first]))
     assert list(plugin.inputs) == [second]
+
+
+def test_a_share_whose_input_is_gone_is_sent_again(
+    client: Client,
+    tmp_path: Path,
+    store: Path,
+    rows: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if a worker had been told too early that a share is not wanted any more."""
+    push, lost = transport.push, []
+
+    async def forgetful(client: Client, address: str, key: Key, *given: Any) -> None:
+        await push(client, address, key, *given)
+        if key[1] % 10 == 0 and key[3] == 0:
+            lost.append(key)
+            await push(client, address, (key[0], -1, 0, 0), given[0], [key])
+
+    monkeypatch.setattr(transport, "push", forgetful)
+    report = approxifer.score(
+        store, model=toy_models.linear, out=tmp_path / "out.zarr", client=client, k=3, block=4,
+        window=100, progress=False,
+    )  # fmt: skip
+    assert len(lost) >= 3
+    assert report.counts["failed"] == 0
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
