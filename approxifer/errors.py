@@ -85,3 +85,8 @@ class TrustError(ApproxiferError, RuntimeError):
     """More Byzantine workers than the run can stand."""
 
     usage = False
+
+
+def one_line(what: object) -> str:
+    """A message, another library's for instance, without line breaks."""
+    return " ".join(str(what).split())

@@ -18,7 +18,7 @@ from typing import Any
 import dask
 from distributed.deploy.adaptive import Adaptive
 
-from approxifer.errors import ClusterError
+from approxifer.errors import ClusterError, one_line
 from approxifer.pipeline.batchspec import (
     BatchSpec,
     check_installed,
@@ -315,8 +315,3 @@ def _close(cluster: Any) -> None:
 
 async def _cancel(jobs: Mapping[str, Any]) -> None:
     await asyncio.gather(*(job.close() for job in jobs.values()))
-
-
-def one_line(what: object) -> str:
-    """Text without line breaks."""
-    return " ".join(str(what).split())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from approxifer.errors import ApproxiferError
+from approxifer.errors import ApproxiferError, one_line
 from approxifer.pipeline import job_commands
 from approxifer.version import __version__
 
@@ -71,7 +71,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except ApproxiferError as error:
-        typer.echo(f"approxifer: error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"approxifer: error: {one_line(error)}", err=True)
         raise typer.Exit(2 if error.usage else 1) from error
     except KeyboardInterrupt as error:
         typer.echo("approxifer: interrupted; the same command goes on where it stopped", err=True)

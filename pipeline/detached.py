@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from approxifer.errors import ApproxiferError, ConfigError
+from approxifer.errors import ApproxiferError, ConfigError, one_line
 from approxifer.pipeline.jobfile import JobFile, JobFolder, JobState
 from approxifer.pipeline.progress import describe, duration
 
@@ -135,7 +135,7 @@ def run(folder: JobFolder) -> JobState:
     except CancelledError:
         stage, told, code = "cancelled", f"cancelled; before: {state.told}", 130
     except ApproxiferError as error:
-        told, code = f"error: {' '.join(str(error).split())}", 2 if error.usage else 1
+        told, code = f"error: {one_line(error)}", 2 if error.usage else 1
     except Exception as error:
         told = f"error: {error!r}"
         raise

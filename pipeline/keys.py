@@ -24,9 +24,12 @@ def as_key(sent: Any) -> Key:
     return (name, group, share, attempt)
 
 
-def run_of(key: Key) -> str:
-    """The run that a share belongs to."""
-    return key[0].removeprefix("approxifer-")
+def run_of(key: Any) -> str:
+    """The run that a share belongs to; "" where the key is somebody else's."""
+    if not isinstance(key, tuple) or not isinstance(key[0], str):
+        return ""
+    prefix, _, run = key[0].rpartition("-")
+    return run if prefix == "approxifer" else ""
 
 
 def put_handler(run: str) -> str:

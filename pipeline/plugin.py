@@ -21,7 +21,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin, Status
 
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, run_of
 from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
@@ -315,10 +315,7 @@ class StragglerPlugin(SchedulerPlugin):
     # ---- acting ---------------------------------------------------------------------------------
 
     def _run_of(self, key: Any) -> RunState | None:
-        if not isinstance(key, tuple) or not isinstance(key[0], str):
-            return None
-        prefix, _, run = key[0].rpartition("-")
-        return self.runs.get(run) if prefix == "approxifer" else None
+        return self.runs.get(run_of(key))
 
     def _lose(self, state: RunState, key: Key, why: str, *, fate: Fate = Fate.LOST) -> None:
         group = state.lost(key, time.monotonic(), fate=fate, error=why)

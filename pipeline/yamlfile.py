@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from approxifer.errors import ConfigError
+from approxifer.errors import ConfigError, one_line
 
 
 def read_mapping(path: str | Path, *, what: str, example: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def read_mapping(path: str | Path, *, what: str, example: str) -> dict[str, Any]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a {what} ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
         raise ConfigError(f"{path}: holds {found}; it must hold one mapping such as {example!r}")
