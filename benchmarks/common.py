@@ -116,8 +116,8 @@ class Steps:
 
     Parameters
     ----------
-    total : int
-        Steps, taken to be about equally long.
+    steps : int or sequence of float
+        How many, taken to be about equally long; or how long each is, in any unit.
     stream : file, optional
         None: stderr.
     clock : callable
@@ -126,12 +126,12 @@ class Steps:
 
     def __init__(
         self,
-        total: int,
+        steps: int | Sequence[float],
         *,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total = total
+        self._sizes = [1.0] * steps if isinstance(steps, int) else list(steps)
         self._stream = stream or sys.stderr
         self._clock = clock
         self._began = clock()
@@ -142,9 +142,9 @@ class Steps:
         self._done += 1
         left = ""
         if self._done:
-            pace = (self._clock() - self._began) / self._done
-            left = f", about {duration(pace * (self._total - self._done))} left"
-        line = f"[{self._done + 1}/{self._total}] {label}{left}"
+            pace = (self._clock() - self._began) / sum(self._sizes[: self._done])
+            left = f", about {duration(pace * sum(self._sizes[self._done :]))} left"
+        line = f"[{self._done + 1}/{len(self._sizes)}] {label}{left}"
         print(line, file=self._stream, flush=True)
 
 

@@ -57,6 +57,8 @@ SLEEP = 0.12
 HUNG_WORKERS, HUNG_SLEEP, HUNG_GROUPS, HUNG_LIMIT = 10, 0.1, 1500, 300.0
 #: The schedule for which there is a goal; the one on which the simulation is calibrated.
 GOAL, CALIBRATION = "few", "none"
+#: How much faster a group is simulated than run, about.
+SPEED_UP = 60
 #: What ``--quick`` puts for what is left out.
 QUICK = {
     "groups": 40,
@@ -213,10 +215,16 @@ def run(
         "seed": seed,
         **({"quick": True} if quick else {}),
     }
-    total = len(faults) * len(schemes) * sum(name in sections for name in SECTIONS[:2])
     calibrated = "groups" in sections and CALIBRATION in faults and "hedged" in schemes
-    total += 5 * ("hung" in sections) + ("simulated" in sections and not calibrated)
-    steps = Steps(total)
+    lengths: list[float] = []  # of the steps, in groups on real workers
+    if "groups" in sections:
+        lengths += [counts[fault] for fault in faults for _ in schemes]
+    if "simulated" in sections:
+        lengths += [] if calibrated else [other_groups]
+        lengths += [simulated_groups / SPEED_UP] * (len(faults) * len(schemes))
+    if "hung" in sections:
+        lengths += [HUNG_GROUPS] * 5
+    steps = Steps(lengths)
     with ExitStack() as stack:
         kept = stack.enter_context(kept_beside(out))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="approxifer-strag-")))

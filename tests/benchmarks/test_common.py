@@ -36,6 +36,15 @@ def test_steps_tell_what_is_left() -> None:
     ]
 
 
+def test_steps_of_known_lengths() -> None:
+    now = iter([0.0, 10.0])
+    stream = io.StringIO()
+    steps = Steps([1, 3, 0.5], stream=stream, clock=lambda: next(now))
+    steps.begin("a")
+    steps.begin("b")
+    assert stream.getvalue().splitlines()[-1] == "[2/3] b, about 35 s left"
+
+
 def test_command_writes_results_with_the_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
