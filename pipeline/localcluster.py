@@ -43,8 +43,9 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THR
 
 _CONFIG = {
     "distributed.worker.multiprocessing-method": "forkserver",
-    # A worker that takes long to come back keeps its nanny.
-    "distributed.deploy.lost-worker-timeout": "120s",
+    # Nannies bring workers back. Dask looks once, so long after each loss, and closes the nanny of
+    # a worker that happens to be away again at that moment: never.
+    "distributed.deploy.lost-worker-timeout": "52w",
 }
 
 _START_SECONDS = 300.0

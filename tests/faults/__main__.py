@@ -30,6 +30,17 @@ from faults.harness import Outcome, play  # noqa: E402
 from faults.pool import Pool, processes_left  # noqa: E402
 from faults.schedule import schedule  # noqa: E402
 
+#: Dask keeps samples of each server's load for an hour, and long logs. For a soak they are to be
+#: full soon: what grows on is a leak.
+SHORT_HISTORIES = {
+    "distributed.admin.log-length": 50,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 60,
+    "distributed.diagnostics.computations.max-history": 5,
+    "distributed.diagnostics.erred-tasks.max-history": 5,
+    "distributed.scheduler.events-cleanup-delay": "30s",
+}
+
 
 def main() -> int:
     """Play the runs; 1 if any was bad."""
@@ -46,8 +57,7 @@ def main() -> int:
         print(f"chaos: {asked.runs} runs; exactly these: make chaos RUNS={asked.runs} SEED={seed}")
     else:
         print(f"soak: {asked.minutes:g} minutes, from seed {seed} on")
-        # Dask remembers what it has logged of workers and clients that are gone for an hour.
-        dask.config.set({"distributed.scheduler.events-cleanup-delay": "30s"})
+        dask.config.set(SHORT_HISTORIES)
         seeds = _while(time.monotonic() + 60 * asked.minutes, itertools.count(seed))
     before = processes_left(set())
     memory: list[int] = []
