@@ -20,6 +20,9 @@ The sections:
   without faults, and it is held against them under the schedules with faults;
 - ``hung``: one of 10 workers hung from the start, K=8, S=1: makespans.
 
+The sections take two hours. They may be run apart: those that are in the ``--out`` file already,
+measured on this machine with the same settings, are kept.
+
 A share takes a stated sleep and a real forward pass. Without ``--data`` the rows are scikit-learn's
 digits, with it MNIST's test images; without ``--model`` a LeNet-5 is trained.
 """
@@ -27,6 +30,7 @@ digits, with it MNIST's test images; without ``--model`` a LeNet-5 is trained.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -39,10 +43,18 @@ from typing import Any
 
 from approxifer.benchmarks import latency, stragglers_live, stragglers_report, virtual, virtual_dask
 from approxifer.benchmarks.cases import kept_beside, trained
-from approxifer.benchmarks.common import Steps, command, parse, positive, rounded
+from approxifer.benchmarks.common import Steps, command, machine, parse, positive, rounded
 from approxifer.benchmarks.crew import Crew, crew
 from approxifer.benchmarks.schedules import SCHEDULES
-from approxifer.benchmarks.stragglers_live import SCHEMES, Scheme, Site
+from approxifer.benchmarks.stragglers_live import (
+    HUNG_GROUPS,
+    HUNG_LIMIT,
+    HUNG_SLEEP,
+    HUNG_WORKERS,
+    SCHEMES,
+    Scheme,
+    Site,
+)
 from approxifer.benchmarks.stragglers_site import build
 from approxifer.benchmarks.virtual_workers import Delays
 
@@ -53,8 +65,6 @@ K = 8
 BLOCK, MICRO_BATCH = 32, 8
 #: Seconds of sleep in a share.
 SLEEP = 0.12
-#: The section ``hung``: workers, seconds of sleep, groups (of 10 workers' 2 minutes), Dask's limit.
-HUNG_WORKERS, HUNG_SLEEP, HUNG_GROUPS, HUNG_LIMIT = 10, 0.1, 1500, 300.0
 #: The schedule for which there is a goal; the one on which the simulation is calibrated.
 GOAL, CALIBRATION = "few", "none"
 #: How much faster a group is simulated than run, about.
@@ -246,11 +256,25 @@ def run(
         if "hung" in sections:
             bench.hung()
     results["seconds"] = time.perf_counter() - begin
-    results = rounded(results)
+    results = with_earlier(rounded(results), out)
     print(stragglers_report.describe(results))
     if report is not None:
         stragglers_report.write_report(results, report)
     return results
+
+
+def with_earlier(results: dict[str, Any], out: str | None) -> dict[str, Any]:
+    """Add the sections that the file holds and that were not measured now; none if its settings, or
+    the machine, are others."""
+    if out is None or not Path(out).exists():
+        return results
+    earlier = json.loads(Path(out).read_text(encoding="utf-8"))
+    parts = {*SECTIONS, "delays", "seconds", "machine"}
+    settings = [{n: one[n] for n in one.keys() - parts} for one in (earlier, results)]
+    missing = {n: earlier[n] for n in (*SECTIONS, "delays") if n in earlier.keys() - results.keys()}
+    if not missing or settings[0] != settings[1] or earlier["machine"] != machine():
+        return results
+    return {**results, **missing, "seconds": results["seconds"] + earlier["seconds"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,6 +32,9 @@ from approxifer.pipeline.options import Options
 
 #: Seconds after which a share that runs is given up, and its worker with it.
 HANG_AFTER = 5.0
+#: The section ``hung``: workers, seconds of sleep in a share, groups (two minutes' work), and the
+#: seconds after which plain Dask is cut.
+HUNG_WORKERS, HUNG_SLEEP, HUNG_GROUPS, HUNG_LIMIT = 10, 0.1, 1500, 300.0
 
 
 @dataclass(frozen=True)

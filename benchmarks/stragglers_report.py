@@ -9,7 +9,7 @@ from typing import Any
 from approxifer.benchmarks.accuracy_report import markdown
 from approxifer.benchmarks.common import machine
 from approxifer.benchmarks.schedules import SCHEDULES
-from approxifer.benchmarks.stragglers_live import SCHEMES
+from approxifer.benchmarks.stragglers_live import HUNG_GROUPS, HUNG_SLEEP, HUNG_WORKERS, SCHEMES
 from approxifer.benchmarks.stragglers_picture import draw
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.report import as_text, table
@@ -112,7 +112,9 @@ def _hung(found: Figures) -> Sheet:
             [says, *(ended if one["whole"] else never), f"{one['evaluations_per_query']:.3f}"]
         )
     heads = ("", "makespan, s", "of fault-free", "evaluations/query")
-    return "One of 10 workers hung from the start, K=8, S=1", heads, rows
+    title = f"One of {HUNG_WORKERS} workers hung from the start"
+    what = f"K=8, S=1, {HUNG_GROUPS:,} groups, shares of {1000 * HUNG_SLEEP:.0f} ms of sleep"
+    return f"{title}: {what}", heads, rows
 
 
 def _goals(results: Figures) -> Iterator[Sequence[str]]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from approxifer.benchmarks import latency, stragglers, stragglers_report, virtual, virtual_dask
+from approxifer.benchmarks.common import write_json
 from approxifer.benchmarks.latency import Latency
 from approxifer.benchmarks.schedules import SCHEDULES, Schedule, Service
 from approxifer.benchmarks.stragglers_live import SCHEMES, Outcome, Scheme, Site, delays
@@ -275,6 +276,19 @@ def test_all_sections_with_workers_that_are_played(
     printed = capsys.readouterr().out
     assert "did not end within" in printed
     assert 'makespan, one worker hung, heal="avoid"' in printed
+
+
+def test_sections_that_were_measured_before_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "s.json"
+    now = {"seed": 0, "hung": {"plain Dask": 2}, "seconds": 20.0}
+    assert stragglers.with_earlier(now, str(out)) == now
+
+    write_json(out, {"seed": 0, "groups": {"few": 1}, "hung": {"plain Dask": 1}, "seconds": 10.0})
+    kept = stragglers.with_earlier(now, str(out))
+    assert kept == {**now, "groups": {"few": 1}, "seconds": 30.0}
+
+    other = {**now, "seed": 1}
+    assert stragglers.with_earlier(other, str(out)) == other
 
 
 def test_quick_asks_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
