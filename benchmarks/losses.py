@@ -96,7 +96,9 @@ def now_and_then(
         have = set(np.flatnonzero(kept[codeword]).tolist())
         while not code.decodable(have):
             lost = [share for share in range(code.n) if share not in have]
-            again = fewest(code, have, sorted(lost, key=lambda s: code.carries[s] is None))
+            again = fewest(
+                code.decodable, have, sorted(lost, key=lambda s: code.carries[s] is None)
+            )
             run += len(again)
             have |= {share for share in again if rng.random() >= chance}
         kept[codeword, sorted(have)] = True

@@ -216,7 +216,7 @@ class Options:
     @property
     def policy(self) -> Policy:
         """The scheduler's part of the options, with their defaults."""
-        lazy = self.repair == "exact" and self.byzantine == 0
+        exact = self.repair == "exact" and self.byzantine == 0
         default = 0.0 if self.repair == "none" else 1.0
         patience = default if self.patience is None else self.patience
         hedge = self.the_hedge
@@ -229,7 +229,8 @@ class Options:
             hedge=hedge,
             hang_after=float(self.hang_after),
             stall_after=float(self.stall_after),
-            lazy=lazy if self.redundancy is None else self.redundancy == "lazy",
+            lazy=exact if self.redundancy is None else self.redundancy == "lazy",
+            exact=exact,
             reuse=self.byzantine == 0,
         )
 

@@ -38,6 +38,9 @@ class Policy:
     stall_after: float = 300.0
     #: Parity shares go to idle time only.
     lazy: bool = False
+    #: Every block is wanted as its own share brings it (``repair="exact"``, byzantine = 0): one
+    #: that is late is sent again while its group is open, for it would be repaired in the end.
+    exact: bool = False
     #: A share may go to a worker that has returned another share of the same group (byzantine = 0).
     reuse: bool = True
     #: A share on which the model raised this often is not tried again.
@@ -203,34 +206,50 @@ def decide(
 
     It is complete when it is decodable, and every block is exact or each share that would better
     it has run out of patience. (With Byzantine workers no code is decodable before N - S shares are
-    in: the wrong ones must be told from the others.) Below the threshold, shares that are late or
-    lost are submitted again, as few as make an output possible. With `Policy.hedge` a share counts
-    as late from its limit on, once ``out``, how many of an attempt's flight are still awaited, is
-    low enough; then two copies are in the race, and only `Policy.late` would send a third.
+    in: the wrong ones must be told from the others.) Until then shares that are late or lost are
+    submitted again, as few as make an output possible, and with `Policy.exact` all that carry a
+    block that is missing. With `Policy.hedge` a share counts as late from its limit on, once
+    ``out``, how many of an attempt's flight are still awaited, is low enough; then two copies are
+    in the race, and only `Policy.late` would send a third.
     """
     code = group.code
     present = set(group.present())
     live = [a for a in group.attempts if a.live and a.share not in present]
-    if code.decodable(present):
-        if code.exact(present).all():
-            return COMPLETE
-        limit = policy.patience_limit(typical)
-        helpful = wanted(code, present, {a.share for a in live})
-        patient = policy.patience > 0 and any(
-            a.share in helpful and not a.overdue(now, limit, workers.get(a.address)) for a in live
-        )
-        return WAIT if patient else COMPLETE
-
+    if code.decodable(present) and not _patient(
+        group, present, live, now, policy, typical, workers
+    ):
+        return COMPLETE
     hopeful = present | _in_time(live, now, policy, typical, workers, out)
-    if code.decodable(hopeful):
-        return WAIT
     candidates = [
         s for s in range(code.n) if s not in hopeful and group.failures(s) < policy.max_failures
     ]
-    submit = fewest(code, hopeful, sorted(candidates, key=lambda s: code.carries[s] is None))
-    if submit:
-        return Decision(submit=submit)
-    return WAIT if live else Decision(complete=True, broken=True)
+    candidates.sort(key=lambda s: code.carries[s] is None)
+    submit = set(fewest(code.decodable, hopeful, candidates))
+    if policy.exact:
+        submit.update(fewest(lambda shares: bool(code.exact(shares).all()), hopeful, candidates))
+    if submit or live:
+        return Decision(submit=tuple(sorted(submit)))
+    return Decision(complete=True, broken=True)
+
+
+def _patient(
+    group: GroupState,
+    present: set[int],
+    live: list[AttemptState],
+    now: float,
+    policy: Policy,
+    typical: float | None,
+    workers: Mapping[str, WorkerView],
+) -> bool:
+    """Whether a decodable group waits for a share that would better it."""
+    code = group.code
+    if policy.patience == 0 or code.exact(present).all():
+        return False
+    limit = policy.patience_limit(typical)
+    helpful = wanted(code, present, {a.share for a in live})
+    return any(
+        a.share in helpful and not a.overdue(now, limit, workers.get(a.address)) for a in live
+    )
 
 
 def _in_time(
@@ -261,15 +280,17 @@ def _in_time(
     return {attempt.share for attempt in live if not overdue(attempt)}
 
 
-def fewest(code: Code, have: set[int], candidates: list[int]) -> tuple[int, ...]:
-    """The candidates, preferring the early ones, without which ``have`` is not decodable.
+def fewest(
+    enough: Callable[[Collection[int]], bool], have: set[int], candidates: list[int]
+) -> tuple[int, ...]:
+    """The candidates, preferring the early ones, without which ``have`` is not ``enough``.
 
     Empty where all of them together do not suffice.
     """
     chosen = list(candidates)
-    if not code.decodable(have | set(chosen)):
+    if not enough(have | set(chosen)):
         return ()
     for share in reversed(candidates):
-        if code.decodable(have | (set(chosen) - {share})):
+        if enough(have | (set(chosen) - {share})):
             chosen.remove(share)
     return tuple(chosen)

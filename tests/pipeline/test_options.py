@@ -21,7 +21,9 @@ def test_the_defaults() -> None:
     assert plain.memory_bytes == 10**9
     assert plain.code_for(4).n == 5
     assert plain.the_order == "none"
-    assert plain.policy == Policy(patience=1.0, late=2.0, hang_after=30.0, lazy=True, reuse=True)
+    assert plain.policy == Policy(
+        patience=1.0, late=2.0, hang_after=30.0, lazy=True, exact=True, reuse=True
+    )
 
 
 @pytest.mark.parametrize(

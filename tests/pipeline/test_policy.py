@@ -123,6 +123,40 @@ def test_patience_counts_medians_from_each_shares_start(patience: float) -> None
     assert ask(group, ends + 0.01, policy=policy, typical=2.0) == COMPLETE
 
 
+def test_where_rows_end_exact_late_blocks_are_sent_again_together() -> None:
+    code = build("systematic", 4, 2)
+    group = group_of(code, back=(0, 4), running={1: 0.0, 2: 0.0, 3: 5.0, 5: 5.0})
+    few, exact = Policy(late=3.0), Policy(late=3.0, exact=True)
+    assert ask(group, 5.0, policy=few) == WAIT  # with 3 and 5 it will be decodable
+    assert ask(group, 5.0, policy=exact) == Decision(submit=(1, 2))
+    group.attempts[-1].start = 0.0
+    assert ask(group, 5.0, policy=few) == Decision(submit=(1,))
+    assert ask(group, 5.0, policy=exact) == Decision(submit=(1, 2))  # parity does not better it
+
+
+def test_where_rows_end_exact_a_late_block_is_sent_again_while_another_is_waited_for() -> None:
+    code = build("systematic", 4, 2)
+    group = group_of(code, back=(0, 1, 4, 5), running={2: 0.0, 3: 4.0})
+    few, exact = Policy(late=3.0), Policy(late=3.0, exact=True)
+    assert ask(group, 5.0, policy=few) == WAIT
+    assert ask(group, 5.0, policy=exact) == Decision(submit=(2,))
+    group.attempts.append(attempt(2, number=1, sent=5.0, start=5.0))
+    assert ask(group, 6.5, policy=exact) == WAIT  # for the copy, too
+    for one in group.attempts:
+        one.start = 0.0
+    assert ask(group, 6.5, policy=exact) == COMPLETE
+
+
+@pytest.mark.parametrize("scheme", ["berrut", "parm"])
+def test_where_rows_end_exact_and_no_share_can_make_them_so_few_are_sent_again(scheme: str) -> None:
+    code = build(scheme)
+    group = group_of(code, back=(0, 1))
+    group.attempts += [
+        attempt(3, number=n, sent=0.0, fate=Fate.FAILED) for n in range(Policy.max_failures)
+    ]
+    assert ask(group, 1.0, policy=Policy(exact=True)) == Decision(submit=(2, 4))
+
+
 def test_no_share_is_late_below_the_floor() -> None:
     group = group_of(build(), back=(0, 1, 2, 4), running={3: 0.0})
     policy = Policy(patience=1, floor=0.25)
@@ -295,7 +329,7 @@ def test_stuck_is_asked_with_the_limit_at_hand() -> None:
     workers: dict[str, WorkerView] = {"a3": Curious()}
     ask(group_of(build("uncoded"), back=(0, 1, 2), waiting={3: 0.0}), 0.1, workers=workers)
     ask(group_of(build(), back=(0, 1, 2, 4), waiting={3: 0.0}), 0.1, workers=workers)
-    assert seen == [3.0, 2.0]
+    assert seen == [3.0, 2.0, 3.0]  # late; out of patience, late
 
 
 @pytest.mark.parametrize("queued", [0, 1, 4])
@@ -413,13 +447,13 @@ def codes(draw: st.DrawFn) -> Code:
 def test_fewest_is_minimal_and_enough_or_nothing(data: st.DataObject, code: Code) -> None:
     have = data.draw(st.sets(st.integers(0, code.n - 1)))
     if code.decodable(have):
-        assert fewest(code, have, sorted(set(range(code.n)) - have)) == ()
+        assert fewest(code.decodable, have, sorted(set(range(code.n)) - have)) == ()
     candidates = data.draw(
         st.permutations(sorted(set(range(code.n)) - have)).flatmap(
             lambda order: st.integers(0, len(order)).map(lambda size: list(order[:size]))
         )
     )
-    chosen = fewest(code, have, candidates)
+    chosen = fewest(code.decodable, have, candidates)
     assert set(chosen) <= set(candidates)
     assert [share for share in candidates if share in chosen] == list(chosen)
     if chosen:
@@ -436,7 +470,7 @@ def test_fewest_has_no_smaller_rival(scheme: str) -> None:
     for size in range(code.n + 1):
         for have in map(set, combinations(range(code.n), size)):
             rest = sorted(set(range(code.n)) - have)
-            chosen = fewest(code, have, rest)
+            chosen = fewest(code.decodable, have, rest)
             for few in range(len(chosen)):
                 for rival in combinations(rest, few):
                     assert not code.decodable(have | set(rival))
