@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from approxifer.datasets.layout import FLAG_MEANINGS
+from approxifer.pipeline import garbage
 from approxifer.pipeline.batchspec import job_script
 from approxifer.pipeline.cluster import refuse_import_of_main, workers_of
 from approxifer.pipeline.engine import Engine
@@ -275,6 +276,7 @@ def _run(job: Job, options: Options) -> Report:
         cluster = stack.enter_context(open_workers(prepared, job.stage, job.check_cancelled))
         job.check_cancelled()
         setup, spec = open_run(prepared, cluster, stack)
+        stack.enter_context(garbage.set_aside())
         engine = Engine(setup, job.stream)
         job.stream.read_back = engine.read_back
         job.run(engine, cluster.client.loop.asyncio_loop)  # type: ignore[union-attr]

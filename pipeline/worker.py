@@ -10,13 +10,14 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
-from approxifer.pipeline import faults
+from approxifer.pipeline import faults, garbage
 from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
@@ -49,6 +50,7 @@ class ModelOnWorker(WorkerPlugin):
         self.micro_batch = micro_batch
         self.name = model_plugin_name(run)
         self.inputs: dict[Key, np.ndarray] = {}  #: (B, *feature), of shares that have not started
+        self._until_teardown = ExitStack()
 
     @property
     def fingerprint(self) -> str:
@@ -67,6 +69,10 @@ class ModelOnWorker(WorkerPlugin):
             report |= {"op": "ready", "fingerprint": found, **where}
         except Exception as error:
             report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
+        if worker.plugins.get(self.name) is not self:  # the run has ended meanwhile
+            self._forget_models(worker)
+            return
+        self._until_teardown.enter_context(garbage.set_aside())
         worker.log_event(TOPIC, report)
 
     def _load(self) -> list[Runner]:
@@ -87,6 +93,11 @@ class ModelOnWorker(WorkerPlugin):
     def teardown(self, worker: Worker) -> None:
         """Take no more inputs; forget the models that no other run on this worker uses."""
         worker.handlers.pop(put_handler(self.run), None)
+        self._forget_models(worker)
+        # It collects garbage, which takes a while: once the scheduler has its answer.
+        asyncio.get_running_loop().call_later(0.1, self._until_teardown.close)
+
+    def _forget_models(self, worker: Worker) -> None:
         others = [p for p in worker.plugins.values() if isinstance(p, ModelOnWorker)]
         used = {handle.fingerprint for other in others for handle in other.handles}
         for handle in self.handles:

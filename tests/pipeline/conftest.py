@@ -23,7 +23,7 @@ WORKERS = 6
 
 # As `approxifer.pipeline.localcluster` has it: else a worker that takes long to come back, on a
 # loaded machine, loses its nanny.
-dask.config.set({"distributed.deploy.lost-worker-timeout": "120s"})
+dask.config.set({"distributed.deploy.lost-worker-timeout": "52w"})
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
+from waiting import until
 
 from approxifer import score
 from approxifer.datasets import Journal
@@ -213,3 +215,18 @@ def test_preprocess_another_sample_dimension_and_coordinates(
     np.testing.assert_array_equal(found.time, data.time)
     expected = toy_models.linear(toy_models.double(data.t2m.values.T))
     np.testing.assert_array_equal(found.prediction, expected)
+
+
+def test_a_run_is_spared_garbage_collections_and_leaves_its_model_to_one(
+    client: Client, store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    report = score(store, model="toy_models:cyclic", out=out, client=client, **COMMON)
+    assert (report.predictions.prediction[:, 0] == 1).all()
+    until(lambda: all(left == (0, 0) for left in client.run(frozen_and_models).values()))
+
+
+def frozen_and_models() -> tuple[int, int]:
+    """Objects kept out of collections, models that are still in memory."""
+    models = sum(isinstance(one, toy_models.Cyclic) for one in gc.get_objects())
+    return gc.get_freeze_count(), models
