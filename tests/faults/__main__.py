@@ -19,7 +19,9 @@ from pathlib import Path
 from statistics import median
 
 import dask
+import distributed.scheduler
 import psutil
+from dask.utils import key_split
 
 HERE = Path(__file__).parent
 for folder in (HERE.parent, HERE.parent / "support"):  # processes that are forked inherit them
@@ -31,7 +33,7 @@ from faults.pool import Pool, processes_left  # noqa: E402
 from faults.schedule import schedule  # noqa: E402
 
 #: Dask keeps samples of each server's load for an hour, and long logs. For a soak they are to be
-#: full soon: what grows on is a leak.
+#: full soon, and what it keeps for ever is to be off (`NoSpans`): what grows on is a leak.
 SHORT_HISTORIES = {
     "distributed.admin.log-length": 50,
     "distributed.admin.low-level-log-length": 100,
@@ -40,6 +42,20 @@ SHORT_HISTORIES = {
     "distributed.diagnostics.erred-tasks.max-history": 5,
     "distributed.scheduler.events-cleanup-delay": "30s",
 }
+
+
+class NoSpans:
+    """In place of what Dask's scheduler writes down of every burst of tasks: some 4 kB each."""
+
+    def __init__(self, scheduler: object) -> None:
+        pass
+
+    def observe_tasks(self, *args: object, **kwargs: object) -> dict[str, object]:
+        """Nothing to add to the tasks."""
+        return {}
+
+    def heartbeat(self, *args: object) -> None:
+        """Nothing to write down."""
 
 
 def main() -> int:
@@ -58,6 +74,7 @@ def main() -> int:
     else:
         print(f"soak: {asked.minutes:g} minutes, from seed {seed} on")
         dask.config.set(SHORT_HISTORIES)
+        distributed.scheduler.DEFAULT_EXTENSIONS["spans"] = NoSpans
         seeds = _while(time.monotonic() + 60 * asked.minutes, itertools.count(seed))
     before = processes_left(set())
     memory: list[int] = []
@@ -116,6 +133,7 @@ def _play(seeds: Iterable[int], memory: list[int]) -> list[Outcome]:
                     pool.__exit__()
                     pool = None
                 done = len(outcomes)
+                key_split.cache_clear()  # else Dask remembers the last 100,000 keys
                 gc.collect()
                 memory.append(psutil.Process().memory_info().rss)
                 spent = time.monotonic() - begin
