@@ -188,7 +188,8 @@ def page(results: Figures, *, name: str = "stragglers") -> str:
         "(p99), or from 10,000 (p99.9, simulated only). Whether a share is slow depends on its "
         "worker and on how many shares that worker had begun before, and on nothing that a scheme "
         "decides: every scheme meets the same history of the machines.",
-        "Rivals: plain Dask is one `client.map` over the blocks of the Zarr array. The others run "
+        "Rivals: plain Dask is one `client.map` over the blocks of the Zarr array, on workers that "
+        "Python's garbage collector stops now and then as it does anywhere. The others run "
         'in this engine: uncoded with `hedge="spark"`, replication x2, and ParM with one parity '
         "share, whose parity model is a stand-in that costs the same (agreement means nothing "
         "there). The simulation drives the engine's own ledger and policy on a virtual clock; its "

@@ -78,6 +78,7 @@ class ModelOnWorker(WorkerPlugin):
     def _load(self) -> list[Runner]:
         """Load the models, and run each once: a first pass takes many times as long as the others,
         and would make a straggler of its worker."""
+        garbage.collect_leftovers()  # earlier models, before there is another one
         runners = [cache.ensure(handle, self.threads) for handle in self.handles]
         for runner in runners:
             run_rows(runner, self.row, self.micro_batch)
@@ -93,9 +94,8 @@ class ModelOnWorker(WorkerPlugin):
     def teardown(self, worker: Worker) -> None:
         """Take no more inputs; forget the models that no other run on this worker uses."""
         worker.handlers.pop(put_handler(self.run), None)
+        self._until_teardown.close()
         self._forget_models(worker)
-        # It collects garbage, which takes a while: once the scheduler has its answer.
-        asyncio.get_running_loop().call_later(0.1, self._until_teardown.close)
 
     def _forget_models(self, worker: Worker) -> None:
         others = [p for p in worker.plugins.values() if isinstance(p, ModelOnWorker)]

@@ -11,7 +11,6 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
-from waiting import until
 
 from approxifer import score
 from approxifer.datasets import Journal
@@ -217,16 +216,17 @@ def test_preprocess_another_sample_dimension_and_coordinates(
     np.testing.assert_array_equal(found.prediction, expected)
 
 
-def test_a_run_is_spared_garbage_collections_and_leaves_its_model_to_one(
+def test_a_run_is_spared_garbage_collections_and_its_model_is_gone_with_the_next(
     client: Client, store: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out.zarr"
-    report = score(store, model="toy_models:cyclic", out=out, client=client, **COMMON)
+    common = {"client": client, **COMMON}
+    report = score(store, model="toy_models:cyclic", out=tmp_path / "a.zarr", **common)
     assert (report.predictions.prediction[:, 0] == 1).all()
-    until(lambda: all(left == (0, 0) for left in client.run(frozen_and_models).values()))
+    assert set(client.run(gc.get_freeze_count).values()) == {0}
+    score(store, model=toy_models.linear, out=tmp_path / "b.zarr", **common)
+    assert set(client.run(cyclic_models).values()) == {0}
 
 
-def frozen_and_models() -> tuple[int, int]:
-    """Objects kept out of collections, models that are still in memory."""
-    models = sum(isinstance(one, toy_models.Cyclic) for one in gc.get_objects())
-    return gc.get_freeze_count(), models
+def cyclic_models() -> int:
+    """How many are still in memory."""
+    return sum(isinstance(one, toy_models.Cyclic) for one in gc.get_objects())
