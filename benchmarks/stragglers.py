@@ -35,8 +35,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,6 @@ def run(
     quick: bool,
 ) -> dict[str, Any]:
     """Measure, print the tables, return the figures."""
-    begin = time.perf_counter()
     counts = {fault: groups if fault == GOAL else other_groups for fault in faults}
     results: dict[str, Any] = {
         "benchmark": "stragglers",
@@ -248,19 +247,33 @@ def run(
         results["data"] = "digits" if data is None else "MNIST"
         results["rows_of_a_window"] = len(site.labels)
         bench = Bench(site=site, schemes=schemes, faults=faults, steps=steps, results=results)
-        delays = bench.groups(counts) if "groups" in sections else None
+        spent: dict[str, float] = {}
+        results["seconds"] = spent
+        delays = None
+        if "groups" in sections:
+            with timed(spent, "groups"):
+                delays = bench.groups(counts)
         if "simulated" in sections:
-            delays = delays or bench.calibrate(other_groups)
-            with crew(site, processes) as call:
-                bench.simulated(delays, simulated_groups, call)
+            with timed(spent, "simulated"):
+                delays = delays or bench.calibrate(other_groups)
+                with crew(site, processes) as call:
+                    bench.simulated(delays, simulated_groups, call)
         if "hung" in sections:
-            bench.hung()
-    results["seconds"] = time.perf_counter() - begin
+            with timed(spent, "hung"):
+                bench.hung()
     results = with_earlier(rounded(results), out)
     print(stragglers_report.describe(results))
     if report is not None:
         stragglers_report.write_report(results, report)
     return results
+
+
+@contextmanager
+def timed(spent: dict[str, float], section: str) -> Iterator[None]:
+    """Add the seconds that a section takes."""
+    begin = time.perf_counter()
+    yield
+    spent[section] = time.perf_counter() - begin
 
 
 def with_earlier(results: dict[str, Any], out: str | None) -> dict[str, Any]:
@@ -274,7 +287,8 @@ def with_earlier(results: dict[str, Any], out: str | None) -> dict[str, Any]:
     missing = {n: earlier[n] for n in (*SECTIONS, "delays") if n in earlier.keys() - results.keys()}
     if not missing or settings[0] != settings[1] or earlier["machine"] != machine():
         return results
-    return {**results, **missing, "seconds": results["seconds"] + earlier["seconds"]}
+    spent = {n: seconds for n, seconds in earlier["seconds"].items() if n in missing}
+    return {**results, **missing, "seconds": spent | results["seconds"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
