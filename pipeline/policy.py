@@ -215,10 +215,11 @@ def decide(
     code = group.code
     present = set(group.present())
     live = [a for a in group.attempts if a.live and a.share not in present]
-    if code.decodable(present) and not _patient(
-        group, present, live, now, policy, typical, workers
-    ):
-        return COMPLETE
+    if code.decodable(present):
+        if not _patient(group, present, live, now, policy, typical, workers):
+            return COMPLETE
+        if not policy.exact:
+            return WAIT
     hopeful = present | _in_time(live, now, policy, typical, workers, out)
     candidates = [
         s for s in range(code.n) if s not in hopeful and group.failures(s) < policy.max_failures
