@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from approxifer.benchmarks.virtual import Shape
 from approxifer.models import open_model, run_rows
 from approxifer.models.export import write_whole
 from approxifer.models.parity import FORMAT, META, program
+from approxifer.quiet import quiet
 
 
 def build(
@@ -89,8 +89,7 @@ def _with_micro_batch(model: Path, rows: np.ndarray, target: Path) -> Path:
     can stop between them."""
     module = torch.export.load(model).module()
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+    with quiet():
         torch.export.save(torch.export.export(module, (torch.from_numpy(rows),)), buffer)
     write_whole(target, buffer.getvalue())
     return target

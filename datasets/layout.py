@@ -18,9 +18,10 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from approxifer.datasets.localdisk import consolidate, quiet
+from approxifer.datasets.localdisk import consolidate
 from approxifer.datasets.source import Source
 from approxifer.errors import ConfigError, StoreError
+from approxifer.quiet import quiet
 
 #: The values 0, 1, ... of ``status``, in words (CF ``flag_meanings``).
 FLAG_MEANINGS = ("pending", "exact", "decoded", "repaired", "failed")

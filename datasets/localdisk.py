@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import zarr
 
 from approxifer.errors import ConfigError, OutputError, StoreError
+from approxifer.quiet import quiet
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -142,18 +142,6 @@ def _fsync(path: Path, *, missing_ok: bool = False) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back zarr's remarks about what the v3 specification does not cover yet.
-
-    Not thread-safe, as ``warnings.catch_warnings`` is not: for the short calls that open or create.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
 
 
 def consolidate(path: Path) -> None:

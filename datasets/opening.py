@@ -18,8 +18,8 @@ import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from approxifer.datasets.localdisk import quiet
 from approxifer.errors import InputError, InputNotFoundError
+from approxifer.quiet import quiet
 
 Array: TypeAlias = "zarr.Array[Any]"
 

@@ -3,7 +3,6 @@
 import io
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from approxifer.models.weights import pack_state
+from approxifer.quiet import quiet
 
 
 def export_program(
@@ -37,8 +37,7 @@ def export_program(
     example = torch.from_numpy(np.array(rows))
     dynamic = None if static_batch else ({0: torch.export.Dim("batch", min=1, max=2**20)},)
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+    with quiet():
         program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
         torch.export.save(program, buffer)
     write_whole(path, buffer.getvalue())

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from approxifer.models.names import first_line, import_name
 from approxifer.models.network import ModuleForward
 from approxifer.models.parity import FORMAT, META, program, read_meta
 from approxifer.models.rows import run_rows
+from approxifer.quiet import quiet
 
 EPOCHS = 10
 BATCH = 64
@@ -289,8 +289,7 @@ def _inner(model: ModelHandle, arch: str | None) -> nn.Module:
             f"model {model.name!r} {what}, and cannot be trained as its own parity model. Name a "
             "network with --arch MODULE:FACTORY (arch=)"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copying a program
+    with quiet():
         return copy.deepcopy(runner.forward.module)
 
 

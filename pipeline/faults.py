@@ -15,7 +15,6 @@ import contextlib
 import copy
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -27,6 +26,7 @@ from approxifer.errors import ConfigError, ModelError
 from approxifer.models import Runner
 from approxifer.models.network import ModuleForward
 from approxifer.pipeline.liar import Liar, Lie, check_shares
+from approxifer.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -172,8 +172,7 @@ class StuckWeight:
     def _copy(self, module: torch.nn.Module, rng: np.random.Generator) -> torch.nn.Module:
         import torch
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copying a program
+        with quiet():
             module = copy.deepcopy(module)
         weights = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
         sizes = np.array([p.numel() for p in weights.values()])
