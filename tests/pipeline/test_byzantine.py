@@ -27,9 +27,10 @@ from approxifer.pipeline.records import Status
 from approxifer.pipeline.report import Report
 
 SUPPORT = Path(__file__).parents[1] / "support"
-#: Systematic, K = 4, E = 1: six shares, and two workers to spare. Ten windows of two groups.
+#: Systematic, K = 4, E = 1: six shares, and two workers to spare. Ten windows of two groups. Its
+#: shares last 20 ms, so that no worker is left without enough of them to lie in.
 COMMON: dict[str, Any] = {
-    "model": toy_models.linear,
+    "model": toy_models.slow_linear,
     "k": 4,
     "stragglers": 0,
     "byzantine": 1,
@@ -138,9 +139,10 @@ def test_a_liar_is_convicted_and_what_it_touched_made_good(
 def test_a_lie_found_late_is_taken_back_from_written_windows(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    """Next to no random audits on the way: those before the end find it."""
+    """Next to no random audits on the way: those before the end find it, of what this worker ran
+    or by it."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=4)})
+    faults.install(client, {"5": toy_lies.Later(after=8)})
     report = score(store, out=out, client=client, **COMMON | {"audit": 1e-9})
     check_whole(report, rows)
     assert convicted(report) == ["5"]
@@ -154,7 +156,7 @@ def test_decoded_rows_are_redone_where_a_liar_contributed(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=4)})
+    faults.install(client, {"5": toy_lies.Later(after=8)})
     options = {"scheme": "berrut", "k": 2, "repair": "none", "order": "none", "audit": 1e-9}
     report = score(store, out=out, client=client, **COMMON | options)
     assert convicted(report) == ["5"]
@@ -241,7 +243,7 @@ def test_a_run_killed_between_conviction_and_make_good(
     cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=4)})
+    faults.install(client, {"5": toy_lies.Later(after=8)})
     command = [sys.executable, str(SUPPORT / "convict_and_die.py")]
     died = subprocess.run(
         [*command, cluster.scheduler_address, str(store), str(out)],
