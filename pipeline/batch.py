@@ -26,6 +26,7 @@ from approxifer.pipeline.batchspec import (
     job_class,
     job_script,
 )
+from approxifer.pipeline.daskprocess import never_forget, silent, starting
 from approxifer.pipeline.progress import duration
 
 logger = logging.getLogger(__name__)
@@ -216,10 +217,12 @@ def batch_cluster(
         f"{jobs - needed} to spare; {resources(spec)} each"
     )
     with contextlib.ExitStack() as stack:
-        # Dask would forget a worker after 15 s, and cancel a job that was submitted meanwhile.
-        stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "52w"}))
+        stack.enter_context(never_forget)
+        if "silence_logs" not in spec.keywords:
+            stack.enter_context(silent)
         try:
-            cluster = cluster_class(spec.kind)(job_cls=job_class(spec.kind), **spec.keywords)
+            with starting:
+                cluster = cluster_class(spec.kind)(job_cls=job_class(spec.kind), **spec.keywords)
             stack.callback(_close, cluster)
             cluster.worker_spec = {f"{spec.job_name}-{i}": cluster.new_spec for i in range(jobs)}
             cluster.sync(_wait, cluster)

@@ -17,7 +17,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,6 +28,8 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import get_mp_context
 
 from approxifer.errors import ClusterError
+from approxifer.pipeline.daskprocess import never_forget, silent, starting
+from approxifer.together import Together
 
 Say = Callable[[str], None]
 
@@ -41,12 +42,10 @@ MODEL_PRELOAD = ("torch", "torch._export.serde.serialize", "approxifer.models")
 #: Thread pools that numpy and torch would start at their import; forking with them is unsafe.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-_CONFIG = {
-    "distributed.worker.multiprocessing-method": "forkserver",
-    # Nannies bring workers back. Dask looks once, so long after each loss, and closes the nanny of
-    # a worker that happens to be away again at that moment: never.
-    "distributed.deploy.lost-worker-timeout": "52w",
-}
+#: For as long as any of our clusters lives: nannies read it at restarts.
+_forking = Together(
+    lambda: dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+)
 
 _START_SECONDS = 300.0
 _CLOSE_SECONDS = 30.0
@@ -86,12 +85,19 @@ def local_cluster(
     if "interface" not in options:
         keywords.setdefault("host", "127.0.0.1")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(never_forget)
+        if "silence_logs" not in options:
+            stack.enter_context(silent)
         if sys.platform == "linux":
-            stack.enter_context(_shared_config())
-            _start_server()
+            stack.enter_context(_forking)
         try:
-            # Empty at first: there is then something to close when Ctrl-C comes during the start.
-            cluster = LocalCluster(n_workers=0, threads_per_worker=1, processes=True, **keywords)
+            with starting:
+                if sys.platform == "linux":
+                    _start_server()
+                # Empty at first: there is then something to close when Ctrl-C comes meanwhile.
+                cluster = LocalCluster(
+                    n_workers=0, threads_per_worker=1, processes=True, **keywords
+                )
             stack.callback(_close, cluster)
             # Names that tell a person more than the plain 0, 1, ...
             names = [f"worker-{number}" for number in range(n_workers)]
@@ -172,25 +178,3 @@ def _start_server() -> None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-_config_lock = threading.Lock()
-_config_users = 0
-_config_stack = contextlib.ExitStack()
-
-
-@contextlib.contextmanager
-def _shared_config() -> Iterator[None]:
-    """Dask's settings for as long as any of our clusters lives: nannies read them at restarts."""
-    global _config_users
-    with _config_lock:
-        _config_users += 1
-        if _config_users == 1:
-            _config_stack.enter_context(dask.config.set(_CONFIG))
-    try:
-        yield
-    finally:
-        with _config_lock:
-            _config_users -= 1
-            if _config_users == 0:
-                _config_stack.close()

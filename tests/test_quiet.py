@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import ExitStack
 
 import pytest
 
@@ -28,21 +27,3 @@ def test_one_thread_leaves_another_its_quiet() -> None:
         warnings.warn("a remark", UserWarning, stacklevel=1)
     with pytest.raises(UserWarning, match="a remark"):  # as all warnings are errors here
         warnings.warn("a remark", UserWarning, stacklevel=1)
-
-
-def test_the_last_to_leave_takes_the_filters_back() -> None:
-    before = list(warnings.filters)
-    first, second = ExitStack(), ExitStack()
-    first.enter_context(quiet())
-    second.enter_context(quiet())
-    first.close()
-    assert warnings.filters != before
-    second.close()
-    assert warnings.filters == before
-
-
-def test_an_error_inside_ends_it() -> None:
-    before = list(warnings.filters)
-    with pytest.raises(ZeroDivisionError), quiet():
-        _ = 1 / 0
-    assert warnings.filters == before

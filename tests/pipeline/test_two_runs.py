@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import toy_models
@@ -162,3 +163,20 @@ def test_a_worker_that_one_convicts_is_out_of_both(client: Client, tmp_path: Pat
     assert "in another run" in str(second.result().convicted[0])
     events = [e for e in Journal.read(tmp_path / "out1.zarr") if e["event"] == "conviction"]
     assert len(events) == 1
+
+
+def test_two_jobs_start_clusters_of_their_own_at_once(
+    stores: list[tuple[Path, np.ndarray]], tmp_path: Path
+) -> None:
+    before = dask.config.get("distributed.worker.multiprocessing-method")
+    jobs = [
+        approxifer.submit(
+            path, model=toy_models.linear, out=tmp_path / f"out{number}.zarr",
+            cluster={"kind": "local", "workers": 2}, k=2, stragglers=0, progress=False,
+        )
+        for number, (path, _) in enumerate(stores)
+    ]  # fmt: skip
+    for job, (_, rows) in zip(jobs, stores, strict=True):
+        report = job.result(timeout=90)
+        np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
+    assert dask.config.get("distributed.worker.multiprocessing-method") == before
