@@ -21,6 +21,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin, Status
 
 from approxifer.coding import CodeSpec
+from approxifer.pipeline.handlers import Handler
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, run_of
 from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
@@ -57,14 +58,14 @@ class StragglerPlugin(SchedulerPlugin):
         scheduler.handlers.update(self._handlers())
         self._clock = asyncio.create_task(self._tick_for_ever())
 
-    def _handlers(self) -> dict[str, Any]:
+    def _handlers(self) -> dict[str, Handler]:
         return {
-            "approxifer_open": self.open_run,
-            "approxifer_groups": self.open_groups,
-            "approxifer_report": self.report,
-            "approxifer_bar": self.bar,
-            "approxifer_poll": self.poll,
-            "approxifer_close": self.close_run,
+            "approxifer_open": Handler(self.open_run),
+            "approxifer_groups": Handler(self.open_groups),
+            "approxifer_report": Handler(self.report),
+            "approxifer_bar": Handler(self.bar),
+            "approxifer_poll": Handler(self.poll),
+            "approxifer_close": Handler(self.close_run),
         }
 
     # ---- the clients' calls ---------------------------------------------------------------------
@@ -186,7 +187,6 @@ class StragglerPlugin(SchedulerPlugin):
 
     def _stop(self) -> None:
         self._clock.cancel()
-        self.workers.clear()  # Dask keeps hold of handlers that it has called, and they of this
         if self.scheduler.plugins.get(self.name) is self:
             self.scheduler.remove_plugin(name=self.name)
             for name in self._handlers():

@@ -18,6 +18,7 @@ from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
 from approxifer.pipeline import faults, garbage
+from approxifer.pipeline.handlers import Handler
 from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
@@ -59,7 +60,7 @@ class ModelOnWorker(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """Load the model off the worker's event loop, then say so."""
-        worker.handlers[put_handler(self.run)] = self.put
+        worker.handlers[put_handler(self.run)] = Handler(self.put)
         report: dict[str, Any] = {"run": self.run, "version": __version__}
         try:
             loop = asyncio.get_running_loop()

@@ -11,10 +11,13 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
+from waiting import until
 
 from approxifer import score
 from approxifer.datasets import Journal
+from approxifer.pipeline.plugin import StragglerPlugin
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.worker import ModelOnWorker
 
 COMMON = {"k": 4, "block": 5, "window": 100, "progress": False}
 
@@ -230,3 +233,18 @@ def test_a_run_is_spared_garbage_collections_and_its_model_is_gone_with_the_next
 def cyclic_models() -> int:
     """How many are still in memory."""
     return sum(isinstance(one, toy_models.Cyclic) for one in gc.get_objects())
+
+
+def test_nothing_of_a_run_stays_on_the_cluster(client: Client, store: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        score(
+            store, model=toy_models.linear, out=tmp_path / f"{number}.zarr", client=client, **COMMON
+        )
+    until(lambda: set(client.run(left_of_runs).values()) == {0}, 10)
+    until(lambda: client.run_on_scheduler(left_of_runs) == 0, 10)
+
+
+def left_of_runs() -> int:
+    """How many of our plugins are still in memory, now that no run lasts."""
+    gc.collect()
+    return sum(isinstance(one, StragglerPlugin | ModelOnWorker) for one in gc.get_objects())
