@@ -22,6 +22,7 @@ import dask
 import distributed.scheduler
 import psutil
 from dask.utils import key_split
+from distributed.core import _expects_comm
 
 HERE = Path(__file__).parent
 for folder in (HERE.parent, HERE.parent / "support"):  # processes that are forked inherit them
@@ -132,8 +133,12 @@ def _play(seeds: Iterable[int], memory: list[int]) -> list[Outcome]:
                 if not outcome.good or outcome.set_back:  # its streams may stand still for an hour
                     pool.__exit__()
                     pool = None
+                else:
+                    pool.forget_the_gone()
                 done = len(outcomes)
-                key_split.cache_clear()  # else Dask remembers the last 100,000 keys
+                # Else Dask remembers its last 100,000 keys, and each scheduler there has been.
+                key_split.cache_clear()
+                _expects_comm.cache_clear()
                 gc.collect()
                 memory.append(psutil.Process().memory_info().rss)
                 spent = time.monotonic() - begin

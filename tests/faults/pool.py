@@ -67,6 +67,17 @@ class Pool:
         address: str = self.cluster.scheduler_address
         return address
 
+    def forget_the_gone(self) -> None:
+        """Drop the empty records that Dask's scheduler keeps of workers and clients that left."""
+        topics = self.cluster.scheduler._broker._topics
+
+        async def forget() -> None:
+            for name in [n for n, topic in topics.items() if not topic.events]:
+                if not topics[name].subscribers:
+                    del topics[name]
+
+        self.cluster.sync(forget)
+
     def nanny(self, worker: int) -> Nanny:
         """The nanny of a worker."""
         return self.cluster.workers[name_of(worker)]
