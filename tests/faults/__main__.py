@@ -79,7 +79,8 @@ def main() -> int:
         seeds = _while(time.monotonic() + 60 * asked.minutes, itertools.count(seed))
     before = processes_left(set())
     memory: list[int] = []
-    outcomes = _play(seeds, memory)
+    blocks: list[int] = []
+    outcomes = _play(seeds, memory, blocks)
     left = [process for process in processes_left(set()) if process not in before]
     for process in left:
         print(f"process left: {process}")
@@ -95,7 +96,9 @@ def main() -> int:
         bound = 1 - 0.05 ** (1 / runs)
         print(f"with 95 % confidence fewer than {bound:.1%} of such runs are bad")
     if asked.minutes is not None:
-        print(f"memory of the scheduler and the clients after runs: {_trend(memory)}")
+        megabytes, thousands = _trend(memory, 10**6), _trend(blocks, 10**3)
+        print(f"memory of the scheduler and the clients after runs: {megabytes} MB")
+        print(f"blocks that Python objects hold of it: {thousands} thousand (medians of fifths)")
     for outcome in bad:
         print(f"bad: make chaos SEED={outcome.chaos.seed} RUNS=1")
     return 1 if bad or left else 0
@@ -106,15 +109,16 @@ def _while(end: float, seeds: Iterable[int]) -> Iterator[int]:
     return itertools.takewhile(lambda _: time.monotonic() < end, seeds)
 
 
-def _trend(memory: list[int]) -> str:
-    """How memory went, by fifths of the runs."""
-    size = max(1, len(memory) // 5)
-    parts = [median(memory[i : i + size]) for i in range(0, size * (len(memory) // size), size)]
-    return ", ".join(f"{part / 1e6:.0f}" for part in parts) + " MB (median of each fifth)"
+def _trend(values: list[int], unit: int) -> str:
+    """How it went: the medians of the fifths of the runs."""
+    size = max(1, len(values) // 5)
+    parts = [median(values[i : i + size]) for i in range(0, size * (len(values) // size), size)]
+    return ", ".join(f"{part / unit:.0f}" for part in parts)
 
 
-def _play(seeds: Iterable[int], memory: list[int]) -> list[Outcome]:
-    """Play runs; adds the bytes that this process holds after each."""
+def _play(seeds: Iterable[int], memory: list[int], blocks: list[int]) -> list[Outcome]:
+    """Play runs; adds the bytes that this process holds after each, and the blocks of memory that
+    its Python objects do: what grows alone is what the allocator keeps."""
     outcomes: list[Outcome] = []
     total = len(seeds) if isinstance(seeds, range) else None
     begin = time.monotonic()
@@ -141,6 +145,7 @@ def _play(seeds: Iterable[int], memory: list[int]) -> list[Outcome]:
                 _expects_comm.cache_clear()
                 gc.collect()
                 memory.append(psutil.Process().memory_info().rss)
+                blocks.append(sys.getallocatedblocks())
                 spent = time.monotonic() - begin
                 where = f"{done}, {duration(spent)}, {memory[-1] / 1e6:.0f} MB"
                 if total is not None:

@@ -232,7 +232,7 @@ def test_a_run_is_spared_garbage_collections_and_its_model_is_gone_with_the_next
 
 def cyclic_models() -> int:
     """How many are still in memory."""
-    return sum(isinstance(one, toy_models.Cyclic) for one in gc.get_objects())
+    return sum(type(one) is toy_models.Cyclic for one in gc.get_objects())
 
 
 def test_nothing_of_a_run_stays_on_the_cluster(client: Client, store: Path, tmp_path: Path) -> None:
@@ -247,4 +247,5 @@ def test_nothing_of_a_run_stays_on_the_cluster(client: Client, store: Path, tmp_
 def left_of_runs() -> int:
     """How many of our plugins are still in memory, now that no run lasts."""
     gc.collect()
-    return sum(isinstance(one, StragglerPlugin | ModelOnWorker) for one in gc.get_objects())
+    # By type(): isinstance() would ask each object, and torch has some that then warn.
+    return sum(type(one) in (StragglerPlugin, ModelOnWorker) for one in gc.get_objects())
