@@ -13,41 +13,40 @@ weighs is freed in no other way. Not at its end, when a cluster may be closing.
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_lock = threading.RLock()
-_users = 0
-_left = False  #: whether a run has been here since the last full collection
-_frozen = False  #: by us: what somebody else has frozen stays so
+from approxifer.together import Together
+
+_left = False  #: whether the last run has ended, and nothing was collected since
 
 
 def collect_leftovers() -> None:
     """Collect what earlier runs in this process have left, unless another one lasts."""
     global _left
-    with _lock:
-        if _left and _users == 0:
-            gc.collect()
-            _left = False
+    if _left:
+        gc.collect()
+        _left = False
 
 
 @contextmanager
-def set_aside() -> Iterator[None]:
-    """Keep what is there now out of collections, until the last that asked for it is through."""
-    global _users, _left, _frozen
-    with _lock:
-        collect_leftovers()
-        _users += 1
-        if _users == 1 and gc.get_freeze_count() == 0:
-            gc.freeze()
-            _frozen = True
+def _frozen() -> Iterator[None]:
+    global _left
+    collect_leftovers()
+    ours = gc.get_freeze_count() == 0  # what somebody else has frozen stays so
+    if ours:
+        gc.freeze()
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            _left = True
-            if _users == 0 and _frozen:
-                gc.unfreeze()
-                _frozen = False
+        if ours:
+            gc.unfreeze()
+        _left = True
+
+
+_set_aside = Together(_frozen)
+
+
+def set_aside() -> Together:
+    """Keep what is there now out of collections, until the last that asked for it is through."""
+    return _set_aside

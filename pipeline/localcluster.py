@@ -88,11 +88,10 @@ def local_cluster(
         stack.enter_context(never_forget)
         if "silence_logs" not in options:
             stack.enter_context(silent)
-        if sys.platform == "linux":
-            stack.enter_context(_forking)
         try:
             with starting:
                 if sys.platform == "linux":
+                    stack.enter_context(_forking)
                     _start_server()
                 # Empty at first: there is then something to close when Ctrl-C comes meanwhile.
                 cluster = LocalCluster(

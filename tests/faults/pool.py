@@ -72,8 +72,8 @@ class Pool:
         topics = self.cluster.scheduler._broker._topics
 
         async def forget() -> None:
-            for name in [n for n, topic in topics.items() if not topic.events]:
-                if not topics[name].subscribers:
+            for name, topic in list(topics.items()):
+                if not topic.events and not topic.subscribers:
                     del topics[name]
 
         self.cluster.sync(forget)
