@@ -14,6 +14,7 @@ BENCHMARKS = {
     "decoders": "ways to decode, side by side",
     "doubt": "what repairing only doubtful rows costs and keeps",
     "locators": "ways to find the share that is a lie, side by side",
+    "signals": "what statistics of outputs add to spot checks",
     "byzantine": "workers that lie: how soon they are found, and what they leave behind",
     "stragglers": "slow and hung workers: how long groups and runs take, ours and rivals",
     "memory": "the client's peak memory as the input grows",
