@@ -199,7 +199,7 @@ class _Client:
             news, self._run.events = self._run.events, []
             for event in news:
                 if event["op"] == "send":
-                    self._workers.send(event["group"], event["to"])
+                    self._workers.send(key for *_, key in event["to"])
                 elif event["op"] == "complete":
                     self._finish(event)
 

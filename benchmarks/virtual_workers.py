@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -120,15 +120,13 @@ class Workers:
                 self._run.lost(key, self._clock.now)
                 self.advance(group)
 
-    def send(self, number: int, to: Sequence[Sequence[int | str]]) -> None:
-        """Send shares (share, attempt, address) of a group to their workers."""
-        group = self._run.groups[number]
-        where = {(a.share, a.attempt): a for a in group.attempts}
-        for share, attempt, _ in to:
-            found = where[int(share), int(attempt)]
-            rank = group.priority - (IDLE if found.lazy else 0)
-            item = (-rank, next(self._order), self._run.key(number, found))
-            self._clock.after(self._delays.send, partial(self._arrive, found.address, item))
+    def send(self, keys: Iterable[Key]) -> None:
+        """Send shares to their workers."""
+        for key in keys:
+            group, attempt = self._run.by_key[key]
+            rank = group.priority - (IDLE if attempt.lazy else 0)
+            item = (-rank, next(self._order), key)
+            self._clock.after(self._delays.send, partial(self._arrive, attempt.address, item))
 
     def _arrive(self, address: str, item: tuple[float, int, Key]) -> None:
         if self._live(item[2]):

@@ -10,17 +10,25 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from distributed import Future
 
 from approxifer.pipeline import transport
-from approxifer.pipeline.keys import Key, share_key
+from approxifer.pipeline.keys import Key, as_key
 from approxifer.pipeline.records import Testimony
 from approxifer.pipeline.session import Session
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Sent(NamedTuple):
+    """One attempt at one share, and where it was sent."""
+
+    share: int
+    attempt: int
+    address: str
 
 
 @dataclass
@@ -33,7 +41,7 @@ class GroupRun:
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
-    sent: dict[Key, str] = field(default_factory=dict)  #: to which address, and not back yet
+    sent: dict[Key, Sent] = field(default_factory=dict)  #: and not back yet
     futures: dict[Key, Future[Any]] = field(default_factory=dict)
     completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
     done: bool = False
@@ -130,9 +138,11 @@ class Courier:
         if group is None:
             return
         if event["op"] == "send":
-            self._spawn(self._send(group, event["to"]))
+            sent = {as_key(key): Sent(*to) for *to, key in event["to"]}
+            group.sent |= sent
+            self._spawn(self._send(group, sent))
         elif event["op"] == "in":
-            self._spawn(self._fetch(group, event["share"], event["attempt"], event["address"]))
+            self._spawn(self._fetch(group, as_key(event["key"])))
         elif event["op"] == "complete":
             group.completion = event
             self._finish_if_whole(group)
@@ -146,15 +156,13 @@ class Courier:
 
     # ---- there ----------------------------------------------------------------------------------
 
-    async def _send(self, group: GroupRun, to: list[tuple[int, int, str]]) -> None:
+    async def _send(self, group: GroupRun, to: Mapping[Key, Sent]) -> None:
         """Lay the inputs on their workers, and submit each share as soon as its input is there."""
-        pushes: dict[asyncio.Task[None], tuple[int, int, str]] = {}
-        for share, attempt, address in to:
-            key = share_key(self._session.run, group.number, share, attempt)
-            group.sent[key] = address
+        pushes: dict[asyncio.Task[None], Key] = {}
+        for key, (share, _, address) in to.items():
             stale = self._stale.pop(address, ())
             push = transport.push(self._client, address, key, group.shares[share], stale)
-            pushes[asyncio.create_task(push)] = (share, attempt, address)
+            pushes[asyncio.create_task(push)] = key
         pending = set(pushes)
         try:
             while pending:
@@ -164,30 +172,28 @@ class Courier:
                     done |= more
                 arrived = []
                 for task in done:
-                    share, attempt, _ = pushes[task]
                     if task.exception() is None:
-                        arrived.append((share, attempt))
+                        arrived.append(pushes[task])
                     else:
-                        await self._lost(group, share, attempt, f"not sent: {task.exception()!r}")
+                        await self._lost(pushes[task], f"not sent: {task.exception()!r}")
                 self._submit(group, arrived)
         finally:
             for task in pending:
                 task.cancel()
 
-    def _submit(self, group: GroupRun, arrived: Sequence[tuple[int, int]]) -> None:
-        keys = [share_key(self._session.run, group.number, *one) for one in arrived]
+    def _submit(self, group: GroupRun, keys: Sequence[Key]) -> None:
         if group.done:
             self._give_up_inputs(group, keys)
         if group.done or not keys:
             return
-        fingerprints = [self._fingerprints[group.code][share] for share, _ in arrived]
+        fingerprints = [self._fingerprints[group.code][group.sent[key].share] for key in keys]
         futures = transport.submit(self._client, keys, fingerprints, micro_batch=self._micro_batch)
         group.futures |= dict(zip(keys, futures, strict=True))
 
     # ---- and back -------------------------------------------------------------------------------
 
-    async def _fetch(self, group: GroupRun, share: int, attempt: int, address: str) -> None:
-        key = share_key(self._session.run, group.number, share, attempt)
+    async def _fetch(self, group: GroupRun, key: Key) -> None:
+        share, attempt, address = group.sent[key]
         expected = (group.shares.shape[1], *self._output_shape)
         nbytes = int(np.prod(expected)) * self._output_dtype.itemsize
         why = None
@@ -207,7 +213,7 @@ class Courier:
         if why is not None:
             if (share, attempt) in group.used:
                 group.completion = None  # the plugin opens the group again
-            await self._lost(group, share, attempt, why)
+            await self._lost(key, why)
             return
         group.futures.pop(key).release()
         group.sent.pop(key)
@@ -225,10 +231,9 @@ class Courier:
 
     def _give_up_inputs(self, group: GroupRun, keys: Iterable[Key]) -> None:
         for key in keys:
-            self._stale[group.sent[key]].append(key)
+            self._stale[group.sent[key].address].append(key)
 
-    async def _lost(self, group: GroupRun, share: int, attempt: int, why: str) -> None:
-        key = share_key(self._session.run, group.number, share, attempt)
+    async def _lost(self, key: Key, why: str) -> None:
         await self._session.tell("report", lost=[(key, why)])
 
 

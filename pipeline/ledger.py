@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from approxifer.coding import Code
-from approxifer.pipeline.keys import Key, share_key
+from approxifer.pipeline.keys import Key, new_key, run_of
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.policy import (
     AttemptState,
@@ -166,7 +166,7 @@ class RunState:
         group, attempt = found
         attempt.returned, attempt.stop = True, now
         self.moved, self.warned = now, False
-        self._left_queue(key, attempt)
+        self._left_queue(attempt)
         self.record(attempt.name).run += 1
         self.events.append(
             {
@@ -175,6 +175,7 @@ class RunState:
                 "share": attempt.share,
                 "attempt": attempt.attempt,
                 "address": attempt.address,
+                "key": key,
             }
         )
         return group
@@ -191,7 +192,7 @@ class RunState:
             self.record(attempt.name).run -= 1
         attempt.returned, attempt.fate, attempt.stop, attempt.error = False, fate, now, error
         self.record(attempt.name).erased += 1
-        self._left_queue(key, attempt)
+        self._left_queue(attempt)
         group.complete = False
         return group
 
@@ -224,9 +225,8 @@ class RunState:
         """The client has all it needs of a group."""
         state = self.groups.pop(group, None)
         for attempt in state.attempts if state else ():
-            key = self.key(group, attempt)
-            if key not in self.unreported:  # a zombie still has to say what it did
-                self._forget(key)
+            if attempt.key not in self.unreported:  # a zombie still has to say what it did
+                self._forget(attempt.key)
 
     # ---- what to do ---------------------------------------------------------------------------
 
@@ -255,10 +255,10 @@ class RunState:
             a for a in group.attempts if a.live and (decision.complete or a.share in present)
         ]
         for attempt in dropped:
-            self._drop(group, attempt, now)
+            self._drop(attempt, now)
         if decision.complete:
             self._complete(group, broken=decision.broken)
-        return [self.key(group.group, attempt) for attempt in dropped]
+        return [attempt.key for attempt in dropped]
 
     def _beyond_help(self, group: GroupState) -> bool:
         """Whether the model raised on shares of a group, nothing of it is under way, and each
@@ -284,11 +284,10 @@ class RunState:
     def hung_workers(self, now: float) -> Iterator[WorkerState]:
         """Workers that have just been found to hang, by this run's limits."""
         limit = self.policy.hang_limit(self.times.typical)
-        name = share_key(self.run, 0, 0, 0)[0]
         for worker in self.workers.values():
             if worker.hung or self.run not in worker.ready or self.is_barred(worker):
                 continue
-            ours = [since for key, since in worker.running.items() if key[0] == name]
+            ours = [since for key, since in worker.running.items() if run_of(key) == self.run]
             if any(now - since > limit for since in ours) or worker.silent(now, limit):
                 yield worker
 
@@ -341,13 +340,19 @@ class RunState:
             worker = self.workers[address]
             lazy = first and self.policy.lazy and group.code.carries[share] is None
             attempt = AttemptState(
-                share, tries[share], address, worker.name, now, lazy=lazy, wave=self.waves
+                share,
+                tries[share],
+                address,
+                worker.name,
+                now,
+                key=new_key(self.run),
+                lazy=lazy,
+                wave=self.waves,
             )
             group.attempts.append(attempt)
-            key = self.key(group.group, attempt)
-            self.by_key[key] = (group, attempt)
+            self.by_key[attempt.key] = (group, attempt)
             if not lazy:
-                worker.waiting.add(key)
+                worker.waiting.add(attempt.key)
             if worker.name in self.pace and self.times.typical:  # let a slow record fade
                 self.pace[worker.name] += 0.02 * (self.times.typical - self.pace[worker.name])
         if placed:
@@ -356,7 +361,7 @@ class RunState:
                 flight = self._out(sent[0])
                 for attempt in sent:
                     attempt.flight = flight
-            to = [[a.share, a.attempt, a.address] for a in sent]
+            to = [[a.share, a.attempt, a.address, a.key] for a in sent]
             self.events.append({"op": "send", "group": group.group, "to": to})
 
     def candidates(self, now: float) -> list[Candidate]:
@@ -374,13 +379,13 @@ class RunState:
             found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.host))
         return found
 
-    def _drop(self, group: GroupState, attempt: AttemptState, now: float) -> None:
+    def _drop(self, attempt: AttemptState, now: float) -> None:
         attempt.fate = Fate.UNSTARTED if attempt.start is None else Fate.DROPPED
         attempt.stop = now
         record = self.record(attempt.name)
         record.dropped += attempt.fate is Fate.DROPPED
         record.unstarted += attempt.fate is Fate.UNSTARTED
-        self._left_queue(self.key(group.group, attempt), attempt)
+        self._left_queue(attempt)
 
     def _complete(self, group: GroupState, *, broken: bool) -> None:
         group.complete = True
@@ -417,10 +422,6 @@ class RunState:
         }
 
     # ---- bookkeeping --------------------------------------------------------------------------
-
-    def key(self, group: int, attempt: AttemptState) -> Key:
-        """The Dask key of an attempt."""
-        return share_key(self.run, group, attempt.share, attempt.attempt)
 
     def record(self, name: str) -> WorkerRecord:
         """The run's record of a worker."""
@@ -483,10 +484,10 @@ class RunState:
             )
         return {"workers": workers, "typical": self.times.typical, "unready": self.unready}
 
-    def _left_queue(self, key: Key, attempt: AttemptState) -> None:
+    def _left_queue(self, attempt: AttemptState) -> None:
         worker = self.workers.get(attempt.address)
         if worker is not None:
-            worker.waiting.discard(key)
+            worker.waiting.discard(attempt.key)
 
     def _forget(self, key: Key) -> None:
         self.by_key.pop(key, None)

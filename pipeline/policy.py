@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from approxifer.coding import Code
 from approxifer.pipeline.hedge import Hedge
+from approxifer.pipeline.keys import Key
 from approxifer.pipeline.records import Fate
 
 
@@ -115,6 +116,7 @@ class AttemptState:
     address: str
     name: str
     sent: float
+    key: Key = ("", "")  #: Dask's, for this attempt alone
     lazy: bool = False
     wave: int = 0  #: shares sent together have one number, later ones a higher
     flight: int = 1  #: shares of the run that were in flight once it was sent

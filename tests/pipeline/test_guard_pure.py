@@ -172,7 +172,7 @@ def test_a_group_never_goes_to_workers_that_are_forbidden() -> None:
         # Nor when its share is late, or lost, and goes out again.
         for _ in range(2):
             last = group.attempts[-1]
-            run.lost(run.key(number, last), 1.0)
+            run.lost(last.key, 1.0)
             run.advance(group, 1.0)
         assert names(group) == {"w3", "w7"}
 
@@ -195,10 +195,10 @@ def test_convicted_workers_get_nothing_more_and_lose_what_they_have(
     run = run_state()
     groups = [begin(run, number) for number in range(8)]
     mine = [(g, a) for g in groups for a in g.attempts if a.name in out or not out]
-    group, back = mine[0]
-    run.returned(run.key(group.group, back), 0.5)
+    _, back = mine[0]
+    run.returned(back.key, 0.5)
     theirs = {
-        run.key(group.group, attempt)
+        attempt.key
         for group in groups
         for attempt in group.attempts
         if attempt.name in out and attempt is not back

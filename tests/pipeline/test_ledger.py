@@ -14,7 +14,7 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.hedge import Hedge
-from approxifer.pipeline.keys import Key
+from approxifer.pipeline.keys import Key, new_key
 from approxifer.pipeline.ledger import SILENT, RunState, WorkerState
 from approxifer.pipeline.policy import AttemptState, GroupState, Policy
 from approxifer.pipeline.records import Fate
@@ -62,8 +62,8 @@ def begin(run: RunState, number: int = 0, now: float = 0.0, **fields: Any) -> Gr
     return group
 
 
-def key_of(run: RunState, group: GroupState, share: int, number: int = 0) -> Key:
-    return run.key(group.group, find(group, share, number))
+def key_of(group: GroupState, share: int, number: int = 0) -> Key:
+    return find(group, share, number).key
 
 
 def find(group: GroupState, share: int, number: int = 0) -> AttemptState:
@@ -71,7 +71,7 @@ def find(group: GroupState, share: int, number: int = 0) -> AttemptState:
 
 
 def start(run: RunState, group: GroupState, share: int, now: float, number: int = 0) -> Key:
-    key = key_of(run, group, share, number)
+    key = key_of(group, share, number)
     run.started(key, find(group, share, number).address, now)
     return key
 
@@ -80,7 +80,7 @@ def end(
     run: RunState, group: GroupState, share: int, seconds: float, rows: int, number: int = 0
 ) -> None:
     """A share is left after ``rows`` rows."""
-    key = key_of(run, group, share, number)
+    key = key_of(group, share, number)
     address = find(group, share, number).address
     run.ended(key, address, seconds=seconds, rows=rows, whole=rows == ROWS)
 
@@ -121,7 +121,9 @@ def test_a_group_is_sent_to_distinct_ready_workers() -> None:
     assert {a.address for a in group.attempts} == {"a0", "a2", "a4"}
     (event,) = events(run, "send")
     assert event["group"] == 0
-    assert {tuple(to) for to in event["to"]} == {(a.share, 0, a.address) for a in group.attempts}
+    assert {tuple(to) for to in event["to"]} == {
+        (a.share, 0, a.address, a.key) for a in group.attempts
+    }
     assert all(run.workers[a.address].queued == 1 for a in group.attempts)
     assert run.ready_workers() == 3
     assert run.advance(group, 0.1) == []
@@ -145,12 +147,12 @@ def test_the_life_of_a_group() -> None:
         place = run.workers[find(group, share).address]
         assert (place.queued, len(place.running)) == (0, 1)
     end(run, group, 0, 1.0, ROWS)
-    run.returned(key_of(run, group, 0), 1.5)
+    run.returned(key_of(group, 0), 1.5)
     assert run.advance(group, 1.5) == []
     assert not group.complete
     end(run, group, 1, 1.5, ROWS)
-    run.returned(key_of(run, group, 1), 2.0)
-    assert run.advance(group, 2.0) == [key_of(run, group, 2)]  # parity: not needed, not started
+    run.returned(key_of(group, 1), 2.0)
+    assert run.advance(group, 2.0) == [key_of(group, 2)]  # parity: not needed, not started
     assert group.complete
     (event,) = events(run, "complete")
     assert event["broken"] is False
@@ -164,9 +166,9 @@ def test_the_life_of_a_group() -> None:
     assert (told[1]["start"], told[1]["stop"]) == (0.5, 2.0)
     assert (told[2]["start"], told[2]["stop"]) == (None, 2.0)
     assert told[1]["worker"] == find(group, 1).name
-    assert [(e["share"], e["attempt"], e["address"]) for e in events(run, "in")] == [
-        (0, 0, find(group, 0).address),
-        (1, 0, find(group, 1).address),
+    assert [(e["share"], e["attempt"], e["address"], e["key"]) for e in events(run, "in")] == [
+        (0, 0, find(group, 0).address, key_of(group, 0)),
+        (1, 0, find(group, 1).address, key_of(group, 1)),
     ]
     run.settle(0)
     assert not run.groups
@@ -223,7 +225,7 @@ def test_a_spare_parity_is_told_from_a_used_one() -> None:
     group = begin(run)
     for share in (0, 2):
         come_back(run, group, share)
-    assert run.advance(group, 1.0) == [key_of(run, group, 1)]
+    assert run.advance(group, 1.0) == [key_of(group, 1)]
     assert {a.share: a.fate for a in group.attempts} == {
         0: Fate.USED,
         1: Fate.UNSTARTED,
@@ -240,7 +242,7 @@ def straggle(run: RunState) -> GroupState:
     start(run, group, 1, 0.0)
     come_back(run, group, 0)
     come_back(run, group, 2)
-    assert run.advance(group, 1.0) == [key_of(run, group, 1)]
+    assert run.advance(group, 1.0) == [key_of(group, 1)]
     assert find(group, 1).fate is Fate.DROPPED
     return group
 
@@ -251,7 +253,7 @@ def test_a_dropped_share_is_counted_when_it_ends() -> None:
     zombie = find(group, 1)
     assert run.record(zombie.name).dropped == 1
     run.settle(0)
-    assert list(run.by_key) == [run.key(0, zombie)]
+    assert list(run.by_key) == [zombie.key]
     assert run.workers[zombie.address].running  # still taken
     before = run.record(zombie.name).evaluations
     end(run, group, 1, 3.0, 4)
@@ -274,7 +276,7 @@ def test_a_dropped_share_that_comes_back_all_the_same_changes_nothing() -> None:
     group = straggle(run)
     news = len(run.events)
     end(run, group, 1, 5.0, ROWS)
-    assert run.returned(run.key(0, find(group, 1)), 5.0) is None
+    assert run.returned(find(group, 1).key, 5.0) is None
     assert len(run.events) == news
     assert totals(run) == {
         "run": 2,
@@ -328,9 +330,9 @@ def test_a_late_share_goes_to_another_worker_and_the_first_to_return_counts() ->
     first, second = group.attempts
     assert (second.share, second.attempt) == (0, 1)
     assert second.address != first.address
-    assert run.key(0, first) != run.key(0, second)
+    assert first.key != second.key
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
-    assert run.advance(group, 4.0) == [run.key(0, first)]
+    assert run.advance(group, 4.0) == [first.key]
     (event,) = events(run, "complete")
     assert event["used"] == [[0, 1]]
     assert (first.fate, second.fate) == (Fate.DROPPED, Fate.USED)
@@ -347,7 +349,7 @@ def test_two_copies_that_both_return_are_not_both_used() -> None:
     assert len(group.attempts) == 4
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
     end(run, group, 0, 4.1, ROWS)
-    assert run.returned(key_of(run, group, 0), 4.1) is group
+    assert run.returned(key_of(group, 0), 4.1) is group
     come_back(run, group, 1, since=3.2, now=4.2, number=1)
     run.advance(group, 4.2)
     (event,) = events(run, "complete")
@@ -369,11 +371,11 @@ def test_the_slower_copy_is_dropped_while_its_group_goes_on() -> None:
     run.advance(group, 3.1)
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
     slower = find(group, 0)
-    assert run.advance(group, 4.0) == [run.key(0, slower)]
+    assert run.advance(group, 4.0) == [slower.key]
     assert (slower.fate, group.complete) == (Fate.DROPPED, False)
     assert run.advance(group, 4.0) == []
     end(run, group, 0, 4.1, 3)
-    assert run.lost(key_of(run, group, 0, 1), 4.2) is group  # it could not be fetched
+    assert run.lost(key_of(group, 0, 1), 4.2) is group  # it could not be fetched
     run.advance(group, 4.2)
     assert [a.attempt for a in group.attempts if a.share == 0] == [0, 1, 2]
     assert totals(run)["dropped"] == 1
@@ -418,10 +420,10 @@ def test_a_share_returns_once() -> None:
     run = make()
     group = begin(run)
     come_back(run, group, 0)
-    assert run.returned(key_of(run, group, 0), 1.1) is None
+    assert run.returned(key_of(group, 0), 1.1) is None
     assert len(events(run, "in")) == 1
     assert totals(run)["run"] == 1
-    assert run.returned(("approxifer-r", 9, 9, 9), 1.2) is None
+    assert run.returned(new_key("r"), 1.2) is None
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -525,7 +527,7 @@ def test_an_output_that_cannot_be_fetched_opens_its_group_again() -> None:
     come_back(run, group, 1)
     run.advance(group, 1.0)
     assert group.complete
-    assert run.lost(key_of(run, group, 1), 1.5, error="not fetched") is group
+    assert run.lost(key_of(group, 1), 1.5, error="not fetched") is group
     assert not group.complete
     assert set(group.present()) == {0}
     assert totals(run)["run"] == 1
@@ -551,7 +553,7 @@ def test_a_lost_spare_is_no_loss() -> None:
     for share in (0, 2, 1):
         come_back(run, group, share)
     run.advance(group, 1.0)
-    run.lost(key_of(run, group, 2), 1.5)
+    run.lost(key_of(group, 2), 1.5)
     run.advance(group, 1.6)
     assert group.complete
     assert len(group.attempts) == 3
@@ -571,7 +573,7 @@ def test_parity_is_lazy_only_at_first_and_only_where_asked() -> None:
     assert not any(a.lazy for a in eager.attempts)
     # Where it is needed, it is sent like a data share.
     for number in range(3):
-        run.lost(key_of(run, group, 0, number), 1.0, fate=Fate.FAILED)
+        run.lost(key_of(group, 0, number), 1.0, fate=Fate.FAILED)
         run.advance(group, 1.0)
     again = find(group, 2, 1)
     assert not again.lazy
@@ -609,7 +611,7 @@ def test_a_worker_hangs_when_a_share_of_this_run_takes_too_long() -> None:
 
 def test_another_runs_long_share_is_not_ours_to_judge() -> None:
     run = make(hang_after=1.0)
-    run.workers["a0"].running["approxifer-other", 0, 0, 0] = 0.0
+    run.workers["a0"].running[new_key("other")] = 0.0
     for other in run.workers.values():
         other.seen = 50.0
     assert list(run.hung_workers(50.0)) == []
@@ -638,11 +640,12 @@ def test_a_silent_worker_is_given_nothing() -> None:
 
 def test_stuck_is_when_every_slot_is_late() -> None:
     two = worker(0, slots=2, seen=10.0)
-    two.running["approxifer-r", 0, 0, 0] = 0.0
+    first, second = new_key("r"), new_key("r")
+    two.running[first] = 0.0
     assert not two.stuck(10.0, 3.0)
-    two.running["approxifer-r", 0, 1, 0] = 8.0
+    two.running[second] = 8.0
     assert not two.stuck(10.0, 3.0)
-    two.running["approxifer-r", 0, 1, 0] = 6.0
+    two.running[second] = 6.0
     assert two.stuck(10.0, 3.0)
 
 
@@ -693,9 +696,9 @@ def test_a_slow_worker_waits_longer() -> None:
     for _ in range(3):
         run.times.add(1.0)
     run.pace["w1"] = 4.0
-    for number in range(3):
-        run.workers["a0"].waiting.add(("approxifer-r", number, 0, 0))
-        run.workers["a1"].waiting.add(("approxifer-r", number, 1, 0))
+    for _ in range(3):
+        run.workers["a0"].waiting.add(new_key("r"))
+        run.workers["a1"].waiting.add(new_key("r"))
     found = {c.address: (c.wait, c.time) for c in run.candidates(0.0)}
     assert found == {"a0": (1.5, 1.0), "a1": (12.0, 4.0)}
 
@@ -843,10 +846,8 @@ class Simulation:
         news, self.run.events = self.run.events, []
         for event in news:
             if event["op"] == "send":
-                group = self.run.groups[event["group"]]
-                for share, number, address in event["to"]:
-                    attempt = find(group, share, number)
-                    item = (attempt.lazy, next(self._order), self.run.key(group.group, attempt))
+                for *_, address, key in event["to"]:
+                    item = (self.run.by_key[key][1].lazy, next(self._order), key)
                     self.after(0.01, lambda a=address, i=item: self._arrive(a, i))  # type: ignore[misc]
             elif event["op"] == "complete":
                 assert not event["broken"]
@@ -1005,19 +1006,19 @@ def test_where_each_share_needs_a_worker_of_its_own_a_model_that_raises_ends_the
     assert len(group.attempts) == 4
     spare = next(w for a, w in run.workers.items() if a not in {x.address for x in group.attempts})
     spare.hung = True
-    run.lost(key_of(run, group, 0), 1.0, fate=Fate.FAILED, error="it raised")
-    run.lost(key_of(run, group, 1), 1.0, fate=Fate.FAILED, error="it raised")
-    run.returned(key_of(run, group, 3), 1.0)
+    run.lost(key_of(group, 0), 1.0, fate=Fate.FAILED, error="it raised")
+    run.lost(key_of(group, 1), 1.0, fate=Fate.FAILED, error="it raised")
+    run.returned(key_of(group, 3), 1.0)
     if back:
-        run.returned(key_of(run, group, 2), 1.0)
+        run.returned(key_of(group, 2), 1.0)
         run.advance(group, 1.0)
         assert not group.complete, "the spare worker may come back"
         spare.hung = False
         run.advance(group, 2.0)
         (retried,) = [attempt for attempt in group.attempts if attempt.address == spare.address]
-        run.lost(run.key(0, retried), 3.0, fate=Fate.FAILED, error="it raised")
+        run.lost(retried.key, 3.0, fate=Fate.FAILED, error="it raised")
     else:
-        run.lost(key_of(run, group, 2), 1.0, fate=Fate.FAILED, error="it raised")
+        run.lost(key_of(group, 2), 1.0, fate=Fate.FAILED, error="it raised")
     run.advance(group, 3.0)
     assert group.complete
     assert run.events[-1]["broken"]
@@ -1028,7 +1029,7 @@ def test_where_workers_were_lost_such_a_group_waits_for_others() -> None:
     run.codes["coded"] = CodeSpec("systematic", 2, 0, byzantine=1).build()
     group = begin(run)
     for share in range(4):
-        run.lost(key_of(run, group, share), 1.0)
+        run.lost(key_of(group, share), 1.0)
     run.advance(group, 1.0)
     assert not group.complete
     run.workers["a9"] = worker(9, seen=1.0)
@@ -1040,7 +1041,7 @@ def test_a_worker_that_dies_while_it_runs_a_share_speaks_against_the_share() -> 
     """Not where it had not begun it, nor where it was asked to leave."""
     run = make("uncoded", 3, 0, workers=3)
     group = begin(run)
-    keys = [key_of(run, group, share) for share in range(3)]
+    keys = [key_of(group, share) for share in range(3)]
     for key in keys[1:]:
         run.started(key, run.by_key[key][1].address, 0.5)
     run.workers[run.by_key[keys[2]][1].address].retiring = True

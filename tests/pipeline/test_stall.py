@@ -75,7 +75,7 @@ def test_every_share_that_comes_back_begins_it_anew(run: RunState, look: Look) -
     group = begin(run, 0.0)
     look(0.0)
     assert len(look(6.0)) == 1
-    run.returned(run.key(0, group.attempts[0]), 7.0)
+    run.returned(group.attempts[0].key, 7.0)
     assert look(11.9) == []
     (warning,) = look(12.0)
     assert not warning["final"]
@@ -85,7 +85,7 @@ def test_nothing_asked_for_is_no_stall(run: RunState, look: Look) -> None:
     """A slow consumer, or a slow reader: the workers have nothing to do."""
     group = begin(run, 0.0)
     for attempt in group.attempts:
-        run.returned(run.key(0, attempt), 1.0)
+        run.returned(attempt.key, 1.0)
     run.advance(group, 1.0)
     assert group.complete
     assert look(1000.0) == []
@@ -105,7 +105,7 @@ def test_long_shares_have_long(run: RunState, look: Look) -> None:
 def test_who_holds_what(run: RunState) -> None:
     group = begin(run, 0.0)
     first, second = group.attempts
-    run.started(run.key(0, first), first.address, 2.0)
+    run.started(first.key, first.address, 2.0)
     lonely = GroupState(7, run.codes["coded"], rows=4, priority=0)
     found = held([group, lonely], 10.0)
     assert found["unplaced"] == [7]
