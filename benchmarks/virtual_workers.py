@@ -145,17 +145,15 @@ class Workers:
                 self._busy.add(address)
                 self._run.started(key, address, self._clock.now)
                 length = self._service.begin(self._numbers[address], self._clock.now)
-                self._batch(address, key, self._clock.now, 0, length)
+                self._batch(address, key, 0, length)
 
-    def _batch(
-        self, address: str, key: Key, began: float, done: int, length: Callable[[float], float]
-    ) -> None:
+    def _batch(self, address: str, key: Key, done: int, length: Callable[[float], float]) -> None:
         """Begin the micro-batch after so many: or stop, if the share is dropped; or end it."""
         now = self._clock.now
         whole = done == self._batches
         if whole or not self._live(key):
             rows = min(done * self._micro_batch, self._block)
-            self._run.ended(key, address, seconds=now - began, rows=rows, whole=whole)
+            self._run.ended(key, address, now, rows=rows, whole=whole)
             group = self._run.returned(key, now) if whole else None
             if group is not None:
                 self.advance(group)
@@ -163,7 +161,7 @@ class Workers:
             return
         seconds = length(now)
         if seconds < inf:
-            self._clock.after(seconds, lambda: self._batch(address, key, began, done + 1, length))
+            self._clock.after(seconds, lambda: self._batch(address, key, done + 1, length))
 
     def _free(self, address: str) -> None:
         self._busy.discard(address)

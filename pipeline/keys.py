@@ -28,6 +28,14 @@ def as_key(sent: Any) -> Key:
     return (name, token)
 
 
+def read_key(said: Any) -> Key | None:
+    """A key out of a worker's message; None where it is none."""
+    match said:
+        case [str() as name, str() as token]:
+            return (name, token)
+    return None
+
+
 def run_of(key: Any) -> str:
     """The run that a share belongs to; "" where the key is somebody else's."""
     if not isinstance(key, tuple) or not key or not isinstance(key[0], str):

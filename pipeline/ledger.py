@@ -128,32 +128,41 @@ class RunState:
         self.groups[group.group] = group
 
     def started(self, key: Key, address: str, now: float) -> None:
-        """A worker has begun a share."""
-        worker = self.workers.get(address)
-        if worker is not None:
-            worker.running[key] = now
-            worker.waiting.discard(key)
-        if key in self.by_key:
-            group, attempt = self.by_key[key]
-            attempt.start = now
-            self.unreported[key] = (attempt.name, group.rows)
+        """A worker says that it has begun a share: heard once, and only from where it was sent."""
+        found, worker = self.by_key.get(key), self.workers.get(address)
+        if found is None or worker is None:
+            return
+        group, attempt = found
+        wanted = attempt.live or attempt.fate is Fate.UNSTARTED  # while it is being dropped
+        if attempt.address != address or attempt.start is not None or not wanted:
+            return
+        attempt.start = worker.running[key] = now
+        worker.waiting.discard(key)
+        self.unreported[key] = (attempt.name, group.rows)
 
-    def ended(self, key: Key, address: str, *, seconds: float, rows: int, whole: bool) -> None:
-        """A worker has left a share: ``whole``, or stopped, or failed, after starting ``rows``."""
-        worker = self.workers.get(address)
-        if worker is not None:
-            worker.running.pop(key, None)
-        if key not in self.by_key:
+    def ended(self, key: Key, address: str, now: float, *, rows: Any, whole: Any) -> None:
+        """A worker says that it has left a share which it had begun: ``whole``, or stopped, or
+        failed, after starting ``rows``. Heard once, and only from where it was sent.
+
+        Its word frees it of a share that is dropped; of one that is awaited only the output does.
+        """
+        if type(rows) is not int or type(whole) is not bool or key not in self.unreported:
             return
         group, attempt = self.by_key[key]
-        self.unreported.pop(key, None)
-        self.record(attempt.name).evaluations += rows
-        known = self.pace.get(attempt.name)
-        if whole:
-            self.times.add(seconds)
-            self.latencies[attempt.name].append(seconds)
-        if whole or seconds > (known or 0.0):  # a stopped share shows only that it takes longer
-            self.pace[attempt.name] = seconds if known is None else 0.7 * known + 0.3 * seconds
+        if attempt.address != address:
+            return
+        assert attempt.start is not None, "it has been begun"
+        del self.unreported[key]
+        self.record(attempt.name).evaluations += min(max(rows, 0), group.rows)
+        seconds = now - attempt.start
+        if whole and (attempt.live or attempt.returned):
+            attempt.seconds = seconds
+            if attempt.returned:
+                self._learn(attempt, seconds)
+        elif seconds > self.pace.get(attempt.name, self.times.typical or inf):
+            self._set_pace(attempt.name, seconds)  # it shows only that a share takes longer
+        if not attempt.live:
+            self._left_queue(attempt)
         settled = group.group not in self.groups
         if settled or (attempt.fate is not None and not attempt.returned):
             self._forget(key)
@@ -167,6 +176,8 @@ class RunState:
         attempt.returned, attempt.stop = True, now
         self.moved, self.warned = now, False
         self._left_queue(attempt)
+        if attempt.seconds is not None:
+            self._learn(attempt, attempt.seconds)
         self.record(attempt.name).run += 1
         self.events.append(
             {
@@ -227,6 +238,12 @@ class RunState:
         for attempt in state.attempts if state else ():
             if attempt.key not in self.unreported:  # a zombie still has to say what it did
                 self._forget(attempt.key)
+
+    def close(self) -> list[Key]:
+        """The run ends. The keys to drop; what runs stays with its worker until it says its end."""
+        for _, attempt in self.by_key.values():
+            self._left_queue(attempt)
+        return [key for key, (_, attempt) in self.by_key.items() if attempt.live]
 
     # ---- what to do ---------------------------------------------------------------------------
 
@@ -484,10 +501,23 @@ class RunState:
             )
         return {"workers": workers, "typical": self.times.typical, "unready": self.unready}
 
+    def _learn(self, attempt: AttemptState, seconds: float) -> None:
+        """Take in the time of a share that is back."""
+        self.times.add(seconds)
+        self.latencies[attempt.name].append(seconds)
+        self._set_pace(attempt.name, seconds)
+
+    def _set_pace(self, name: str, seconds: float) -> None:
+        known = self.pace.get(name)
+        self.pace[name] = seconds if known is None else 0.7 * known + 0.3 * seconds
+
     def _left_queue(self, attempt: AttemptState) -> None:
+        """A share is out of its worker's way, unless it is dropped and still runs there."""
         worker = self.workers.get(attempt.address)
         if worker is not None:
             worker.waiting.discard(attempt.key)
+            if attempt.key not in self.unreported:
+                worker.running.pop(attempt.key, None)
 
     def _forget(self, key: Key) -> None:
         self.by_key.pop(key, None)

@@ -22,7 +22,7 @@ from distributed import Scheduler, SchedulerPlugin, Status
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.handlers import Handler
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, run_of
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, read_key, run_of
 from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
@@ -172,10 +172,9 @@ class StragglerPlugin(SchedulerPlugin):
         state = self.runs.pop(run)
         self._news.pop(run)
         self._summed.pop(run, None)
-        self._drop(state, [key for key, (_, attempt) in state.by_key.items() if attempt.live])
+        self._drop(state, state.close())
         for worker in self.workers.values():
             worker.ready.discard(run)
-            worker.waiting = {key for key in worker.waiting if key not in state.by_key}
         if not self.runs:
             self._stop()
         forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
@@ -273,25 +272,29 @@ class StragglerPlugin(SchedulerPlugin):
             await self.close_run(run)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Hear from the workers: model loaded or not, share started, share ended."""
+        """Hear from the workers: model loaded or not, share started, share ended.
+
+        Dask puts the sender's address into each message; the rest of it may be anything.
+        """
         if topic != TOPIC or not isinstance(msg, dict):
             return
-        now = time.monotonic()
-        worker = self.workers.get(msg.get("worker", ""))
+        now, op, address = time.monotonic(), msg.get("op"), msg.get("worker")
+        worker = self.workers.get(address) if isinstance(address, str) else None
         if worker is None:
             return
-        if msg["op"] in ("ready", "unready"):
+        if op in ("ready", "unready"):
             self._heard_of_model(worker, msg, now)
             return
-        key = as_key(msg["key"])
+        if op not in ("started", "ended") or (key := read_key(msg.get("key"))) is None:
+            return
         state = self._run_of(key)
-        if state is None:
-            worker.running.pop(key, None)
-        elif msg["op"] == "started":
+        if op == "started" and state is not None:
             state.started(key, worker.address, now)
-        elif msg["op"] == "ended":
-            fields = {name: msg[name] for name in ("seconds", "rows", "whole")}
-            state.ended(key, worker.address, **fields)
+        elif state is not None:
+            rows, whole = msg.get("rows"), msg.get("whole")
+            state.ended(key, worker.address, now, rows=rows, whole=whole)
+        elif op == "ended":
+            worker.running.pop(key, None)  # of a run that is over
 
     def _heard_of_model(self, worker: WorkerState, msg: dict[str, Any], now: float) -> None:
         state = self.runs.get(msg["run"])

@@ -122,6 +122,7 @@ class AttemptState:
     flight: int = 1  #: shares of the run that were in flight once it was sent
     start: float | None = None
     stop: float | None = None
+    seconds: float | None = None  #: from its start to its end, where it came to one
     returned: bool = False
     fate: Fate | None = None  #: None while it is live
     error: str | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -179,10 +178,10 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
         worker.log_event(TOPIC, {"op": op, "key": list(key), **fields})
 
     report("started")
-    begin, whole = time.perf_counter(), False
+    whole = False
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
         whole = True
         return faults.answer(outputs, worker.name)
     finally:
-        report("ended", seconds=time.perf_counter() - begin, rows=evaluations, whole=whole)
+        report("ended", rows=evaluations, whole=whole)

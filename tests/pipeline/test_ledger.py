@@ -80,9 +80,10 @@ def end(
     run: RunState, group: GroupState, share: int, seconds: float, rows: int, number: int = 0
 ) -> None:
     """A share is left after ``rows`` rows."""
-    key = key_of(group, share, number)
-    address = find(group, share, number).address
-    run.ended(key, address, seconds=seconds, rows=rows, whole=rows == ROWS)
+    attempt = find(group, share, number)
+    assert attempt.start is not None
+    now = attempt.start + seconds
+    run.ended(attempt.key, attempt.address, now, rows=rows, whole=rows == ROWS)
 
 
 def come_back(
@@ -296,7 +297,7 @@ def test_a_share_that_starts_while_it_is_dropped_is_counted() -> None:
     assert totals(run)["unstarted"] == 1
     run.started(key, find(group, 1).address, 1.01)
     run.settle(0)
-    run.ended(key, find(group, 1).address, seconds=0.2, rows=2, whole=False)
+    run.ended(key, find(group, 1).address, 1.2, rows=2, whole=False)
     assert totals(run)["evaluations"] == 2 * ROWS + 2
     assert not run.by_key
 
@@ -313,6 +314,115 @@ def test_a_zombie_takes_its_worker() -> None:
     assert sum(free.values()) == pytest.approx(1.0)
     assert busy in {c.address for c in run.candidates(2.9)}
     assert busy not in {c.address for c in run.candidates(3.1)}  # stuck: late already
+
+
+# ---- what workers say ----------------------------------------------------------------------------
+
+
+def ran(run: RunState, name: str) -> int:
+    return run.record(name).evaluations
+
+
+def test_a_share_is_begun_once_and_where_it_was_sent() -> None:
+    run = make("uncoded", 2, workers=3)
+    group = begin(run)
+    attempt = find(group, 0)
+    other = next(a for a in run.workers if a != attempt.address)
+    run.started(attempt.key, other, 1.0)
+    assert (attempt.start, run.workers[other].running) == (None, {})
+    run.started(new_key("r"), other, 1.0)
+    assert run.workers[other].running == {}
+    run.started(attempt.key, attempt.address, 2.0)
+    run.started(attempt.key, attempt.address, 9.0)
+    assert (attempt.start, run.workers[attempt.address].running) == (2.0, {attempt.key: 2.0})
+
+
+def test_who_says_that_it_begins_again_and_again_is_late_and_hangs_all_the_same() -> None:
+    run = make("uncoded", 1, workers=2, hang_after=30.0)
+    for _ in range(3):
+        run.times.add(1.0)
+    group = begin(run)
+    first = find(group, 0)
+    for tick in range(300):
+        now = tick / 10
+        run.started(first.key, first.address, now)
+        for other in run.workers.values():
+            other.seen = now
+        run.advance(group, now)
+    assert find(group, 0, 1).address != first.address
+    assert [w.address for w in run.hung_workers(30.1)] == [first.address]
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.FAILED])
+def test_a_share_that_is_lost_is_not_begun(fate: Fate) -> None:
+    run = make("uncoded", 2)
+    group = begin(run)
+    attempt = find(group, 0)
+    run.lost(attempt.key, 1.0, fate=fate)
+    run.started(attempt.key, attempt.address, 2.0)
+    assert (attempt.start, run.workers[attempt.address].running, run.unreported) == (None, {}, {})
+
+
+def test_a_share_ends_once_and_where_it_was_sent_and_after_it_began() -> None:
+    run = make("uncoded", 2, workers=3)
+    group = begin(run)
+    attempt = find(group, 0)
+    other = next(a for a in run.workers if a != attempt.address)
+    run.ended(attempt.key, attempt.address, 1.0, rows=ROWS, whole=True)
+    assert ran(run, attempt.name) == 0
+    start(run, group, 0, 1.0)
+    for _ in range(300):
+        run.ended(attempt.key, other, 1e9, rows=ROWS, whole=True)
+    assert ran(run, attempt.name) == 0
+    for now in (2.0, 1e9):
+        run.ended(attempt.key, attempt.address, now, rows=ROWS, whole=True)
+    run.returned(attempt.key, 2.1)
+    run.ended(attempt.key, attempt.address, 1e9, rows=ROWS, whole=True)
+    assert ran(run, attempt.name) == ROWS
+    assert run.pace == {attempt.name: 1.0}
+    assert list(run.latencies[attempt.name]) == [1.0]
+
+
+@pytest.mark.parametrize(("rows", "counted"), [(3, 3), (-(10**15), 0), (10**15, ROWS)])
+def test_rows_are_as_many_as_a_share_may_have(rows: int, counted: int) -> None:
+    run = make("uncoded", 1)
+    group = begin(run)
+    attempt = find(group, 0)
+    start(run, group, 0, 0.0)
+    run.ended(attempt.key, attempt.address, 1.0, rows=rows, whole=False)
+    assert ran(run, attempt.name) == counted
+
+
+@pytest.mark.parametrize("rows", ["x", None, 3.0, float("nan"), [], True, {}, b"3"])
+@pytest.mark.parametrize("whole", [True, 1])
+def test_an_end_that_makes_no_sense_is_not_heard(rows: Any, whole: Any) -> None:
+    run = make("uncoded", 1)
+    group = begin(run)
+    attempt = find(group, 0)
+    start(run, group, 0, 0.0)
+    run.ended(attempt.key, attempt.address, 1.0, rows=rows, whole=whole)
+    run.ended(attempt.key, attempt.address, 1.0, rows=ROWS, whole=None)
+    assert attempt.key in run.workers[attempt.address].running
+    assert run.unreported == {attempt.key: (attempt.name, ROWS)}  # it counts whole
+    assert (run.pace, run.times.typical) == ({}, None)
+
+
+def test_an_end_without_an_output_neither_frees_a_worker_nor_makes_it_fast() -> None:
+    run = make("uncoded", 1, workers=2, hang_after=30.0)
+    for _ in range(3):
+        run.times.add(1.0)
+    group = begin(run)
+    attempt = find(group, 0)
+    start(run, group, 0, 0.0)
+    run.ended(attempt.key, attempt.address, 0.001, rows=ROWS, whole=True)
+    place = run.workers[attempt.address]
+    for other in run.workers.values():
+        other.seen = 30.1
+    assert (run.pace, place.running) == ({}, {attempt.key: 0.0})
+    assert [c.address for c in run.candidates(30.1)] != [attempt.address]
+    assert list(run.hung_workers(30.1)) == [place]
+    run.lost(attempt.key, 30.1)
+    assert place.running == {}
 
 
 # ---- two attempts at one share -------------------------------------------------------------------
@@ -745,7 +855,8 @@ def test_an_end_heard_after_the_group_was_settled_leaves_nothing() -> None:
     run.returned(key, 1.0)
     run.advance(group, 1.0)
     run.settle(0)
-    run.ended(key, find(group, 0).address, seconds=1.0, rows=ROWS, whole=True)
+    run.ended(key, find(group, 0).address, 1.1, rows=ROWS, whole=True)
+    assert list(run.latencies["w" + find(group, 0).address[1:]]) == [1.1]
     assert totals(run)["evaluations"] == ROWS
     assert (run.by_key, run.unreported) == ({}, {})
 
@@ -872,24 +983,22 @@ class Simulation:
             return
         key = heapq.heappop(self.queues[address])[2]
         self.busy[address] = key
-        began = self.now
-        self.run.started(key, address, began)
+        self.run.started(key, address, self.now)
         if address in self.hangs:
             self.evaluated += ROWS
             return
         took = float(self.rng.lognormal(0, 0.2)) * self.slow.get(address, 1.0) * 0.1
         for row in range(1, ROWS + 1):
-            call = lambda row=row: self._row(address, key, began, row)  # noqa: E731
+            call = lambda row=row: self._row(address, key, row)  # noqa: E731
             self.after(took * row / ROWS, call)
 
-    def _row(self, address: str, key: Key, began: float, row: int) -> None:
+    def _row(self, address: str, key: Key, row: int) -> None:
         if self.busy.get(address) != key:
             return
         if row == ROWS or key in self.stopped:
             self.busy.pop(address)
             self.evaluated += row
-            seconds = self.now - began
-            self.run.ended(key, address, seconds=seconds, rows=row, whole=row == ROWS)
+            self.run.ended(key, address, self.now, rows=row, whole=row == ROWS)
             group = self.run.returned(key, self.now) if row == ROWS else None
             if group is not None:
                 self._advance(group)
