@@ -97,6 +97,8 @@ def play(
             )
             for number in range(shape.workers)
         },
+        block=shape.block,
+        micro_batch=shape.micro_batch,
     )
     workers = Workers(clock, run, schedule, seed, shape.block, shape.micro_batch, delays)
     client = _Client(clock, run, workers, spec, repair, groups, shape, in_flight)

@@ -148,6 +148,7 @@ class Engine:
             ),
             seed=setup.layout.seed,
             restart=setup.restart,
+            block=setup.layout.block,
         )
         try:
             async with registered, asyncio.TaskGroup() as tasks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from math import inf
+from math import ceil, inf
 from statistics import median
 from typing import Any
 
@@ -89,10 +89,12 @@ class RunState:
     restart: bool
     began: float
     workers: dict[str, WorkerState]  #: by address, shared by all runs
+    block: int  #: rows of a full share: what share times are of
+    micro_batch: int
     groups: dict[int, GroupState] = field(default_factory=dict)
     by_key: dict[Key, tuple[GroupState, AttemptState]] = field(default_factory=dict)
     times: ShareTimes = field(default_factory=ShareTimes)
-    pace: dict[str, float] = field(default_factory=dict)  #: seconds a share takes, by worker name
+    pace: dict[str, float] = field(default_factory=dict)  #: seconds of a full share, by worker name
     latencies: dict[str, deque[float]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=1000))
     )
@@ -154,7 +156,7 @@ class RunState:
         assert attempt.start is not None, "it has been begun"
         del self.unreported[key]
         self.record(attempt.name).evaluations += min(max(rows, 0), group.rows)
-        seconds = now - attempt.start
+        seconds = self._of_full_share(now - attempt.start, group.rows)
         if whole and (attempt.live or attempt.returned):
             attempt.seconds = seconds
             if attempt.returned:
@@ -500,6 +502,10 @@ class RunState:
                 }
             )
         return {"workers": workers, "typical": self.times.typical, "unready": self.unready}
+
+    def _of_full_share(self, seconds: float, rows: int) -> float:
+        """The time of a full share at the pace of one of so many rows: by micro-batches."""
+        return seconds * ceil(self.block / self.micro_batch) / ceil(rows / self.micro_batch)
 
     def _learn(self, attempt: AttemptState, seconds: float) -> None:
         """Take in the time of a share that is back."""

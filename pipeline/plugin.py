@@ -79,8 +79,11 @@ class StragglerPlugin(SchedulerPlugin):
         fingerprint: str,
         seed: int,
         restart: bool,
+        block: int,
+        micro_batch: int,
     ) -> dict[str, Any]:
-        """Begin a run. ``codes``: the fields of a `CodeSpec` under each name that groups use."""
+        """Begin a run. ``codes``: the fields of a `CodeSpec` under each name that groups use;
+        ``block``: rows of a full share, which are run ``micro_batch`` at a time."""
         self.runs[run] = RunState(
             run=run,
             client=client,
@@ -91,6 +94,8 @@ class StragglerPlugin(SchedulerPlugin):
             restart=restart,
             began=time.monotonic(),
             workers=self.workers,
+            block=block,
+            micro_batch=micro_batch,
             barred=set(self._convicted),
         )
         self._news[run] = asyncio.Event()

@@ -77,14 +77,14 @@ class Policy:
 
 
 class ShareTimes:
-    """The median time of a run's shares, over the last 255 that came back."""
+    """The median time of a run's full shares, over the last 255 that came back."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=255)
         self._median: float | None = None
 
     def add(self, seconds: float) -> None:
-        """Take in one share's time, from its start to its return."""
+        """Take in one share's time, from its start to its end."""
         self._times.append(seconds)
         self._median = None
 
@@ -122,7 +122,7 @@ class AttemptState:
     flight: int = 1  #: shares of the run that were in flight once it was sent
     start: float | None = None
     stop: float | None = None
-    seconds: float | None = None  #: from its start to its end, where it came to one
+    seconds: float | None = None  #: from its start to its end, as of a full share; None: none yet
     returned: bool = False
     fate: Fate | None = None  #: None while it is live
     error: str | None = None

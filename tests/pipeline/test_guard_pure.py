@@ -149,6 +149,8 @@ def run_state(workers: int = 8, code: Code | None = None) -> RunState:
             f"a{i}": WorkerState(f"a{i}", f"w{i}", NODES[i], 1, seen=0.0, ready={"r"}, device="cpu")
             for i in range(workers)
         },
+        block=8,
+        micro_batch=8,
     )
 
 

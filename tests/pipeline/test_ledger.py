@@ -52,11 +52,14 @@ def make(
         restart=False,
         began=0.0,
         workers={f"a{i}": worker(i) for i in range(workers)},
+        block=ROWS,
+        micro_batch=4,
     )
 
 
 def begin(run: RunState, number: int = 0, now: float = 0.0, **fields: Any) -> GroupState:
-    group = GroupState(group=number, code=run.codes["coded"], rows=ROWS, priority=0, **fields)
+    code = run.codes["coded"]
+    group = GroupState(group=number, code=code, **({"rows": ROWS, "priority": 0} | fields))
     run.open_group(group)
     assert run.advance(group, now) == []
     return group
@@ -771,6 +774,25 @@ def test_pace_follows_a_workers_shares() -> None:
     come_back(run, begin(run, 1), 0, since=2.0, now=6.0)
     assert run.pace["w0"] == pytest.approx(0.7 * 2.0 + 0.3 * 4.0)
     assert run.summary()["workers"][0]["latency"] == 3.0
+
+
+@pytest.mark.parametrize(("rows", "batches"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (ROWS, 3)])
+def test_a_short_block_counts_as_a_full_share_by_its_micro_batches(rows: int, batches: int) -> None:
+    run = make("uncoded", 1, workers=1)
+    for number in range(3):
+        group = begin(run, number, rows=rows)
+        attempt = find(group, 0)
+        start(run, group, 0, 1.0)
+        run.ended(attempt.key, attempt.address, 1.0 + 0.5 * batches, rows=rows, whole=True)
+        run.returned(attempt.key, 9.0)
+    assert run.times.typical == pytest.approx(1.5)  # of three micro-batches
+    assert run.pace == {"w0": pytest.approx(1.5)}
+    assert run.summary()["workers"][0]["latency"] == pytest.approx(1.5)
+    # One that is stopped shows that a full share takes longer than three times as long.
+    group = begin(run, 3, rows=1)
+    start(run, group, 0, 0.0)
+    run.ended(find(group, 0).key, "a0", 1.0, rows=0, whole=False)
+    assert run.pace == {"w0": pytest.approx(0.7 * 1.5 + 0.3 * 3.0)}
 
 
 def test_a_stopped_share_only_ever_slows_the_pace() -> None:

@@ -38,6 +38,8 @@ def plugin() -> StragglerPlugin:
         restart=False,
         began=0.0,
         workers=made.workers,
+        block=8,
+        micro_batch=8,
     )
     made.runs["r"], made._news["r"] = run, asyncio.Event()
     made.workers["a0"].ready.add("r")

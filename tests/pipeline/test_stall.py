@@ -30,7 +30,7 @@ def run() -> RunState:
     code = CodeSpec("systematic", 2, 0).build()
     return RunState(
         run="r", client="c", codes={"coded": code}, fingerprint="f", seed=0, restart=False,
-        began=0.0, policy=Policy(hang_after=1.0, stall_after=10.0),
+        began=0.0, policy=Policy(hang_after=1.0, stall_after=10.0), block=4, micro_batch=4,
         workers={
             f"a{i}": WorkerState(f"a{i}", f"w{i}", "h", 1, seen=0.0, ready={"r"}) for i in range(2)
         },

@@ -31,7 +31,7 @@ COMMON = {"k": 3, "block": 4, "window": 100, "progress": False}
 def run_state(seconds: float) -> RunState:
     """A run whose shares take that long."""
     code = CodeSpec("uncoded", 2).build()
-    made = RunState("r", "c", {"coded": code}, Policy(), "f", 0, False, 0.0, {})
+    made = RunState("r", "c", {"coded": code}, Policy(), "f", 0, False, 0.0, {}, 1, 1)
     for _ in range(9):
         made.times.add(seconds)
     return made
