@@ -21,12 +21,13 @@ from approxifer.benchmarks.virtual_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.pipeline.engine import OPEN_WINDOWS
 from approxifer.pipeline.intake import not_back
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plan import IN_FLIGHT, groups_in_flight
 from approxifer.pipeline.plugin import TICK
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.window import Window
+from approxifer.pipeline.workerstate import WorkerState
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import numpy as np
 
 from approxifer.benchmarks.schedules import Schedule
 from approxifer.pipeline.keys import Key
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plugin import IDLE
 from approxifer.pipeline.policy import GroupState
+from approxifer.pipeline.workerstate import WorkerState
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,13 @@ class GroupRun:
     @property
     def testimonies(self) -> dict[int, Testimony]:
         """By share: what is to be decoded from, and who returned it."""
-        names = {(a["share"], a["attempt"]): a["worker"] for a in self.history}
+        by = {(a["share"], a["attempt"]): (a["worker"], a["member"]) for a in self.history}
         return {
             share: Testimony(
-                names[share, attempt],
+                by[share, attempt][0],
                 self.outputs[share, attempt],
                 self.malformed.get((share, attempt)),
+                by[share, attempt][1],
             )
             for share, attempt in sorted(self.used)
         }

@@ -321,8 +321,11 @@ class Engine:
             if what in ("gone", "convicted"):
                 self.roster.left(name)
             else:
-                self.roster.heard(name, event["host"], event["device"])
+                self.roster.heard(name, event["node"] or event["host"], event["device"])
             self._news.set()
+        elif event["op"] == "changed":
+            said = {name: event[name] for name in ("worker", "incarnation", "said", "kept")}
+            self.context.journal("changed", **said)
         elif event["op"] == "conviction":
             self._hearings += 1
             self.context.spawn(self._hear_of_conviction(event["worker"], event["conviction"]))

@@ -8,7 +8,7 @@ survive a nanny's restart), placement goes by address.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil, inf
 from statistics import median
@@ -29,10 +29,8 @@ from approxifer.pipeline.policy import (
 )
 from approxifer.pipeline.records import Fate, WorkerRecord
 from approxifer.pipeline.stall import held
+from approxifer.pipeline.workerstate import CLAIMS, WorkerState, unfit
 
-#: Seconds without a sign of life after which a worker is given no shares (it is restarted much
-#: later: a call that holds Python's lock keeps a healthy worker silent for a while).
-SILENT = 5.0
 #: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
 REPAIRS_FIRST = 10**9
 #: How often one worker (by name) is restarted in one run before it is left alone.
@@ -41,39 +39,6 @@ MAX_RESTARTS = 3
 
 #: A worker by its name, or all workers of a node by their host and device.
 Bar = tuple[str] | tuple[str, str]
-
-
-@dataclass
-class WorkerState:
-    """One worker process, whatever runs it serves."""
-
-    address: str
-    name: str
-    host: str  #: its node: what its environment calls it, else the host of its address
-    slots: int
-    seen: float  #: when it last showed a sign of life
-    running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
-    waiting: set[Key] = field(default_factory=set)  #: sent there, not started, not idle-time work
-    ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
-    device: str = ""  #: what the model runs on there
-    hung: bool = False
-    #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
-    closed: bool = False
-    retiring: bool = False  #: it was asked to leave, or its lifetime is over
-
-    @property
-    def queued(self) -> int:
-        """Shares sent there that have not started."""
-        return len(self.waiting)
-
-    def stuck(self, now: float, limit: float) -> bool:
-        """Whether all its slots have run one share for more than ``limit`` s, or it is silent."""
-        late = sum(now - since > limit for since in self.running.values())
-        return late >= self.slots or self.silent(now)
-
-    def silent(self, now: float, seconds: float = SILENT) -> bool:
-        """Whether nothing was heard of it for that long."""
-        return now - self.seen > seconds
 
 
 @dataclass
@@ -101,6 +66,7 @@ class RunState:
     records: dict[str, WorkerRecord] = field(default_factory=dict)
     unreported: dict[Key, tuple[str, int]] = field(default_factory=dict)  #: started, rows not told
     unready: dict[str, str] = field(default_factory=dict)  #: worker name to why it has no model
+    changed: set[int] = field(default_factory=set)  #: incarnations that contradicted themselves
     events: list[dict[str, Any]] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
     waves: int = 0  #: how often shares were sent
@@ -169,8 +135,9 @@ class RunState:
         if settled or (attempt.fate is not None and not attempt.returned):
             self._forget(key)
 
-    def returned(self, key: Key, now: float) -> GroupState | None:
-        """A share's output lies on its worker. The group to look at, if that changes anything."""
+    def returned(self, key: Key, now: float, *, nbytes: int = 0) -> GroupState | None:
+        """A share's output, of so many bytes, lies on its worker. The group to look at, if that
+        changes anything."""
         found = self.by_key.get(key)
         if found is None or not found[1].live:
             return None
@@ -189,6 +156,8 @@ class RunState:
                 "attempt": attempt.attempt,
                 "address": attempt.address,
                 "key": key,
+                "member": attempt.incarnation,
+                "nbytes": nbytes,
             }
         )
         return group
@@ -365,6 +334,7 @@ class RunState:
                 worker.name,
                 now,
                 key=new_key(self.run),
+                incarnation=worker.incarnation,
                 lazy=lazy,
                 wave=self.waves,
             )
@@ -395,7 +365,7 @@ class RunState:
                 continue
             pace = self.pace.get(worker.name, typical or 1.0)
             ahead = (worker.queued + len(worker.running)) / worker.slots
-            found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.host))
+            found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.where))
         return found
 
     def _drop(self, attempt: AttemptState, now: float) -> None:
@@ -434,6 +404,7 @@ class RunState:
             "share": attempt.share,
             "attempt": attempt.attempt,
             "worker": attempt.name,
+            "member": attempt.incarnation,
             "fate": attempt.fate.value,
             "start": since(attempt.start),
             "stop": since(attempt.stop),
@@ -450,7 +421,7 @@ class RunState:
         """Tell the client that a worker became ``ready``, ``hung``, ``restarting``, ``convicted``
         or ``gone``."""
         record = self.record(worker.name)
-        record.host = worker.host
+        record.host = worker.node or worker.host
         record.restarts += what == "restarting"
         if record.state != "convicted":  # for good
             record.state = what
@@ -460,10 +431,37 @@ class RunState:
                 "worker": worker.name,
                 "what": what,
                 "time": round(now - self.began, 4),
+                "incarnation": worker.incarnation,
                 "host": worker.host,
-                "device": worker.device,
+                **worker.claims,
             }
         )
+
+    def heard_of_model(self, worker: WorkerState, message: Mapping[str, Any], now: float) -> None:
+        """A worker says that it has loaded the run's model, or could not, and who it is.
+
+        What it has said first holds: of what it says later the client is told, once.
+        """
+        if why := unfit(message, self.fingerprint):
+            if self.run not in worker.ready:
+                self.unready[worker.name] = why
+            return
+        said = {name: message[name] for name in CLAIMS}
+        if not worker.introduce(said) and worker.incarnation not in self.changed:
+            self.changed.add(worker.incarnation)
+            self.events.append(
+                {
+                    "op": "changed",
+                    "worker": worker.name,
+                    "incarnation": worker.incarnation,
+                    "said": said,
+                    "kept": worker.claims,
+                }
+            )
+        if self.run not in worker.ready:
+            worker.ready.add(self.run)
+            self.unready.pop(worker.name, None)
+            self.tell(worker, "convicted" if self.is_barred(worker) else "ready", now)
 
     def bar(self, bars: Iterable[Bar], now: float) -> list[Key]:
         """Give convicted workers no more shares. The keys of those that they still have."""

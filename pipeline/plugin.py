@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import defaultdict
@@ -23,9 +24,10 @@ from distributed import Scheduler, SchedulerPlugin, Status
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.handlers import Handler
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, read_key, run_of
-from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
+from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
+from approxifer.pipeline.workerstate import WorkerState
 from approxifer.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class StragglerPlugin(SchedulerPlugin):
         self._summed: dict[str, float] = {}
         self._due: set[tuple[str, int]] = set()
         self._convicted: list[Bar] = []
+        self._incarnations = itertools.count(1)
 
     async def start(self, scheduler: Scheduler) -> None:
         """Learn the workers, offer the handlers, start the clock."""
@@ -230,10 +233,11 @@ class StragglerPlugin(SchedulerPlugin):
         state = self._run_of(key)
         if state is None or key not in state.by_key or not state.by_key[key][1].live:
             return  # what came back is lost only if the client says so
+        task = self.scheduler.tasks.get(key)
         if finish == "memory":
-            self._look(state, state.returned(key, time.monotonic()))
+            nbytes = task.nbytes if task else 0
+            self._look(state, state.returned(key, time.monotonic(), nbytes=nbytes))
         elif finish == "erred":
-            task = self.scheduler.tasks.get(key)
             text = (task.exception_text if task else "") or "the task failed"
             self._lose(state, key, text, fate=Fate.FAILED)
         elif start == "processing" or finish in ("no-worker", "forgotten"):
@@ -250,6 +254,7 @@ class StragglerPlugin(SchedulerPlugin):
             host=ws.host,
             slots=ws.nthreads,
             seen=time.monotonic(),
+            incarnation=next(self._incarnations),
         )
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
@@ -288,7 +293,10 @@ class StragglerPlugin(SchedulerPlugin):
         if worker is None:
             return
         if op in ("ready", "unready"):
-            self._heard_of_model(worker, msg, now)
+            run = msg.get("run")
+            if isinstance(run, str) and run in self.runs:
+                self.runs[run].heard_of_model(worker, msg, now)
+                self._news[run].set()
             return
         if op not in ("started", "ended") or (key := read_key(msg.get("key"))) is None:
             return
@@ -300,25 +308,6 @@ class StragglerPlugin(SchedulerPlugin):
             state.ended(key, worker.address, now, rows=rows, whole=whole)
         elif op == "ended":
             worker.running.pop(key, None)  # of a run that is over
-
-    def _heard_of_model(self, worker: WorkerState, msg: dict[str, Any], now: float) -> None:
-        state = self.runs.get(msg["run"])
-        if state is None:
-            return
-        if msg["version"] != __version__:
-            why = f"approxifer {msg['version']} there, {__version__} on the scheduler"
-        elif msg["op"] == "unready":
-            why = msg["error"]
-        elif msg["fingerprint"] != state.fingerprint:
-            why = "what it loaded is not the client's model (another fingerprint)"
-        else:
-            worker.ready.add(state.run)
-            worker.device = msg["device"]
-            worker.host = msg["node"] or worker.host
-            state.tell(worker, "convicted" if state.is_barred(worker) else "ready", now)
-            self._news[state.run].set()
-            return
-        state.unready[worker.name] = why
 
     # ---- acting ---------------------------------------------------------------------------------
 

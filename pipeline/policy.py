@@ -117,6 +117,7 @@ class AttemptState:
     name: str
     sent: float
     key: Key = ("", "")  #: Dask's, for this attempt alone
+    incarnation: int = 0  #: of the worker
     lazy: bool = False
     wave: int = 0  #: shares sent together have one number, later ones a higher
     flight: int = 1  #: shares of the run that were in flight once it was sent

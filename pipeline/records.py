@@ -49,6 +49,7 @@ class Testimony:
     worker: str
     output: np.ndarray
     malformed: str | None = None  #: what is wrong with its shape or dtype; ``output`` is a stand-in
+    member: int = 0  #: the worker's incarnation
 
 
 @dataclass

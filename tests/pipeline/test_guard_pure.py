@@ -22,13 +22,14 @@ from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.courier import GroupRun
 from approxifer.pipeline.guard import Guard
 from approxifer.pipeline.intake import Batch
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.plan import conflicting, workers_needed
 from approxifer.pipeline.policy import COMPLETE, WAIT, AttemptState, GroupState, Policy, decide
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.roster import Conviction, Evidence, Member, Roster
 from approxifer.pipeline.window import Window
+from approxifer.pipeline.workerstate import WorkerState
 
 
 def build(scheme: str = "systematic", k: int = 4, stragglers: int = 0, byzantine: int = 1) -> Code:
@@ -389,7 +390,9 @@ class Scene:
         name = next(n for n in self.answers if n not in forbid and not self.roster.is_convicted(n))
         assert code == "plain"
         self.audited.append(group.shares[0])
-        attempt = {"share": 0, "attempt": 0, "worker": name, "fate": "used", "error": None}
+        attempt = {
+            "share": 0, "attempt": 0, "worker": name, "member": 1, "fate": "used", "error": None,
+        }  # fmt: skip
         try:
             group.outputs[0, 0] = self.answers[name](group.shares[0])
         except MemoryError as error:
@@ -405,7 +408,7 @@ class Scene:
         shares = self.code.encode(gather(window.queries, np.array(members), self.code.k))
         outputs = {(i, 0): lies.get(name, model(shares[i])) for i, name in enumerate("abcd")}
         attempts = [
-            {"share": i, "attempt": 0, "worker": name, "fate": "used", "error": None}
+            {"share": i, "attempt": 0, "worker": name, "member": i, "fate": "used", "error": None}
             for i, name in enumerate("abcd")
         ]
         run = GroupRun(number, shares, finish=None, outputs=outputs)  # type: ignore[arg-type]
@@ -640,7 +643,9 @@ def test_an_output_that_nobody_can_confirm_does_not_stay(
     index = made.roster.index("a")
 
     def hear(window: Window) -> Any:
-        attempt = {"share": 0, "attempt": 0, "worker": "a", "fate": "used", "error": None}
+        attempt = {
+            "share": 0, "attempt": 0, "worker": "a", "member": 1, "fate": "used", "error": None,
+        }  # fmt: skip
         said = -model(window.queries[rows])
         group = GroupRun(90 + window.index, window.queries[None, rows], None, {(0, 0): said})  # type: ignore[arg-type]
         group.completion = {"used": [[0, 0]], "attempts": [attempt]}
@@ -728,7 +733,9 @@ def a_repair(number: int, window: Window, worker: str, output: np.ndarray) -> An
     plain = build("uncoded", 1, byzantine=0)
     shares = plain.encode(window.queries[None, :2])
     run = GroupRun(number, shares, finish=None, outputs={(0, 0): output})  # type: ignore[arg-type]
-    attempt = {"share": 0, "attempt": 0, "worker": worker, "fate": "used", "error": None}
+    attempt = {
+        "share": 0, "attempt": 0, "worker": worker, "member": 1, "fate": "used", "error": None,
+    }  # fmt: skip
     run.completion = {"used": [[0, 0]], "attempts": [attempt]}
     return Batch(number, plain, window, np.arange(2), Status.REPAIRED, coded=False), run
 

@@ -15,9 +15,11 @@ import pytest
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.hedge import Hedge
 from approxifer.pipeline.keys import Key, new_key
-from approxifer.pipeline.ledger import SILENT, RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.policy import AttemptState, GroupState, Policy
 from approxifer.pipeline.records import Fate
+from approxifer.pipeline.workerstate import CLAIMS, SILENT, WorkerState
+from approxifer.version import __version__
 
 ROWS = 10
 
@@ -29,6 +31,7 @@ def worker(number: int, *, slots: int = 1, seen: float = 0.0) -> WorkerState:
         host="here",
         slots=slots,
         seen=seen,
+        incarnation=number + 1,
         ready={"r"},
     )
 
@@ -170,6 +173,7 @@ def test_the_life_of_a_group() -> None:
     assert (told[1]["start"], told[1]["stop"]) == (0.5, 2.0)
     assert (told[2]["start"], told[2]["stop"]) == (None, 2.0)
     assert told[1]["worker"] == find(group, 1).name
+    assert told[1]["member"] == run.workers[find(group, 1).address].incarnation
     assert [(e["share"], e["attempt"], e["address"], e["key"]) for e in events(run, "in")] == [
         (0, 0, find(group, 0).address, key_of(group, 0)),
         (1, 0, find(group, 1).address, key_of(group, 1)),
@@ -852,6 +856,105 @@ def test_tell_keeps_the_state_and_counts_restarts() -> None:
         "ready",
         "restarting",
     ]
+
+
+def said(**fields: Any) -> dict[str, Any]:
+    """A worker's announcement that it has the model of the run."""
+    plain = {"op": "ready", "run": "r", "version": __version__, "fingerprint": "f"}
+    return plain | {"node": "n1", "device": "cpu", "hardware": "cpu | One"} | fields
+
+
+def newcomer(run: RunState, number: int = 7) -> WorkerState:
+    made = run.workers[f"a{number}"] = worker(number)
+    made.ready.clear()
+    return made
+
+
+def test_who_a_worker_is_stands_in_what_is_told_of_it_and_of_its_shares() -> None:
+    run = make("uncoded", 1, workers=0)
+    made = newcomer(run)
+    run.heard_of_model(made, said(), 1.0)
+    (event,) = events(run, "worker")
+    assert {name: event[name] for name in ("what", "incarnation", "host", *CLAIMS)} == {
+        "what": "ready", "incarnation": 8, "host": "here",
+        "node": "n1", "device": "cpu", "hardware": "cpu | One",
+    }  # fmt: skip
+    assert run.record("w7").host == "n1"
+    group = begin(run, now=1.0)
+    key = start(run, group, 0, 1.0)
+    run.returned(key, 2.0, nbytes=320)
+    run.advance(group, 2.0)
+    assert [(e["member"], e["nbytes"]) for e in events(run, "in")] == [(8, 320)]
+    assert [a["member"] for a in events(run, "complete")[0]["attempts"]] == [8]
+
+
+def test_a_worker_is_who_it_said_first_in_whatever_run() -> None:
+    run, other = make(workers=0), make()
+    other.run, other.workers = "other", run.workers
+    made = newcomer(run)
+    run.heard_of_model(made, said(), 1.0)
+    for _ in range(9):
+        other.heard_of_model(made, said(node="n2", device="cuda"), 2.0)
+    assert made.ready == {"r", "other"}
+    (told,) = other.events[:1]
+    assert told == {
+        "op": "changed", "worker": "w7", "incarnation": 8,
+        "said": {"node": "n2", "device": "cuda", "hardware": "cpu | One"},
+        "kept": {"node": "n1", "device": "cpu", "hardware": "cpu | One"},
+    }  # fmt: skip
+    (ready,) = other.events[1:]
+    assert (ready["what"], ready["node"], ready["device"]) == ("ready", "n1", "cpu")
+    assert [event["op"] for event in run.events] == ["worker"]
+    for claim in ("node", "device", "hardware"):
+        run.changed.clear()
+        run.heard_of_model(made, said(**{claim: ""}), 3.0)
+        assert run.events[-1]["said"][claim] == ""
+        assert made.claims == {name: said()[name] for name in CLAIMS}
+    # A process of the same name at the same address is another one.
+    again = newcomer(run)
+    again.incarnation = 9
+    run.heard_of_model(again, said(node="n2"), 4.0)
+    assert (run.events[-1]["op"], run.events[-1]["node"]) == ("worker", "n2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"op": "unready", "error": "no torch"}, "no torch"),
+        ({"op": "unready", "error": ["no torch"]}, "unreadable"),
+        ({"op": "unready", "error": ""}, "unreadable"),
+        ({"op": "unready", "error": "no torch" * 10**6}, "no torch"),
+        ({"version": "0.0"}, "approxifer 0.0 there"),
+        ({"version": {}}, "unreadable"),
+        ({"fingerprint": "g"}, "another fingerprint"),
+        ({"fingerprint": None}, "another fingerprint"),
+        ({"node": None}, "its node"),
+        ({"device": 3}, "its device"),
+        ({"hardware": ["cpu"]}, "its hardware"),
+        ({"hardware": "x" * 501}, "its hardware"),
+    ],
+)
+def test_a_worker_that_is_not_fit_is_given_nothing(fields: dict[str, Any], why: str) -> None:
+    run = make(workers=0)
+    made = newcomer(run)
+    run.heard_of_model(made, said(**fields), 1.0)
+    assert (made.ready, made.introduced, run.events) == (set(), False, [])
+    assert why in run.unready["w7"]
+    assert len(run.unready["w7"]) < 600
+    run.heard_of_model(made, said(), 2.0)
+    assert (made.ready, run.unready) == ({"r"}, {})
+    run.heard_of_model(made, said(**fields), 3.0)  # too late
+    assert (made.ready, run.unready) == ({"r"}, {})
+
+
+def test_shares_of_a_group_avoid_nodes_that_have_one_address() -> None:
+    run = make("systematic", 2, 1, workers=6)
+    for number, other in enumerate(run.workers.values()):
+        other.node = f"n{number // 2}"
+    for number in range(20):
+        group = begin(run, number)
+        assert {run.workers[a.address].node for a in group.attempts} == {"n0", "n1", "n2"}
+        run.settle(number)
 
 
 def test_the_ledger_goes_by_name_not_by_address() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import TOPIC, new_key
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plugin import StragglerPlugin
 from approxifer.pipeline.policy import GroupState, Policy
+from approxifer.pipeline.workerstate import WorkerState
+from approxifer.version import __version__
 
 #: What a message may hold instead of what belongs there.
 GARBAGE: list[Any] = [
@@ -82,6 +85,33 @@ def test_no_message_about_a_share_is_an_error(plugin: StragglerPlugin) -> None:
     assert run.by_key == {key: (run.groups[0], attempt)}
     for topic in ("x", None, [TOPIC], {}):
         plugin.log_event(topic, {"op": "started", "key": list(key), "worker": "a0"})
+
+
+def test_no_announcement_is_an_error(plugin: StragglerPlugin) -> None:
+    run, place = plugin.runs["r"], plugin.workers["a0"]
+    place.ready.clear()
+    ready = {"run": "r", "version": __version__, "fingerprint": "f"}
+    ready |= {"node": "", "device": "cpu", "hardware": "cpu | One"}
+    hear_all(plugin, {"unready": {"run": "r", "version": __version__, "error": "no"}})
+    assert (place.ready, set(run.unready)) == (set(), {"w0"})
+    hear_all(plugin, {"ready": ready})
+    plugin.log_event(TOPIC, {"op": "ready", **ready, "worker": "a0"})
+    assert place.ready == {"r"}
+    assert all(type(claim) is str and len(claim) <= 500 for claim in place.claims.values())
+    assert len([e for e in run.events if e["op"] == "changed"]) <= 1
+
+
+def test_no_two_workers_are_one(plugin: StragglerPlugin) -> None:
+    """Not even where a name comes back at the same address."""
+    there = SimpleNamespace(name="w1", host="10.0.0.1", nthreads=2)
+    scheduler: Any = SimpleNamespace(workers={"tcp://10.0.0.1:1": there})
+    plugin.scheduler, seen = scheduler, []
+    for _ in range(3):
+        plugin.add_worker(scheduler, "tcp://10.0.0.1:1")
+        seen.append(plugin.workers["tcp://10.0.0.1:1"])
+        plugin.remove_worker(scheduler, "tcp://10.0.0.1:1")
+    assert len({one.incarnation for one in seen}) == 3
+    assert {(one.name, one.host, one.slots) for one in seen} == {("w1", "10.0.0.1", 2)}
 
 
 def test_a_share_of_a_run_that_is_over_runs_until_its_worker_says_its_end(
