@@ -328,13 +328,13 @@ class Engine:
             self.context.journal("changed", **said)
         elif event["op"] == "conviction":
             self._hearings += 1
-            self.context.spawn(self._hear_of_conviction(event["worker"], event["conviction"]))
+            self.context.spawn(self._hear_of_conviction(event["conviction"]))
         else:
             self.trouble = ""
             self.courier.hear(event)
 
-    async def _hear_of_conviction(self, name: str, event: dict[str, Any]) -> None:
-        await self.guard.hear_of(name, event)
+    async def _hear_of_conviction(self, event: dict[str, Any]) -> None:
+        await self.guard.hear_of(event["member"]["name"], event)
         self._hearings -= 1
         self._news.set()
 

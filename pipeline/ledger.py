@@ -29,16 +29,12 @@ from approxifer.pipeline.policy import (
 )
 from approxifer.pipeline.records import Fate, WorkerRecord
 from approxifer.pipeline.stall import held
-from approxifer.pipeline.workerstate import CLAIMS, WorkerState, unfit
+from approxifer.pipeline.workerstate import CLAIMS, Bar, WorkerState, unfit
 
 #: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
 REPAIRS_FIRST = 10**9
 #: How often one worker (by name) is restarted in one run before it is left alone.
 MAX_RESTARTS = 3
-
-
-#: A worker by its name, or all workers of a node by their host and device.
-Bar = tuple[str] | tuple[str, str]
 
 
 @dataclass
@@ -69,6 +65,7 @@ class RunState:
     changed: set[int] = field(default_factory=set)  #: incarnations that contradicted themselves
     events: list[dict[str, Any]] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
+    shut_out: set[int] = field(default_factory=set)  #: incarnations told of as such
     waves: int = 0  #: how often shares were sent
     served: float = 0.0  #: seconds of shares that it has asked for: its place in the queues
     moved: float = inf  #: when a share came back last, or there was nothing to wait for
@@ -418,8 +415,11 @@ class RunState:
         return self.records.setdefault(name, WorkerRecord(name))
 
     def tell(self, worker: WorkerState, what: str, now: float) -> None:
-        """Tell the client that a worker became ``ready``, ``hung``, ``restarting``, ``convicted``
-        or ``gone``."""
+        """Tell the client that a worker became ``ready`` (or, where it is barred, ``convicted``),
+        ``hung``, ``restarting``, ``convicted`` or ``gone``."""
+        if what in ("ready", "convicted") and self.is_barred(worker):
+            what = "convicted"
+            self.shut_out.add(worker.incarnation)
         record = self.record(worker.name)
         record.host = worker.node or worker.host
         record.restarts += what == "restarting"
@@ -461,20 +461,20 @@ class RunState:
         if self.run not in worker.ready:
             worker.ready.add(self.run)
             self.unready.pop(worker.name, None)
-            self.tell(worker, "convicted" if self.is_barred(worker) else "ready", now)
+            self.tell(worker, "ready", now)
 
     def bar(self, bars: Iterable[Bar], now: float) -> list[Key]:
         """Give convicted workers no more shares. The keys of those that they still have."""
         self.barred.update(bars)
         for worker in self.workers.values():
-            if self.is_barred(worker) and self.record(worker.name).state != "convicted":
+            if self.is_barred(worker) and worker.incarnation not in self.shut_out:
                 self.tell(worker, "convicted", now)
         addresses = {w.address for w in self.workers.values() if self.is_barred(w)}
         return [key for key, (_, a) in self.by_key.items() if a.live and a.address in addresses]
 
     def is_barred(self, worker: WorkerState) -> bool:
         """Whether it, or the node that it runs on, is convicted."""
-        return not self.barred.isdisjoint([(worker.name,), (worker.host, worker.device)])
+        return any(bar.holds(worker) for bar in self.barred)
 
     def ready_workers(self) -> int:
         """Workers that have this run's model, are not hung, and may be given shares."""

@@ -24,10 +24,10 @@ from distributed import Scheduler, SchedulerPlugin, Status
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.handlers import Handler
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, read_key, run_of
-from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState
+from approxifer.pipeline.ledger import MAX_RESTARTS, RunState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.workerstate import WorkerState
+from approxifer.pipeline.workerstate import Bar, WorkerState
 from approxifer.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -137,14 +137,14 @@ class StragglerPlugin(SchedulerPlugin):
             self._lose(state, as_key(key), why)
 
     async def bar(
-        self, run: str, bars: list[list[str]], conviction: dict[str, Any] | None = None
+        self, run: str, bars: list[dict[str, Any]], conviction: dict[str, Any] | None = None
     ) -> None:
-        """Shut workers out of the run: [name], or [host, device] for all workers of a node.
+        """Shut workers out of the run; ``bars``: the fields of `Bar`.
 
         With the ``conviction`` that they are shut out for, out of every run on this scheduler, also
         those that begin while one of them lasts.
         """
-        named: list[Bar] = [(one[0],) if len(one) == 1 else (one[0], one[1]) for one in bars]
+        named = [Bar(**fields) for fields in bars]
         if conviction is None:
             self._shut_out(self.runs[run], named)
             return
@@ -152,8 +152,7 @@ class StragglerPlugin(SchedulerPlugin):
         for state in self.runs.values():
             self._shut_out(state, named)
             if state.run != run:
-                name = conviction["member"]["name"]
-                told = {"op": "conviction", "worker": name, "conviction": conviction}
+                told = {"op": "conviction", "bars": bars, "conviction": conviction}
                 state.events.append(told)
 
     def _shut_out(self, state: RunState, bars: list[Bar]) -> None:
@@ -417,7 +416,8 @@ class StragglerPlugin(SchedulerPlugin):
                 state.tell(worker, "hung", now)
 
     def _restart(self, state: RunState, worker: WorkerState, now: float) -> None:
-        if state.record(worker.name).restarts >= MAX_RESTARTS:
+        barred = any(other.is_barred(worker) for other in self.runs.values())
+        if barred or state.record(worker.name).restarts >= MAX_RESTARTS:
             return
         state.tell(worker, "restarting", now)
         restart = partial(

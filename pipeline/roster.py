@@ -59,10 +59,14 @@ class Conviction:
         return (member.session, member.name) == (self.member.session, self.member.name)
 
     @property
-    def bar(self) -> list[str]:
+    def bars(self) -> list[dict[str, str]]:
         """How the scheduler's plugin is told whom to shut out."""
         member = self.member
-        return [member.name] if self.kind == "worker" else [member.host, member.device]
+        if self.kind == "worker":
+            return [{"name": member.name}]
+        # A member's host is its node's name, or that of its address where the node has none.
+        there = [{"node": member.host}, {"node": "", "host": member.host}]
+        return [place | {"device": member.device} for place in there]
 
     def event(self) -> dict[str, Any]:
         """As the journal keeps it: in JSON, which has no infinity."""

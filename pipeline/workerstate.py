@@ -75,6 +75,30 @@ class WorkerState:
         return now - self.seen > seconds
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """Workers to shut out: those of that name, host, node and device; None: whatever it is.
+
+    Raises
+    ------
+    ValueError
+        Nothing is given: it would shut out everybody.
+    """
+
+    name: str | None = None
+    host: str | None = None
+    node: str | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if set(vars(self).values()) == {None}:
+            raise ValueError("a bar needs a name, a host, a node or a device: none is given")
+
+    def holds(self, worker: WorkerState) -> bool:
+        """Whether it shuts this worker out."""
+        return all(value in (None, getattr(worker, name)) for name, value in vars(self).items())
+
+
 def unfit(message: Mapping[str, Any], fingerprint: str) -> str:
     """Why a worker is given no shares of a run.
 

@@ -15,7 +15,7 @@ from approxifer.pipeline.keys import TOPIC, new_key
 from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plugin import StragglerPlugin
 from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.workerstate import WorkerState
+from approxifer.pipeline.workerstate import Bar, WorkerState
 from approxifer.version import __version__
 
 #: What a message may hold instead of what belongs there.
@@ -26,30 +26,44 @@ GARBAGE: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def plugin() -> StragglerPlugin:
-    """Of a scheduler with one worker, "a0", and one run, "r", with one group."""
-    made = StragglerPlugin()
-    made.workers["a0"] = WorkerState("a0", "w0", "here", 1, seen=0.0)
-    run = RunState(
-        run="r",
+def add_run(plugin: StragglerPlugin, name: str) -> RunState:
+    """Another run, which may restart workers."""
+    made = RunState(
+        run=name,
         client="c",
         codes={"coded": CodeSpec("uncoded", 1).build()},
         policy=Policy(),
         fingerprint="f",
         seed=0,
-        restart=False,
+        restart=True,
         began=0.0,
-        workers=made.workers,
+        workers=plugin.workers,
         block=8,
         micro_batch=8,
     )
-    made.runs["r"], made._news["r"] = run, asyncio.Event()
-    made.workers["a0"].ready.add("r")
+    plugin.runs[name], plugin._news[name] = made, asyncio.Event()
+    plugin.workers["a0"].ready.add(name)
+    return made
+
+
+@pytest.fixture
+def plugin() -> StragglerPlugin:
+    """Of a scheduler with one worker, "a0", and one run, "r", with one group."""
+    made = StragglerPlugin()
+    made.workers["a0"] = WorkerState("a0", "w0", "here", 1, seen=0.0, incarnation=1)
+    run = add_run(made, "r")
     group = GroupState(0, run.codes["coded"], rows=8, priority=0)
     run.open_group(group)
     run.advance(group, 0.0)
     run.events.clear()
+    there = SimpleNamespace(nanny=True, status=None, last_seen=0.0)
+    made.scheduler = SimpleNamespace(  # type: ignore[assignment]
+        workers={"a0": there},
+        running=[there],
+        tasks={},
+        loop=SimpleNamespace(add_callback=lambda call, *args: None),
+        restart_workers=lambda addresses, **options: None,
+    )
     return made
 
 
@@ -104,14 +118,38 @@ def test_no_announcement_is_an_error(plugin: StragglerPlugin) -> None:
 def test_no_two_workers_are_one(plugin: StragglerPlugin) -> None:
     """Not even where a name comes back at the same address."""
     there = SimpleNamespace(name="w1", host="10.0.0.1", nthreads=2)
-    scheduler: Any = SimpleNamespace(workers={"tcp://10.0.0.1:1": there})
-    plugin.scheduler, seen = scheduler, []
+    scheduler, seen = plugin.scheduler, []
+    scheduler.workers["tcp://10.0.0.1:1"] = there  # type: ignore[assignment]
     for _ in range(3):
         plugin.add_worker(scheduler, "tcp://10.0.0.1:1")
         seen.append(plugin.workers["tcp://10.0.0.1:1"])
         plugin.remove_worker(scheduler, "tcp://10.0.0.1:1")
     assert len({one.incarnation for one in seen}) == 3
     assert {(one.name, one.host, one.slots) for one in seen} == {("w1", "10.0.0.1", 2)}
+
+
+def test_the_runs_are_told_of_a_conviction_with_its_bars(plugin: StragglerPlugin) -> None:
+    first, second = plugin.runs["r"], add_run(plugin, "s")
+    bars, conviction = [{"host": "here", "node": "", "device": None}], {"anything": [1, 2]}
+    asyncio.run(plugin.bar("r", bars, conviction))
+    assert second.events[-1] == {"op": "conviction", "bars": bars, "conviction": conviction}
+    assert [event["op"] for event in first.events] == ["worker"]
+    assert first.barred == second.barred == {Bar(host="here", node="")}
+    asyncio.run(plugin.bar("s", [{"name": "w0"}]))
+    assert (len(first.barred), len(second.barred)) == (1, 2), "without one only that run's"
+
+
+@pytest.mark.parametrize("barred", [False, True])
+def test_a_worker_that_one_run_has_barred_is_restarted_by_none(
+    plugin: StragglerPlugin, barred: bool
+) -> None:
+    first, second = plugin.runs["r"], add_run(plugin, "s")
+    if barred:
+        first.bar([Bar(name="w0")], 0.0)
+    plugin.workers["a0"].seen, plugin._seen["a0"] = -1e6, 0.0
+    plugin._tick()
+    assert plugin.workers["a0"].hung
+    assert second.record("w0").restarts + first.record("w0").restarts == (0 if barred else 1)
 
 
 def test_a_share_of_a_run_that_is_over_runs_until_its_worker_says_its_end(
