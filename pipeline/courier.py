@@ -117,10 +117,29 @@ class Courier:
         code: str,
         first: bool,
         avoid: frozenset[str] = frozenset(),
-        forbid: frozenset[str] = frozenset(),
+        forbid: frozenset[int] = frozenset(),
+        only: int | None = None,
+        check: bool = False,
     ) -> None:
-        """Have the plugin place a group's shares: in turn, or ``first``; if it can be not on
-        workers to ``avoid``, and never on those to ``forbid``."""
+        """Have the plugin place a group's shares.
+
+        Parameters
+        ----------
+        group : GroupRun
+        code : str
+            By its name.
+        first : bool
+            Before fresh groups, or in turn.
+        avoid : frozenset of str
+            Names of workers that are used only where no others are left.
+        forbid : frozenset of int
+            Incarnations that are never used.
+        only : int, optional
+            The incarnation that alone may run it: where it is late, or cannot, the group is
+            complete without an output.
+        check : bool
+            Whether its time says nothing of shares.
+        """
         self.groups[group.number] = group
         group.code = code
         opening = {
@@ -130,6 +149,8 @@ class Courier:
             "first": first,
             "avoid": sorted(avoid),
             "forbid": sorted(forbid),
+            "only": only,
+            "check": check,
         }
         await self._session.tell("groups", groups=[opening])
 

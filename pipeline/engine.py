@@ -321,7 +321,8 @@ class Engine:
             if what in ("gone", "convicted"):
                 self.roster.left(name)
             else:
-                self.roster.heard(name, event["node"] or event["host"], event["device"])
+                host = event["node"] or event["host"]
+                self.roster.heard(name, host, event["device"], event["incarnation"])
             self._news.set()
         elif event["op"] == "changed":
             said = {name: event[name] for name in ("worker", "incarnation", "said", "kept")}

@@ -254,7 +254,7 @@ class Guard:
             GroupRun(next(self._context.numbers), rows[None], finish),
             code="plain",
             first=True,
-            forbid=forbid,
+            forbid=self.roster.incarnations(forbid),
         )
         return await told
 

@@ -7,8 +7,8 @@ survive a nanny's restart), placement goes by address.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, inf
 from statistics import median
@@ -20,19 +20,19 @@ from approxifer.coding import Code
 from approxifer.pipeline.keys import Key, new_key, run_of
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.policy import (
+    BROKEN,
     AttemptState,
     Decision,
     GroupState,
     Policy,
     ShareTimes,
     decide,
+    decide_bound,
 )
 from approxifer.pipeline.records import Fate, WorkerRecord
 from approxifer.pipeline.stall import held
 from approxifer.pipeline.workerstate import CLAIMS, Bar, WorkerState, unfit
 
-#: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
-REPAIRS_FIRST = 10**9
 #: How often one worker (by name) is restarted in one run before it is left alone.
 MAX_RESTARTS = 3
 
@@ -73,9 +73,11 @@ class RunState:
 
     # ---- what happens -------------------------------------------------------------------------
 
-    def rank(self, shares: int, *, first: bool, others: Iterable[RunState]) -> float:
+    def rank(self, shares: int, *, first: bool, others: Sequence[RunState]) -> float:
         """The priority of a group of so many shares that is opened now, before the others' lower
-        ones; or ``first``.
+        ones. One that goes ``first`` (repairs and checks, so that the oldest windows close) has the
+        highest of those in flight, and no higher: a worker cannot tell it from a share that is sent
+        a second time.
 
         Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): what each run has asked for
         is counted in seconds, and the one that had least goes first. A run without work meanwhile
@@ -86,7 +88,10 @@ class RunState:
             self.served = max(self.served, min(busy))
         rank = -self.served
         self.served += shares * (self.times.typical or 0.0)
-        return rank + REPAIRS_FIRST if first else rank
+        if not first:
+            return rank
+        in_flight = (group for run in (self, *others) for group in run.groups.values())
+        return max([rank, *(group.priority for group in in_flight)])
 
     def open_group(self, group: GroupState) -> None:
         """Take in a group; its shares are sent at the next `advance`."""
@@ -119,13 +124,8 @@ class RunState:
         assert attempt.start is not None, "it has been begun"
         del self.unreported[key]
         self.record(attempt.name).evaluations += min(max(rows, 0), group.rows)
-        seconds = self._of_full_share(now - attempt.start, group.rows)
-        if whole and (attempt.live or attempt.returned):
-            attempt.seconds = seconds
-            if attempt.returned:
-                self._learn(attempt, seconds)
-        elif seconds > self.pace.get(attempt.name, self.times.typical or inf):
-            self._set_pace(attempt.name, seconds)  # it shows only that a share takes longer
+        if not group.check:
+            self._time(group, attempt, now - attempt.start, whole=whole)
         if not attempt.live:
             self._left_queue(attempt)
         settled = group.group not in self.groups
@@ -219,21 +219,24 @@ class RunState:
         """Act on the policy's decision for one group. The keys to drop, if any."""
         if group.complete or group.group not in self.groups:
             return []
-        if not group.attempts:
+        if group.only is not None:
+            decision = self._bound(group, group.only, now)
+        elif not group.attempts:
             self._send(group, range(group.code.n), now)
             return []
-        decision = decide(
-            group,
-            now,
-            policy=self.policy,
-            typical=self.times.typical,
-            workers=self.workers,
-            out=self._out,
-        )
+        else:
+            decision = decide(
+                group,
+                now,
+                policy=self.policy,
+                typical=self.times.typical,
+                workers=self.workers,
+                out=self._out,
+            )
         if decision.submit:
             self._send(group, decision.submit, now)
             if self._beyond_help(group):
-                decision = Decision(complete=True, broken=True)
+                decision = BROKEN
         present = () if decision.complete else group.present()
         # Of several copies the first to return wins: the others leave the race at once.
         dropped = [
@@ -244,6 +247,17 @@ class RunState:
         if decision.complete:
             self._complete(group, broken=decision.broken)
         return [attempt.key for attempt in dropped]
+
+    def _bound(self, group: GroupState, only: int, now: float) -> Decision:
+        """Send a group to the one worker that may run it, whatever that is busy with; then decide
+        on it."""
+        worker = next((w for w in self.workers.values() if w.incarnation == only), None)
+        if worker is not None and (worker.closed or worker.hung or not self._may_serve(worker)):
+            worker = None
+        if worker is not None and not group.attempts:
+            self._give(group, dict.fromkeys(range(group.code.n), worker.address), now)
+        typical = self.times.typical
+        return decide_bound(group, now, policy=self.policy, typical=typical, worker=worker)
 
     def _beyond_help(self, group: GroupState) -> bool:
         """Whether the model raised on shares of a group, nothing of it is under way, and each
@@ -258,9 +272,10 @@ class RunState:
         able = [
             worker
             for worker in self.workers.values()
-            if self.run in worker.ready and not self.is_barred(worker) and (wait or not worker.hung)
+            if self._may_serve(worker) and (wait or not worker.hung)
         ]
-        return len(able) > 0 and all(w.address in ever or w.name in group.forbid for w in able)
+        barred = group.forbid
+        return len(able) > 0 and all(w.address in ever or w.incarnation in barred for w in able)
 
     def _out(self, attempt: AttemptState) -> int:
         """How many of an attempt's flight are still awaited, itself included."""
@@ -270,7 +285,7 @@ class RunState:
         """Workers that have just been found to hang, by this run's limits."""
         limit = self.policy.hang_limit(self.times.typical)
         for worker in self.workers.values():
-            if worker.hung or self.run not in worker.ready or self.is_barred(worker):
+            if worker.hung or not self._may_serve(worker):
                 continue
             ours = [since for key, since in worker.running.items() if run_of(key) == self.run]
             if any(now - since > limit for since in ours) or worker.silent(now, limit):
@@ -302,22 +317,25 @@ class RunState:
 
     def _send(self, group: GroupState, shares: Iterable[int], now: float) -> None:
         held, live = defaultdict(set), defaultdict(set)
-        tries: dict[int, int] = defaultdict(int)
         for attempt in group.attempts:
             held[attempt.share].add(attempt.address)
-            tries[attempt.share] = max(tries[attempt.share], attempt.attempt + 1)
             if attempt.live:
                 live[attempt.share].add(attempt.address)
         placed = place(
             list(shares),
             group.code,
-            [c for c in self.candidates(now) if c.name not in group.forbid],
+            self.candidates(now, forbid=group.forbid),
             rng=np.random.default_rng([self.seed, group.group, len(group.attempts)]),
             held=held,
             live=live,
             avoid=group.avoid,
             reuse=self.policy.reuse and bool(group.attempts),
         )
+        self._give(group, placed, now)
+
+    def _give(self, group: GroupState, placed: Mapping[int, str], now: float) -> None:
+        """Send shares to the addresses at which they are placed."""
+        tries = Counter(attempt.share for attempt in group.attempts)
         # Parity can wait for idle time where the blocks themselves are under way (not: berrut).
         first = not group.attempts and bool(group.code.exact(range(group.code.n)).all())
         self.waves += 1
@@ -339,7 +357,8 @@ class RunState:
             self.by_key[attempt.key] = (group, attempt)
             if not lazy:
                 worker.waiting.add(attempt.key)
-            if worker.name in self.pace and self.times.typical:  # let a slow record fade
+            if worker.name in self.pace and self.times.typical and not group.check:
+                # A slow record fades.
                 self.pace[worker.name] += 0.02 * (self.times.typical - self.pace[worker.name])
         if placed:
             sent = group.attempts[-len(placed) :]
@@ -350,13 +369,13 @@ class RunState:
             to = [[a.share, a.attempt, a.address, a.key] for a in sent]
             self.events.append({"op": "send", "group": group.group, "to": to})
 
-    def candidates(self, now: float) -> list[Candidate]:
-        """The workers that may be given this run's shares."""
+    def candidates(self, now: float, *, forbid: Collection[int] = ()) -> list[Candidate]:
+        """The workers that may be given this run's shares, but for incarnations to ``forbid``."""
         typical = self.times.typical
         limit = self.policy.slow_limit(typical)
         found = []
         for worker in self.workers.values():
-            if self.run not in worker.ready or self.is_barred(worker):
+            if not self._may_serve(worker) or worker.incarnation in forbid:
                 continue
             if worker.closed or worker.hung or worker.stuck(now, limit):
                 continue
@@ -472,16 +491,17 @@ class RunState:
         addresses = {w.address for w in self.workers.values() if self.is_barred(w)}
         return [key for key, (_, a) in self.by_key.items() if a.live and a.address in addresses]
 
+    def _may_serve(self, worker: WorkerState) -> bool:
+        """Whether it has this run's model, and is not convicted."""
+        return self.run in worker.ready and not self.is_barred(worker)
+
     def is_barred(self, worker: WorkerState) -> bool:
         """Whether it, or the node that it runs on, is convicted."""
         return any(bar.holds(worker) for bar in self.barred)
 
     def ready_workers(self) -> int:
         """Workers that have this run's model, are not hung, and may be given shares."""
-        return sum(
-            self.run in w.ready and not w.hung and not self.is_barred(w)
-            for w in self.workers.values()
-        )
+        return sum(self._may_serve(w) and not w.hung for w in self.workers.values())
 
     def summary(self) -> dict[str, Any]:
         """The ledger: a record for each worker."""
@@ -504,6 +524,18 @@ class RunState:
     def _of_full_share(self, seconds: float, rows: int) -> float:
         """The time of a full share at the pace of one of so many rows: by micro-batches."""
         return seconds * ceil(self.block / self.micro_batch) / ceil(rows / self.micro_batch)
+
+    def _time(
+        self, group: GroupState, attempt: AttemptState, seconds: float, *, whole: bool
+    ) -> None:
+        """A share was left so long after it was begun: that counts once its output is there."""
+        seconds = self._of_full_share(seconds, group.rows)
+        if whole and (attempt.live or attempt.returned):
+            attempt.seconds = seconds
+            if attempt.returned:
+                self._learn(attempt, seconds)
+        elif seconds > self.pace.get(attempt.name, self.times.typical or inf):
+            self._set_pace(attempt.name, seconds)  # it shows only that a share takes longer
 
     def _learn(self, attempt: AttemptState, seconds: float) -> None:
         """Take in the time of a share that is back."""

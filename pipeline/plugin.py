@@ -52,6 +52,7 @@ class StragglerPlugin(SchedulerPlugin):
         self._due: set[tuple[str, int]] = set()
         self._convicted: list[Bar] = []
         self._incarnations = itertools.count(1)
+        self._pinned = itertools.count()
 
     async def start(self, scheduler: Scheduler) -> None:
         """Learn the workers, offer the handlers, start the clock."""
@@ -106,7 +107,8 @@ class StragglerPlugin(SchedulerPlugin):
 
     async def open_groups(self, run: str, groups: list[dict[str, Any]]) -> None:
         """Take groups in: ``group``, ``code``, ``rows`` of a share, whether it goes ``first``,
-        ``avoid`` and ``forbid``."""
+        names to ``avoid``, incarnations to ``forbid``, the ``only`` incarnation that may run it (or
+        None), and whether it is a ``check``."""
         state = self.runs[run]
         others = [other for other in self.runs.values() if other is not state]
         for fields in groups:
@@ -118,6 +120,8 @@ class StragglerPlugin(SchedulerPlugin):
                 priority=state.rank(code.n, first=fields["first"], others=others),
                 avoid=frozenset(fields["avoid"]),
                 forbid=frozenset(fields["forbid"]),
+                only=fields["only"],
+                check=fields["check"],
             )
             state.open_group(group)
             self._advance(state, group)
@@ -221,7 +225,7 @@ class StragglerPlugin(SchedulerPlugin):
             group, attempt = found
             task.worker_restrictions = {attempt.address}
             rank = group.priority - (IDLE if attempt.lazy else 0)
-            task.priority = (-rank, *(task.priority or (0, 0))[1:])
+            task.priority = (-rank, next(self._pinned))
         for run, keys in late.items():
             scheduler.loop.add_callback(self._drop, self.runs[run], keys)
 

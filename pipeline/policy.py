@@ -152,7 +152,9 @@ class GroupState:
     rows: int  #: rows of one share
     priority: float
     avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
-    forbid: frozenset[str] = frozenset()  #: names of workers that must not run it (audits)
+    forbid: frozenset[int] = frozenset()  #: incarnations that must not run it
+    only: int | None = None  #: the one incarnation that may run it; None: any
+    check: bool = False  #: its time says nothing of shares
     attempts: list[AttemptState] = field(default_factory=list)
     complete: bool = False
 
@@ -181,6 +183,7 @@ class Decision:
 
 WAIT = Decision()
 COMPLETE = Decision(complete=True)
+BROKEN = Decision(complete=True, broken=True)
 
 
 def wanted(code: Code, present: Collection[int], outstanding: set[int]) -> set[int]:
@@ -234,7 +237,34 @@ def decide(
         submit.update(fewest(lambda shares: bool(code.exact(shares).all()), hopeful, candidates))
     if submit or live:
         return Decision(submit=tuple(sorted(submit)))
-    return Decision(complete=True, broken=True)
+    return BROKEN
+
+
+def decide_bound(
+    group: GroupState,
+    now: float,
+    *,
+    policy: Policy,
+    typical: float | None,
+    worker: WorkerView | None,
+) -> Decision:
+    """What to do with a group that only one worker may run, once it is sent or cannot be.
+
+    It is complete as soon as its share is back or is late: then without an output. Nobody else is
+    sent it, nor that worker a second time.
+
+    Parameters
+    ----------
+    worker
+        None where it can be given nothing.
+    """
+    if group.code.decodable(group.present()):
+        return COMPLETE
+    live = [attempt for attempt in group.attempts if attempt.live]
+    limit = min(policy.late_limit(typical), policy.hang_limit(typical))
+    if worker is None or not live or any(a.overdue(now, limit, worker) for a in live):
+        return BROKEN
+    return WAIT
 
 
 def _patient(

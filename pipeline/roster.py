@@ -133,6 +133,7 @@ class Roster:
         self._on_new = on_new
         self._known: dict[str, Member] = {}  #: of this session, by name
         self._here: set[str] = set()
+        self._incarnations: dict[str, set[int]] = {}  #: of this session's workers, by name
         self._told: list[Conviction] = []  #: by other runs on the same cluster
         self._index: dict[Member, int] = {}
         #: For forgiven convictions, how many members there were then: later ones are not covered.
@@ -170,10 +171,15 @@ class Roster:
 
     # ---- who is there -------------------------------------------------------------------------
 
-    def heard(self, name: str, host: str, device: str) -> None:
+    def heard(self, name: str, host: str, device: str, incarnation: int = 0) -> None:
         """A worker of this session has come, or come back."""
         self._known[name] = Member(self.session, name, host, device)
         self._here.add(name)
+        self._incarnations.setdefault(name, set()).add(incarnation)
+
+    def incarnations(self, names: Iterable[str]) -> frozenset[int]:
+        """The processes that workers of this session were and are, by the plugin's numbers."""
+        return frozenset[int]().union(*(self._incarnations.get(name, ()) for name in names))
 
     def left(self, name: str) -> None:
         """A worker has gone."""

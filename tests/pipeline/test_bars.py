@@ -56,7 +56,7 @@ def names(group: GroupState) -> set[str]:
 
 def test_a_group_never_goes_to_workers_that_are_forbidden() -> None:
     run = run_state(code=CodeSpec("uncoded", 1).build())
-    forbidden = frozenset({"w0", "w1", "w2", "w4", "w5", "w6"})
+    forbidden = frozenset({1, 2, 3, 5, 6, 7})
     for number in range(20):
         group = begin(run, number, forbid=forbidden)
         assert names(group) <= {"w3", "w7"}
@@ -70,7 +70,7 @@ def test_a_group_never_goes_to_workers_that_are_forbidden() -> None:
 
 def test_a_group_that_everybody_is_forbidden_waits_for_somebody_to_come() -> None:
     run = run_state(workers=2, code=CodeSpec("uncoded", 1).build())
-    group = begin(run, forbid=frozenset({"w0", "w1"}))
+    group = begin(run, forbid=frozenset({1, 2}))
     assert group.attempts == []
     run.workers["a4"] = worker(4)
     run.advance(group, 1.0)

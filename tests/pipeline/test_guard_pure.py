@@ -211,8 +211,8 @@ class Scene:
         self.audited: list[np.ndarray] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.roster = Roster("s", setup.pop("past", ()))
-        for name in answers:
-            self.roster.heard(name, "n1", "cpu")
+        for number, name in enumerate(answers):
+            self.roster.heard(name, "n1", "cpu", number)
         self.windows = [a_window(8, index) for index in range(3)]
         everything = np.concatenate([window.queries for window in self.windows])
         context = SimpleNamespace(
@@ -274,9 +274,10 @@ class Scene:
         code: str,
         first: bool,
         avoid: frozenset[str] = frozenset(),
-        forbid: frozenset[str] = frozenset(),
+        forbid: frozenset[int] = frozenset(),
     ) -> None:
-        name = next(n for n in self.answers if n not in forbid and not self.roster.is_convicted(n))
+        free = [name for number, name in enumerate(self.answers) if number not in forbid]
+        name = next(name for name in free if not self.roster.is_convicted(name))
         assert code == "plain"
         self.audited.append(group.shares[0])
         attempt = {
