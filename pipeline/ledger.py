@@ -316,9 +316,11 @@ class RunState:
         )
 
     def _send(self, group: GroupState, shares: Iterable[int], now: float) -> None:
-        held, live = defaultdict(set), defaultdict(set)
+        held, live, raised = defaultdict(set), defaultdict(set), defaultdict(set)
         for attempt in group.attempts:
             held[attempt.share].add(attempt.address)
+            if attempt.fate is Fate.FAILED:
+                raised[attempt.share].add(attempt.name)
             if attempt.live:
                 live[attempt.share].add(attempt.address)
         placed = place(
@@ -328,6 +330,7 @@ class RunState:
             rng=np.random.default_rng([self.seed, group.group, len(group.attempts)]),
             held=held,
             live=live,
+            raised=raised,
             avoid=group.avoid,
             reuse=self.policy.reuse and bool(group.attempts),
         )

@@ -586,6 +586,21 @@ def test_a_model_that_always_raises_breaks_the_group() -> None:
     assert not run.by_key
 
 
+def test_a_model_that_raises_is_tried_by_workers_of_other_names() -> None:
+    """Each of them dies of it, and is back at another address at once."""
+    run = make("uncoded", 1, workers=5, max_failures=5)
+    group = begin(run)
+    for number in range(5):
+        attempt = find(group, 0, number)
+        dead = run.workers.pop(attempt.address)
+        run.lost(attempt.key, number + 0.5, fate=Fate.FAILED)
+        again = run.workers[f"b{number}"] = worker(100 + number, seen=9.0)
+        again.address, again.name = f"b{number}", dead.name
+        run.advance(group, number + 0.5)
+    assert sorted(attempt.name for attempt in group.attempts) == [f"w{i}" for i in range(5)]
+    assert group.complete
+
+
 def test_a_workers_death_loses_what_it_had() -> None:
     run = make(workers=4)
     one, two = begin(run, 0), begin(run, 1)
