@@ -23,6 +23,10 @@ from approxifer.pipeline.session import Session
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
+#: Bytes by which an output may be larger than twice what is expected and still be received.
+SLACK = 10**6
+
+
 class Sent(NamedTuple):
     """One attempt at one share, and where it was sent."""
 
@@ -39,7 +43,7 @@ class GroupRun:
     shares: np.ndarray  #: (N, B, *feature)
     finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
-    #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
+    #: Outputs of another type, shape, dtype or size, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
     sent: dict[Key, Sent] = field(default_factory=dict)  #: and not back yet
     futures: dict[Key, Future[Any]] = field(default_factory=dict)
@@ -164,7 +168,7 @@ class Courier:
             group.sent |= sent
             self._spawn(self._send(group, sent))
         elif event["op"] == "in":
-            self._spawn(self._fetch(group, as_key(event["key"])))
+            self._spawn(self._fetch(group, as_key(event["key"]), event["nbytes"]))
         elif event["op"] == "complete":
             group.completion = event
             self._finish_if_whole(group)
@@ -214,22 +218,26 @@ class Courier:
 
     # ---- and back -------------------------------------------------------------------------------
 
-    async def _fetch(self, group: GroupRun, key: Key) -> None:
+    async def _fetch(self, group: GroupRun, key: Key, nbytes: int) -> None:
         share, attempt, address = group.sent[key]
-        expected = (group.shares.shape[1], *self._output_shape)
-        nbytes = int(np.prod(expected)) * self._output_dtype.itemsize
-        why = None
-        try:
-            output = await transport.fetch(self._client, address, key, nbytes)
-        except (OSError, KeyError) as error:  # TimeoutError is an OSError
-            why = f"not fetched: {error!r}"
+        shape, dtype = (group.shares.shape[1], *self._output_shape), self._output_dtype
+        expected = int(np.prod(shape)) * dtype.itemsize
+        why, strange = None, None
+        output: Any = None
+        if nbytes > 2 * expected + SLACK:
+            strange = f"an output of {nbytes:,} bytes instead of {expected:,}"
         else:
-            found = (getattr(output, "shape", None), getattr(output, "dtype", None))
-            if found != (expected, self._output_dtype):
-                why = f"output {found} instead of {expected} {self._output_dtype}"
-                if self._keep_malformed:
-                    group.malformed[share, attempt], why = why, None
-                    output = blank(expected, self._output_dtype)
+            try:
+                output = await transport.fetch(self._client, address, key, expected)
+            except Exception as error:  # what a worker sends may be unreadable in any way
+                why = f"not fetched: {type(error).__name__}"
+            else:
+                strange = unlike(output, shape, dtype)
+        if strange is not None and self._keep_malformed:
+            group.malformed[share, attempt] = strange
+            output = blank(shape, dtype)
+        elif strange is not None:
+            why = strange
         if group.done:
             return
         if why is not None:
@@ -257,6 +265,19 @@ class Courier:
 
     async def _lost(self, key: Key, why: str) -> None:
         await self._session.tell("report", lost=[(key, why)])
+
+
+def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+    """What is wrong with an output that is to be a plain array of that shape and dtype; None if
+    nothing is.
+
+    Subclasses (masked arrays, for one) compare in their own way: what is masked equals everything.
+    """
+    if type(output) is not np.ndarray:
+        return f"an output of type {type(output).__name__[:80]!r} instead of 'ndarray'"
+    if output.shape != shape or output.dtype != dtype:
+        return f"output {output.shape} {str(output.dtype)[:80]} instead of {shape} {dtype}"
+    return None
 
 
 def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
