@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import psutil
 
 from approxifer.errors import ApproxiferError
+from approxifer.pipeline.hardware import processor
 from approxifer.pipeline.progress import duration
 from approxifer.version import __version__
 
@@ -33,21 +34,13 @@ def machine() -> dict[str, Any]:
             versions[name] = None
     return {
         "cpus": os.cpu_count(),
-        "processor": _processor(),
+        "processor": processor(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "approxifer": __version__,
         **versions,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((li.partition(":")[2].strip() for li in lines if li.startswith("model name")), "")
 
 
 def positive(text: str) -> int:

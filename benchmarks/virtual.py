@@ -21,12 +21,13 @@ from approxifer.benchmarks.virtual_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.pipeline.engine import OPEN_WINDOWS
 from approxifer.pipeline.intake import not_back
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plan import IN_FLIGHT, groups_in_flight
 from approxifer.pipeline.plugin import TICK
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.window import Window
+from approxifer.pipeline.workerstate import WorkerState
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def play(
             )
             for number in range(shape.workers)
         },
+        block=shape.block,
+        micro_batch=shape.micro_batch,
     )
     workers = Workers(clock, run, schedule, seed, shape.block, shape.micro_batch, delays)
     client = _Client(clock, run, workers, spec, repair, groups, shape, in_flight)
@@ -199,7 +202,7 @@ class _Client:
             news, self._run.events = self._run.events, []
             for event in news:
                 if event["op"] == "send":
-                    self._workers.send(event["group"], event["to"])
+                    self._workers.send(key for *_, key in event["to"])
                 elif event["op"] == "complete":
                     self._finish(event)
 

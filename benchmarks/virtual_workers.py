@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -13,9 +13,10 @@ import numpy as np
 
 from approxifer.benchmarks.schedules import Schedule
 from approxifer.pipeline.keys import Key
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plugin import IDLE
 from approxifer.pipeline.policy import GroupState
+from approxifer.pipeline.workerstate import WorkerState
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,13 @@ class Workers:
                 self._run.lost(key, self._clock.now)
                 self.advance(group)
 
-    def send(self, number: int, to: Sequence[Sequence[int | str]]) -> None:
-        """Send shares (share, attempt, address) of a group to their workers."""
-        group = self._run.groups[number]
-        where = {(a.share, a.attempt): a for a in group.attempts}
-        for share, attempt, _ in to:
-            found = where[int(share), int(attempt)]
-            rank = group.priority - (IDLE if found.lazy else 0)
-            item = (-rank, next(self._order), self._run.key(number, found))
-            self._clock.after(self._delays.send, partial(self._arrive, found.address, item))
+    def send(self, keys: Iterable[Key]) -> None:
+        """Send shares to their workers."""
+        for key in keys:
+            group, attempt = self._run.by_key[key]
+            rank = group.priority - (IDLE if attempt.lazy else 0)
+            item = (-rank, next(self._order), key)
+            self._clock.after(self._delays.send, partial(self._arrive, attempt.address, item))
 
     def _arrive(self, address: str, item: tuple[float, int, Key]) -> None:
         if self._live(item[2]):
@@ -147,17 +146,15 @@ class Workers:
                 self._busy.add(address)
                 self._run.started(key, address, self._clock.now)
                 length = self._service.begin(self._numbers[address], self._clock.now)
-                self._batch(address, key, self._clock.now, 0, length)
+                self._batch(address, key, 0, length)
 
-    def _batch(
-        self, address: str, key: Key, began: float, done: int, length: Callable[[float], float]
-    ) -> None:
+    def _batch(self, address: str, key: Key, done: int, length: Callable[[float], float]) -> None:
         """Begin the micro-batch after so many: or stop, if the share is dropped; or end it."""
         now = self._clock.now
         whole = done == self._batches
         if whole or not self._live(key):
             rows = min(done * self._micro_batch, self._block)
-            self._run.ended(key, address, seconds=now - began, rows=rows, whole=whole)
+            self._run.ended(key, address, now, rows=rows, whole=whole)
             group = self._run.returned(key, now) if whole else None
             if group is not None:
                 self.advance(group)
@@ -165,7 +162,7 @@ class Workers:
             return
         seconds = length(now)
         if seconds < inf:
-            self._clock.after(seconds, lambda: self._batch(address, key, began, done + 1, length))
+            self._clock.after(seconds, lambda: self._batch(address, key, done + 1, length))
 
     def _free(self, address: str) -> None:
         self._busy.discard(address)

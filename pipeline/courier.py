@@ -10,17 +10,29 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from distributed import Future
 
 from approxifer.pipeline import transport
-from approxifer.pipeline.keys import Key, share_key
+from approxifer.pipeline.keys import Key, as_key
 from approxifer.pipeline.records import Testimony
 from approxifer.pipeline.session import Session
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+#: Bytes by which an output may be larger than twice what is expected and still be received.
+SLACK = 10**6
+
+
+class Sent(NamedTuple):
+    """One attempt at one share, and where it was sent."""
+
+    share: int
+    attempt: int
+    address: str
 
 
 @dataclass
@@ -31,9 +43,9 @@ class GroupRun:
     shares: np.ndarray  #: (N, B, *feature)
     finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
-    #: Outputs of another shape or dtype, for which a stand-in is in ``outputs``.
+    #: Outputs of another type, shape, dtype or size, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
-    sent: dict[Key, str] = field(default_factory=dict)  #: to which address, and not back yet
+    sent: dict[Key, Sent] = field(default_factory=dict)  #: and not back yet
     futures: dict[Key, Future[Any]] = field(default_factory=dict)
     completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
     done: bool = False
@@ -47,12 +59,13 @@ class GroupRun:
     @property
     def testimonies(self) -> dict[int, Testimony]:
         """By share: what is to be decoded from, and who returned it."""
-        names = {(a["share"], a["attempt"]): a["worker"] for a in self.history}
+        by = {(a["share"], a["attempt"]): (a["worker"], a["member"]) for a in self.history}
         return {
             share: Testimony(
-                names[share, attempt],
+                by[share, attempt][0],
                 self.outputs[share, attempt],
                 self.malformed.get((share, attempt)),
+                by[share, attempt][1],
             )
             for share, attempt in sorted(self.used)
         }
@@ -108,10 +121,29 @@ class Courier:
         code: str,
         first: bool,
         avoid: frozenset[str] = frozenset(),
-        forbid: frozenset[str] = frozenset(),
+        forbid: frozenset[int] = frozenset(),
+        only: int | None = None,
+        check: bool = False,
     ) -> None:
-        """Have the plugin place a group's shares: in turn, or ``first``; if it can be not on
-        workers to ``avoid``, and never on those to ``forbid``."""
+        """Have the plugin place a group's shares.
+
+        Parameters
+        ----------
+        group : GroupRun
+        code : str
+            By its name.
+        first : bool
+            Before fresh groups, or in turn.
+        avoid : frozenset of str
+            Names of workers that are used only where no others are left.
+        forbid : frozenset of int
+            Incarnations that are never used.
+        only : int, optional
+            The incarnation that alone may run it: where it is late, or cannot, the group is
+            complete without an output.
+        check : bool
+            Whether its time says nothing of shares.
+        """
         self.groups[group.number] = group
         group.code = code
         opening = {
@@ -121,6 +153,8 @@ class Courier:
             "first": first,
             "avoid": sorted(avoid),
             "forbid": sorted(forbid),
+            "only": only,
+            "check": check,
         }
         await self._session.tell("groups", groups=[opening])
 
@@ -130,9 +164,11 @@ class Courier:
         if group is None:
             return
         if event["op"] == "send":
-            self._spawn(self._send(group, event["to"]))
+            sent = {as_key(key): Sent(*to) for *to, key in event["to"]}
+            group.sent |= sent
+            self._spawn(self._send(group, sent))
         elif event["op"] == "in":
-            self._spawn(self._fetch(group, event["share"], event["attempt"], event["address"]))
+            self._spawn(self._fetch(group, as_key(event["key"]), event["nbytes"]))
         elif event["op"] == "complete":
             group.completion = event
             self._finish_if_whole(group)
@@ -146,15 +182,13 @@ class Courier:
 
     # ---- there ----------------------------------------------------------------------------------
 
-    async def _send(self, group: GroupRun, to: list[tuple[int, int, str]]) -> None:
+    async def _send(self, group: GroupRun, to: Mapping[Key, Sent]) -> None:
         """Lay the inputs on their workers, and submit each share as soon as its input is there."""
-        pushes: dict[asyncio.Task[None], tuple[int, int, str]] = {}
-        for share, attempt, address in to:
-            key = share_key(self._session.run, group.number, share, attempt)
-            group.sent[key] = address
+        pushes: dict[asyncio.Task[None], Key] = {}
+        for key, (share, _, address) in to.items():
             stale = self._stale.pop(address, ())
             push = transport.push(self._client, address, key, group.shares[share], stale)
-            pushes[asyncio.create_task(push)] = (share, attempt, address)
+            pushes[asyncio.create_task(push)] = key
         pending = set(pushes)
         try:
             while pending:
@@ -164,50 +198,52 @@ class Courier:
                     done |= more
                 arrived = []
                 for task in done:
-                    share, attempt, _ = pushes[task]
                     if task.exception() is None:
-                        arrived.append((share, attempt))
+                        arrived.append(pushes[task])
                     else:
-                        await self._lost(group, share, attempt, f"not sent: {task.exception()!r}")
+                        await self._lost(pushes[task], f"not sent: {task.exception()!r}")
                 self._submit(group, arrived)
         finally:
             for task in pending:
                 task.cancel()
 
-    def _submit(self, group: GroupRun, arrived: Sequence[tuple[int, int]]) -> None:
-        keys = [share_key(self._session.run, group.number, *one) for one in arrived]
+    def _submit(self, group: GroupRun, keys: Sequence[Key]) -> None:
         if group.done:
             self._give_up_inputs(group, keys)
         if group.done or not keys:
             return
-        fingerprints = [self._fingerprints[group.code][share] for share, _ in arrived]
+        fingerprints = [self._fingerprints[group.code][group.sent[key].share] for key in keys]
         futures = transport.submit(self._client, keys, fingerprints, micro_batch=self._micro_batch)
         group.futures |= dict(zip(keys, futures, strict=True))
 
     # ---- and back -------------------------------------------------------------------------------
 
-    async def _fetch(self, group: GroupRun, share: int, attempt: int, address: str) -> None:
-        key = share_key(self._session.run, group.number, share, attempt)
-        expected = (group.shares.shape[1], *self._output_shape)
-        nbytes = int(np.prod(expected)) * self._output_dtype.itemsize
-        why = None
-        try:
-            output = await transport.fetch(self._client, address, key, nbytes)
-        except (OSError, KeyError) as error:  # TimeoutError is an OSError
-            why = f"not fetched: {error!r}"
+    async def _fetch(self, group: GroupRun, key: Key, nbytes: int) -> None:
+        share, attempt, address = group.sent[key]
+        shape, dtype = (group.shares.shape[1], *self._output_shape), self._output_dtype
+        expected = int(np.prod(shape)) * dtype.itemsize
+        why, strange = None, None
+        output: Any = None
+        if nbytes > 2 * expected + SLACK:
+            strange = f"an output of {nbytes:,} bytes instead of {expected:,}"
         else:
-            found = (getattr(output, "shape", None), getattr(output, "dtype", None))
-            if found != (expected, self._output_dtype):
-                why = f"output {found} instead of {expected} {self._output_dtype}"
-                if self._keep_malformed:
-                    group.malformed[share, attempt], why = why, None
-                    output = blank(expected, self._output_dtype)
+            try:
+                output = await transport.fetch(self._client, address, key, expected)
+            except Exception as error:  # what a worker sends may be unreadable in any way
+                why = f"not fetched: {type(error).__name__}"
+            else:
+                strange = unlike(output, shape, dtype)
+        if strange is not None and self._keep_malformed:
+            group.malformed[share, attempt] = strange
+            output = blank(shape, dtype)
+        elif strange is not None:
+            why = strange
         if group.done:
             return
         if why is not None:
             if (share, attempt) in group.used:
                 group.completion = None  # the plugin opens the group again
-            await self._lost(group, share, attempt, why)
+            await self._lost(key, why)
             return
         group.futures.pop(key).release()
         group.sent.pop(key)
@@ -225,11 +261,23 @@ class Courier:
 
     def _give_up_inputs(self, group: GroupRun, keys: Iterable[Key]) -> None:
         for key in keys:
-            self._stale[group.sent[key]].append(key)
+            self._stale[group.sent[key].address].append(key)
 
-    async def _lost(self, group: GroupRun, share: int, attempt: int, why: str) -> None:
-        key = share_key(self._session.run, group.number, share, attempt)
+    async def _lost(self, key: Key, why: str) -> None:
         await self._session.tell("report", lost=[(key, why)])
+
+
+def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+    """What is wrong with an output that is to be a plain array of that shape and dtype; None if
+    nothing is.
+
+    Subclasses (masked arrays, for one) compare in their own way: what is masked equals everything.
+    """
+    if type(output) is not np.ndarray:
+        return f"an output of type {type(output).__name__[:80]!r} instead of 'ndarray'"
+    if output.shape != shape or output.dtype != dtype:
+        return f"output {output.shape} {str(output.dtype)[:80]} instead of {shape} {dtype}"
+    return None
 
 
 def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

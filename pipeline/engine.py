@@ -148,6 +148,7 @@ class Engine:
             ),
             seed=setup.layout.seed,
             restart=setup.restart,
+            block=setup.layout.block,
         )
         try:
             async with registered, asyncio.TaskGroup() as tasks:
@@ -320,17 +321,21 @@ class Engine:
             if what in ("gone", "convicted"):
                 self.roster.left(name)
             else:
-                self.roster.heard(name, event["host"], event["device"])
+                host = event["node"] or event["host"]
+                self.roster.heard(name, host, event["device"], event["incarnation"])
             self._news.set()
+        elif event["op"] == "changed":
+            said = {name: event[name] for name in ("worker", "incarnation", "said", "kept")}
+            self.context.journal("changed", **said)
         elif event["op"] == "conviction":
             self._hearings += 1
-            self.context.spawn(self._hear_of_conviction(event["worker"], event["conviction"]))
+            self.context.spawn(self._hear_of_conviction(event["conviction"]))
         else:
             self.trouble = ""
             self.courier.hear(event)
 
-    async def _hear_of_conviction(self, name: str, event: dict[str, Any]) -> None:
-        await self.guard.hear_of(name, event)
+    async def _hear_of_conviction(self, event: dict[str, Any]) -> None:
+        await self.guard.hear_of(event["member"]["name"], event)
         self._hearings -= 1
         self._news.set()
 

@@ -84,7 +84,7 @@ class Guard:
         """
         self._groups_left = groups
         if self.roster.shut_out:
-            bars = [conviction.bar for conviction in self.roster.shut_out]
+            bars = [bar for conviction in self.roster.shut_out for bar in conviction.bars]
             await self._context.session.tell("bar", bars=bars)
         if (rule := self._context.setup.rule) is not None:
             self._court = await self._context.compute(self._open_court, rule)
@@ -254,7 +254,7 @@ class Guard:
             GroupRun(next(self._context.numbers), rows[None], finish),
             code="plain",
             first=True,
-            forbid=forbid,
+            forbid=self.roster.incarnations(forbid),
         )
         return await told
 
@@ -282,7 +282,7 @@ class Guard:
     async def _execute(self, conviction: Conviction) -> None:
         """Shut a worker out, and take back what it touched in windows that are written."""
         event = conviction.event()
-        await self._context.session.tell("bar", bars=[conviction.bar], conviction=event)
+        await self._context.session.tell("bar", bars=conviction.bars, conviction=event)
         await self._take_back(conviction)
 
     async def hear_of(self, name: str, event: Mapping[str, Any]) -> None:

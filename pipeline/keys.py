@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
-#: (name, group, share, attempt)
-Key = tuple[str, int, int, int]
+#: (name of the run, random token)
+Key = tuple[str, str]
 
 #: The topic of the events that workers send to the scheduler's plugin.
 TOPIC = "approxifer"
@@ -13,20 +14,31 @@ TOPIC = "approxifer"
 PLUGIN = "approxifer"
 
 
-def share_key(run: str, group: int, share: int, attempt: int) -> Key:
-    """One attempt at one share; never used twice (a dropped key comes back cancelled)."""
-    return (f"approxifer-{run}", group, share, attempt)
+def new_key(run: str) -> Key:
+    """A key for one attempt at one share; never used twice (a dropped key comes back cancelled).
+
+    It tells a worker nothing: neither group nor share, nor whether others' outputs are checked.
+    """
+    return (f"approxifer-{run}", secrets.token_hex(8))
 
 
 def as_key(sent: Any) -> Key:
     """A key as it comes over the wire, where tuples may have become lists."""
-    name, group, share, attempt = sent
-    return (name, group, share, attempt)
+    name, token = sent
+    return (name, token)
+
+
+def read_key(said: Any) -> Key | None:
+    """A key out of a worker's message; None where it is none."""
+    match said:
+        case [str() as name, str() as token]:
+            return (name, token)
+    return None
 
 
 def run_of(key: Any) -> str:
     """The run that a share belongs to; "" where the key is somebody else's."""
-    if not isinstance(key, tuple) or not isinstance(key[0], str):
+    if not isinstance(key, tuple) or not key or not isinstance(key[0], str):
         return ""
     prefix, _, run = key[0].rpartition("-")
     return run if prefix == "approxifer" else ""

@@ -7,73 +7,34 @@ survive a nanny's restart), placement goes by address.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import inf
+from math import ceil, inf
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from approxifer.coding import Code
-from approxifer.pipeline.keys import Key, share_key
+from approxifer.pipeline.keys import Key, new_key, run_of
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.policy import (
+    BROKEN,
     AttemptState,
     Decision,
     GroupState,
     Policy,
     ShareTimes,
     decide,
+    decide_bound,
 )
 from approxifer.pipeline.records import Fate, WorkerRecord
 from approxifer.pipeline.stall import held
+from approxifer.pipeline.workerstate import CLAIMS, Bar, WorkerState, unfit
 
-#: Seconds without a sign of life after which a worker is given no shares (it is restarted much
-#: later: a call that holds Python's lock keeps a healthy worker silent for a while).
-SILENT = 5.0
-#: Rank of repairs and audits above all fresh groups, so that the oldest windows close first.
-REPAIRS_FIRST = 10**9
 #: How often one worker (by name) is restarted in one run before it is left alone.
 MAX_RESTARTS = 3
-
-
-#: A worker by its name, or all workers of a node by their host and device.
-Bar = tuple[str] | tuple[str, str]
-
-
-@dataclass
-class WorkerState:
-    """One worker process, whatever runs it serves."""
-
-    address: str
-    name: str
-    host: str  #: its node: what its environment calls it, else the host of its address
-    slots: int
-    seen: float  #: when it last showed a sign of life
-    running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
-    waiting: set[Key] = field(default_factory=set)  #: sent there, not started, not idle-time work
-    ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
-    device: str = ""  #: what the model runs on there
-    hung: bool = False
-    #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
-    closed: bool = False
-    retiring: bool = False  #: it was asked to leave, or its lifetime is over
-
-    @property
-    def queued(self) -> int:
-        """Shares sent there that have not started."""
-        return len(self.waiting)
-
-    def stuck(self, now: float, limit: float) -> bool:
-        """Whether all its slots have run one share for more than ``limit`` s, or it is silent."""
-        late = sum(now - since > limit for since in self.running.values())
-        return late >= self.slots or self.silent(now)
-
-    def silent(self, now: float, seconds: float = SILENT) -> bool:
-        """Whether nothing was heard of it for that long."""
-        return now - self.seen > seconds
 
 
 @dataclass
@@ -89,18 +50,22 @@ class RunState:
     restart: bool
     began: float
     workers: dict[str, WorkerState]  #: by address, shared by all runs
+    block: int  #: rows of a full share: what share times are of
+    micro_batch: int
     groups: dict[int, GroupState] = field(default_factory=dict)
     by_key: dict[Key, tuple[GroupState, AttemptState]] = field(default_factory=dict)
     times: ShareTimes = field(default_factory=ShareTimes)
-    pace: dict[str, float] = field(default_factory=dict)  #: seconds a share takes, by worker name
+    pace: dict[str, float] = field(default_factory=dict)  #: seconds of a full share, by worker name
     latencies: dict[str, deque[float]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=1000))
     )
     records: dict[str, WorkerRecord] = field(default_factory=dict)
     unreported: dict[Key, tuple[str, int]] = field(default_factory=dict)  #: started, rows not told
     unready: dict[str, str] = field(default_factory=dict)  #: worker name to why it has no model
+    changed: set[int] = field(default_factory=set)  #: incarnations that contradicted themselves
     events: list[dict[str, Any]] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
+    shut_out: set[int] = field(default_factory=set)  #: incarnations told of as such
     waves: int = 0  #: how often shares were sent
     served: float = 0.0  #: seconds of shares that it has asked for: its place in the queues
     moved: float = inf  #: when a share came back last, or there was nothing to wait for
@@ -108,9 +73,11 @@ class RunState:
 
     # ---- what happens -------------------------------------------------------------------------
 
-    def rank(self, shares: int, *, first: bool, others: Iterable[RunState]) -> float:
+    def rank(self, shares: int, *, first: bool, others: Sequence[RunState]) -> float:
         """The priority of a group of so many shares that is opened now, before the others' lower
-        ones; or ``first``.
+        ones. One that goes ``first`` (repairs and checks, so that the oldest windows close) has the
+        highest of those in flight, and no higher: a worker cannot tell it from a share that is sent
+        a second time.
 
         Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): what each run has asked for
         is counted in seconds, and the one that had least goes first. A run without work meanwhile
@@ -121,52 +88,62 @@ class RunState:
             self.served = max(self.served, min(busy))
         rank = -self.served
         self.served += shares * (self.times.typical or 0.0)
-        return rank + REPAIRS_FIRST if first else rank
+        if not first:
+            return rank
+        in_flight = (group for run in (self, *others) for group in run.groups.values())
+        return max([rank, *(group.priority for group in in_flight)])
 
     def open_group(self, group: GroupState) -> None:
         """Take in a group; its shares are sent at the next `advance`."""
         self.groups[group.group] = group
 
     def started(self, key: Key, address: str, now: float) -> None:
-        """A worker has begun a share."""
-        worker = self.workers.get(address)
-        if worker is not None:
-            worker.running[key] = now
-            worker.waiting.discard(key)
-        if key in self.by_key:
-            group, attempt = self.by_key[key]
-            attempt.start = now
-            self.unreported[key] = (attempt.name, group.rows)
+        """A worker says that it has begun a share: heard once, and only from where it was sent."""
+        found, worker = self.by_key.get(key), self.workers.get(address)
+        if found is None or worker is None:
+            return
+        group, attempt = found
+        wanted = attempt.live or attempt.fate is Fate.UNSTARTED  # while it is being dropped
+        if attempt.address != address or attempt.start is not None or not wanted:
+            return
+        attempt.start = worker.running[key] = now
+        worker.waiting.discard(key)
+        self.unreported[key] = (attempt.name, group.rows)
 
-    def ended(self, key: Key, address: str, *, seconds: float, rows: int, whole: bool) -> None:
-        """A worker has left a share: ``whole``, or stopped, or failed, after starting ``rows``."""
-        worker = self.workers.get(address)
-        if worker is not None:
-            worker.running.pop(key, None)
-        if key not in self.by_key:
+    def ended(self, key: Key, address: str, now: float, *, rows: Any, whole: Any) -> None:
+        """A worker says that it has left a share which it had begun: ``whole``, or stopped, or
+        failed, after starting ``rows``. Heard once, and only from where it was sent.
+
+        Its word frees it of a share that is dropped; of one that is awaited only the output does.
+        """
+        if type(rows) is not int or type(whole) is not bool or key not in self.unreported:
             return
         group, attempt = self.by_key[key]
-        self.unreported.pop(key, None)
-        self.record(attempt.name).evaluations += rows
-        known = self.pace.get(attempt.name)
-        if whole:
-            self.times.add(seconds)
-            self.latencies[attempt.name].append(seconds)
-        if whole or seconds > (known or 0.0):  # a stopped share shows only that it takes longer
-            self.pace[attempt.name] = seconds if known is None else 0.7 * known + 0.3 * seconds
+        if attempt.address != address:
+            return
+        assert attempt.start is not None, "it has been begun"
+        del self.unreported[key]
+        self.record(attempt.name).evaluations += min(max(rows, 0), group.rows)
+        if not group.check:
+            self._time(group, attempt, now - attempt.start, whole=whole)
+        if not attempt.live:
+            self._left_queue(attempt)
         settled = group.group not in self.groups
         if settled or (attempt.fate is not None and not attempt.returned):
             self._forget(key)
 
-    def returned(self, key: Key, now: float) -> GroupState | None:
-        """A share's output lies on its worker. The group to look at, if that changes anything."""
+    def returned(self, key: Key, now: float, *, nbytes: int = 0) -> GroupState | None:
+        """A share's output, of so many bytes, lies on its worker. The group to look at, if that
+        changes anything."""
         found = self.by_key.get(key)
         if found is None or not found[1].live:
             return None
         group, attempt = found
         attempt.returned, attempt.stop = True, now
         self.moved, self.warned = now, False
-        self._left_queue(key, attempt)
+        self._left_queue(attempt)
+        if attempt.seconds is not None:
+            self._learn(attempt, attempt.seconds)
         self.record(attempt.name).run += 1
         self.events.append(
             {
@@ -175,6 +152,9 @@ class RunState:
                 "share": attempt.share,
                 "attempt": attempt.attempt,
                 "address": attempt.address,
+                "key": key,
+                "member": attempt.incarnation,
+                "nbytes": nbytes,
             }
         )
         return group
@@ -191,7 +171,7 @@ class RunState:
             self.record(attempt.name).run -= 1
         attempt.returned, attempt.fate, attempt.stop, attempt.error = False, fate, now, error
         self.record(attempt.name).erased += 1
-        self._left_queue(key, attempt)
+        self._left_queue(attempt)
         group.complete = False
         return group
 
@@ -224,9 +204,14 @@ class RunState:
         """The client has all it needs of a group."""
         state = self.groups.pop(group, None)
         for attempt in state.attempts if state else ():
-            key = self.key(group, attempt)
-            if key not in self.unreported:  # a zombie still has to say what it did
-                self._forget(key)
+            if attempt.key not in self.unreported:  # a zombie still has to say what it did
+                self._forget(attempt.key)
+
+    def close(self) -> list[Key]:
+        """The run ends. The keys to drop; what runs stays with its worker until it says its end."""
+        for _, attempt in self.by_key.values():
+            self._left_queue(attempt)
+        return [key for key, (_, attempt) in self.by_key.items() if attempt.live]
 
     # ---- what to do ---------------------------------------------------------------------------
 
@@ -234,31 +219,45 @@ class RunState:
         """Act on the policy's decision for one group. The keys to drop, if any."""
         if group.complete or group.group not in self.groups:
             return []
-        if not group.attempts:
+        if group.only is not None:
+            decision = self._bound(group, group.only, now)
+        elif not group.attempts:
             self._send(group, range(group.code.n), now)
             return []
-        decision = decide(
-            group,
-            now,
-            policy=self.policy,
-            typical=self.times.typical,
-            workers=self.workers,
-            out=self._out,
-        )
+        else:
+            decision = decide(
+                group,
+                now,
+                policy=self.policy,
+                typical=self.times.typical,
+                workers=self.workers,
+                out=self._out,
+            )
         if decision.submit:
             self._send(group, decision.submit, now)
             if self._beyond_help(group):
-                decision = Decision(complete=True, broken=True)
+                decision = BROKEN
         present = () if decision.complete else group.present()
         # Of several copies the first to return wins: the others leave the race at once.
         dropped = [
             a for a in group.attempts if a.live and (decision.complete or a.share in present)
         ]
         for attempt in dropped:
-            self._drop(group, attempt, now)
+            self._drop(attempt, now)
         if decision.complete:
             self._complete(group, broken=decision.broken)
-        return [self.key(group.group, attempt) for attempt in dropped]
+        return [attempt.key for attempt in dropped]
+
+    def _bound(self, group: GroupState, only: int, now: float) -> Decision:
+        """Send a group to the one worker that may run it, whatever that is busy with; then decide
+        on it."""
+        worker = next((w for w in self.workers.values() if w.incarnation == only), None)
+        if worker is not None and (worker.closed or worker.hung or not self._may_serve(worker)):
+            worker = None
+        if worker is not None and not group.attempts:
+            self._give(group, dict.fromkeys(range(group.code.n), worker.address), now)
+        typical = self.times.typical
+        return decide_bound(group, now, policy=self.policy, typical=typical, worker=worker)
 
     def _beyond_help(self, group: GroupState) -> bool:
         """Whether the model raised on shares of a group, nothing of it is under way, and each
@@ -273,9 +272,10 @@ class RunState:
         able = [
             worker
             for worker in self.workers.values()
-            if self.run in worker.ready and not self.is_barred(worker) and (wait or not worker.hung)
+            if self._may_serve(worker) and (wait or not worker.hung)
         ]
-        return len(able) > 0 and all(w.address in ever or w.name in group.forbid for w in able)
+        barred = group.forbid
+        return len(able) > 0 and all(w.address in ever or w.incarnation in barred for w in able)
 
     def _out(self, attempt: AttemptState) -> int:
         """How many of an attempt's flight are still awaited, itself included."""
@@ -284,11 +284,10 @@ class RunState:
     def hung_workers(self, now: float) -> Iterator[WorkerState]:
         """Workers that have just been found to hang, by this run's limits."""
         limit = self.policy.hang_limit(self.times.typical)
-        name = share_key(self.run, 0, 0, 0)[0]
         for worker in self.workers.values():
-            if worker.hung or self.run not in worker.ready or self.is_barred(worker):
+            if worker.hung or not self._may_serve(worker):
                 continue
-            ours = [since for key, since in worker.running.items() if key[0] == name]
+            ours = [since for key, since in worker.running.items() if run_of(key) == self.run]
             if any(now - since > limit for since in ours) or worker.silent(now, limit):
                 yield worker
 
@@ -317,23 +316,29 @@ class RunState:
         )
 
     def _send(self, group: GroupState, shares: Iterable[int], now: float) -> None:
-        held, live = defaultdict(set), defaultdict(set)
-        tries: dict[int, int] = defaultdict(int)
+        held, live, raised = defaultdict(set), defaultdict(set), defaultdict(set)
         for attempt in group.attempts:
             held[attempt.share].add(attempt.address)
-            tries[attempt.share] = max(tries[attempt.share], attempt.attempt + 1)
+            if attempt.fate is Fate.FAILED:
+                raised[attempt.share].add(attempt.name)
             if attempt.live:
                 live[attempt.share].add(attempt.address)
         placed = place(
             list(shares),
             group.code,
-            [c for c in self.candidates(now) if c.name not in group.forbid],
+            self.candidates(now, forbid=group.forbid),
             rng=np.random.default_rng([self.seed, group.group, len(group.attempts)]),
             held=held,
             live=live,
+            raised=raised,
             avoid=group.avoid,
             reuse=self.policy.reuse and bool(group.attempts),
         )
+        self._give(group, placed, now)
+
+    def _give(self, group: GroupState, placed: Mapping[int, str], now: float) -> None:
+        """Send shares to the addresses at which they are placed."""
+        tries = Counter(attempt.share for attempt in group.attempts)
         # Parity can wait for idle time where the blocks themselves are under way (not: berrut).
         first = not group.attempts and bool(group.code.exact(range(group.code.n)).all())
         self.waves += 1
@@ -341,14 +346,22 @@ class RunState:
             worker = self.workers[address]
             lazy = first and self.policy.lazy and group.code.carries[share] is None
             attempt = AttemptState(
-                share, tries[share], address, worker.name, now, lazy=lazy, wave=self.waves
+                share,
+                tries[share],
+                address,
+                worker.name,
+                now,
+                key=new_key(self.run),
+                incarnation=worker.incarnation,
+                lazy=lazy,
+                wave=self.waves,
             )
             group.attempts.append(attempt)
-            key = self.key(group.group, attempt)
-            self.by_key[key] = (group, attempt)
+            self.by_key[attempt.key] = (group, attempt)
             if not lazy:
-                worker.waiting.add(key)
-            if worker.name in self.pace and self.times.typical:  # let a slow record fade
+                worker.waiting.add(attempt.key)
+            if worker.name in self.pace and self.times.typical and not group.check:
+                # A slow record fades.
                 self.pace[worker.name] += 0.02 * (self.times.typical - self.pace[worker.name])
         if placed:
             sent = group.attempts[-len(placed) :]
@@ -356,31 +369,31 @@ class RunState:
                 flight = self._out(sent[0])
                 for attempt in sent:
                     attempt.flight = flight
-            to = [[a.share, a.attempt, a.address] for a in sent]
+            to = [[a.share, a.attempt, a.address, a.key] for a in sent]
             self.events.append({"op": "send", "group": group.group, "to": to})
 
-    def candidates(self, now: float) -> list[Candidate]:
-        """The workers that may be given this run's shares."""
+    def candidates(self, now: float, *, forbid: Collection[int] = ()) -> list[Candidate]:
+        """The workers that may be given this run's shares, but for incarnations to ``forbid``."""
         typical = self.times.typical
         limit = self.policy.slow_limit(typical)
         found = []
         for worker in self.workers.values():
-            if self.run not in worker.ready or self.is_barred(worker):
+            if not self._may_serve(worker) or worker.incarnation in forbid:
                 continue
             if worker.closed or worker.hung or worker.stuck(now, limit):
                 continue
             pace = self.pace.get(worker.name, typical or 1.0)
             ahead = (worker.queued + len(worker.running)) / worker.slots
-            found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.host))
+            found.append(Candidate(worker.address, worker.name, ahead * pace, pace, worker.where))
         return found
 
-    def _drop(self, group: GroupState, attempt: AttemptState, now: float) -> None:
+    def _drop(self, attempt: AttemptState, now: float) -> None:
         attempt.fate = Fate.UNSTARTED if attempt.start is None else Fate.DROPPED
         attempt.stop = now
         record = self.record(attempt.name)
         record.dropped += attempt.fate is Fate.DROPPED
         record.unstarted += attempt.fate is Fate.UNSTARTED
-        self._left_queue(self.key(group.group, attempt), attempt)
+        self._left_queue(attempt)
 
     def _complete(self, group: GroupState, *, broken: bool) -> None:
         group.complete = True
@@ -410,6 +423,7 @@ class RunState:
             "share": attempt.share,
             "attempt": attempt.attempt,
             "worker": attempt.name,
+            "member": attempt.incarnation,
             "fate": attempt.fate.value,
             "start": since(attempt.start),
             "stop": since(attempt.stop),
@@ -418,19 +432,18 @@ class RunState:
 
     # ---- bookkeeping --------------------------------------------------------------------------
 
-    def key(self, group: int, attempt: AttemptState) -> Key:
-        """The Dask key of an attempt."""
-        return share_key(self.run, group, attempt.share, attempt.attempt)
-
     def record(self, name: str) -> WorkerRecord:
         """The run's record of a worker."""
         return self.records.setdefault(name, WorkerRecord(name))
 
     def tell(self, worker: WorkerState, what: str, now: float) -> None:
-        """Tell the client that a worker became ``ready``, ``hung``, ``restarting``, ``convicted``
-        or ``gone``."""
+        """Tell the client that a worker became ``ready`` (or, where it is barred, ``convicted``),
+        ``hung``, ``restarting``, ``convicted`` or ``gone``."""
+        if what in ("ready", "convicted") and self.is_barred(worker):
+            what = "convicted"
+            self.shut_out.add(worker.incarnation)
         record = self.record(worker.name)
-        record.host = worker.host
+        record.host = worker.node or worker.host
         record.restarts += what == "restarting"
         if record.state != "convicted":  # for good
             record.state = what
@@ -440,30 +453,58 @@ class RunState:
                 "worker": worker.name,
                 "what": what,
                 "time": round(now - self.began, 4),
+                "incarnation": worker.incarnation,
                 "host": worker.host,
-                "device": worker.device,
+                **worker.claims,
             }
         )
+
+    def heard_of_model(self, worker: WorkerState, message: Mapping[str, Any], now: float) -> None:
+        """A worker says that it has loaded the run's model, or could not, and who it is.
+
+        What it has said first holds: of what it says later the client is told, once.
+        """
+        if why := unfit(message, self.fingerprint):
+            if self.run not in worker.ready:
+                self.unready[worker.name] = why
+            return
+        said = {name: message[name] for name in CLAIMS}
+        if not worker.introduce(said) and worker.incarnation not in self.changed:
+            self.changed.add(worker.incarnation)
+            self.events.append(
+                {
+                    "op": "changed",
+                    "worker": worker.name,
+                    "incarnation": worker.incarnation,
+                    "said": said,
+                    "kept": worker.claims,
+                }
+            )
+        if self.run not in worker.ready:
+            worker.ready.add(self.run)
+            self.unready.pop(worker.name, None)
+            self.tell(worker, "ready", now)
 
     def bar(self, bars: Iterable[Bar], now: float) -> list[Key]:
         """Give convicted workers no more shares. The keys of those that they still have."""
         self.barred.update(bars)
         for worker in self.workers.values():
-            if self.is_barred(worker) and self.record(worker.name).state != "convicted":
+            if self.is_barred(worker) and worker.incarnation not in self.shut_out:
                 self.tell(worker, "convicted", now)
         addresses = {w.address for w in self.workers.values() if self.is_barred(w)}
         return [key for key, (_, a) in self.by_key.items() if a.live and a.address in addresses]
 
+    def _may_serve(self, worker: WorkerState) -> bool:
+        """Whether it has this run's model, and is not convicted."""
+        return self.run in worker.ready and not self.is_barred(worker)
+
     def is_barred(self, worker: WorkerState) -> bool:
         """Whether it, or the node that it runs on, is convicted."""
-        return not self.barred.isdisjoint([(worker.name,), (worker.host, worker.device)])
+        return any(bar.holds(worker) for bar in self.barred)
 
     def ready_workers(self) -> int:
         """Workers that have this run's model, are not hung, and may be given shares."""
-        return sum(
-            self.run in w.ready and not w.hung and not self.is_barred(w)
-            for w in self.workers.values()
-        )
+        return sum(self._may_serve(w) and not w.hung for w in self.workers.values())
 
     def summary(self) -> dict[str, Any]:
         """The ledger: a record for each worker."""
@@ -483,10 +524,39 @@ class RunState:
             )
         return {"workers": workers, "typical": self.times.typical, "unready": self.unready}
 
-    def _left_queue(self, key: Key, attempt: AttemptState) -> None:
+    def _of_full_share(self, seconds: float, rows: int) -> float:
+        """The time of a full share at the pace of one of so many rows: by micro-batches."""
+        return seconds * ceil(self.block / self.micro_batch) / ceil(rows / self.micro_batch)
+
+    def _time(
+        self, group: GroupState, attempt: AttemptState, seconds: float, *, whole: bool
+    ) -> None:
+        """A share was left so long after it was begun: that counts once its output is there."""
+        seconds = self._of_full_share(seconds, group.rows)
+        if whole and (attempt.live or attempt.returned):
+            attempt.seconds = seconds
+            if attempt.returned:
+                self._learn(attempt, seconds)
+        elif seconds > self.pace.get(attempt.name, self.times.typical or inf):
+            self._set_pace(attempt.name, seconds)  # it shows only that a share takes longer
+
+    def _learn(self, attempt: AttemptState, seconds: float) -> None:
+        """Take in the time of a share that is back."""
+        self.times.add(seconds)
+        self.latencies[attempt.name].append(seconds)
+        self._set_pace(attempt.name, seconds)
+
+    def _set_pace(self, name: str, seconds: float) -> None:
+        known = self.pace.get(name)
+        self.pace[name] = seconds if known is None else 0.7 * known + 0.3 * seconds
+
+    def _left_queue(self, attempt: AttemptState) -> None:
+        """A share is out of its worker's way, unless it is dropped and still runs there."""
         worker = self.workers.get(attempt.address)
         if worker is not None:
-            worker.waiting.discard(key)
+            worker.waiting.discard(attempt.key)
+            if attempt.key not in self.unreported:
+                worker.running.pop(attempt.key, None)
 
     def _forget(self, key: Key) -> None:
         self.by_key.pop(key, None)

@@ -232,6 +232,7 @@ class Options:
             lazy=exact if self.redundancy is None else self.redundancy == "lazy",
             exact=exact,
             reuse=self.byzantine == 0,
+            max_failures=max(Policy.max_failures, self.byzantine + 1),  # E of them may lie
         )
 
 

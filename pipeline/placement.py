@@ -43,6 +43,7 @@ def place(
     rng: np.random.Generator,
     held: Mapping[int, Collection[str]] | None = None,
     live: Mapping[int, Collection[str]] | None = None,
+    raised: Mapping[int, Collection[str]] | None = None,
     avoid: Collection[str] = (),
     reuse: bool = True,
 ) -> dict[int, str]:
@@ -62,6 +63,9 @@ def place(
         Addresses at which each share of the group is or ever was.
     live
         Addresses at which each share of the group is still awaited.
+    raised
+        Names of workers on which the model raised, for each share: it goes to one of another name
+        as long as there is one.
     avoid
         Names that are used only where no other worker is left.
     reuse
@@ -85,12 +89,15 @@ def place(
     for share in order:
         rivals = {share}.union(*(c for c in code.conflicts if share in c))
         taken = set().union(*(ever.get(rival, ()) for rival in rivals))
-        pool = [c for c in candidates if c.address not in taken]
-        pool = [c for c in pool if c.name not in avoid] or pool
-        if not pool and reuse:
+        pools = [[c for c in candidates if c.address not in taken]]
+        if reuse:
             busy = set().union(*(now.get(rival, ()) for rival in rivals))
-            pool = [c for c in candidates if c.address not in busy]
-            pool = [c for c in pool if c.address not in ever.get(share, ())] or pool
+            free = [c for c in candidates if c.address not in busy]
+            pools.append([c for c in free if c.address not in ever.get(share, ())] or free)
+        names = (raised or {}).get(share, ())
+        pools = [[c for c in pool if c.name not in names] for pool in pools] + pools
+        pool = next(filter(None, pools), [])
+        pool = [c for c in pool if c.name not in avoid] or pool
         if not pool:
             continue
         crowd = Counter(node[a] for rival in rivals for a in ever.get(rival, ()) if a in node)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import defaultdict
@@ -22,10 +23,11 @@ from distributed import Scheduler, SchedulerPlugin, Status
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.handlers import Handler
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, run_of
-from approxifer.pipeline.ledger import MAX_RESTARTS, Bar, RunState, WorkerState
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, read_key, run_of
+from approxifer.pipeline.ledger import MAX_RESTARTS, RunState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate
+from approxifer.pipeline.workerstate import Bar, WorkerState
 from approxifer.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class StragglerPlugin(SchedulerPlugin):
         self._summed: dict[str, float] = {}
         self._due: set[tuple[str, int]] = set()
         self._convicted: list[Bar] = []
+        self._incarnations = itertools.count(1)
+        self._pinned = itertools.count()
 
     async def start(self, scheduler: Scheduler) -> None:
         """Learn the workers, offer the handlers, start the clock."""
@@ -79,8 +83,11 @@ class StragglerPlugin(SchedulerPlugin):
         fingerprint: str,
         seed: int,
         restart: bool,
+        block: int,
+        micro_batch: int,
     ) -> dict[str, Any]:
-        """Begin a run. ``codes``: the fields of a `CodeSpec` under each name that groups use."""
+        """Begin a run. ``codes``: the fields of a `CodeSpec` under each name that groups use;
+        ``block``: rows of a full share, which are run ``micro_batch`` at a time."""
         self.runs[run] = RunState(
             run=run,
             client=client,
@@ -91,6 +98,8 @@ class StragglerPlugin(SchedulerPlugin):
             restart=restart,
             began=time.monotonic(),
             workers=self.workers,
+            block=block,
+            micro_batch=micro_batch,
             barred=set(self._convicted),
         )
         self._news[run] = asyncio.Event()
@@ -98,7 +107,8 @@ class StragglerPlugin(SchedulerPlugin):
 
     async def open_groups(self, run: str, groups: list[dict[str, Any]]) -> None:
         """Take groups in: ``group``, ``code``, ``rows`` of a share, whether it goes ``first``,
-        ``avoid`` and ``forbid``."""
+        names to ``avoid``, incarnations to ``forbid``, the ``only`` incarnation that may run it (or
+        None), and whether it is a ``check``."""
         state = self.runs[run]
         others = [other for other in self.runs.values() if other is not state]
         for fields in groups:
@@ -110,6 +120,8 @@ class StragglerPlugin(SchedulerPlugin):
                 priority=state.rank(code.n, first=fields["first"], others=others),
                 avoid=frozenset(fields["avoid"]),
                 forbid=frozenset(fields["forbid"]),
+                only=fields["only"],
+                check=fields["check"],
             )
             state.open_group(group)
             self._advance(state, group)
@@ -129,14 +141,14 @@ class StragglerPlugin(SchedulerPlugin):
             self._lose(state, as_key(key), why)
 
     async def bar(
-        self, run: str, bars: list[list[str]], conviction: dict[str, Any] | None = None
+        self, run: str, bars: list[dict[str, Any]], conviction: dict[str, Any] | None = None
     ) -> None:
-        """Shut workers out of the run: [name], or [host, device] for all workers of a node.
+        """Shut workers out of the run; ``bars``: the fields of `Bar`.
 
         With the ``conviction`` that they are shut out for, out of every run on this scheduler, also
         those that begin while one of them lasts.
         """
-        named: list[Bar] = [(one[0],) if len(one) == 1 else (one[0], one[1]) for one in bars]
+        named = [Bar(**fields) for fields in bars]
         if conviction is None:
             self._shut_out(self.runs[run], named)
             return
@@ -144,8 +156,7 @@ class StragglerPlugin(SchedulerPlugin):
         for state in self.runs.values():
             self._shut_out(state, named)
             if state.run != run:
-                name = conviction["member"]["name"]
-                told = {"op": "conviction", "worker": name, "conviction": conviction}
+                told = {"op": "conviction", "bars": bars, "conviction": conviction}
                 state.events.append(told)
 
     def _shut_out(self, state: RunState, bars: list[Bar]) -> None:
@@ -172,10 +183,9 @@ class StragglerPlugin(SchedulerPlugin):
         state = self.runs.pop(run)
         self._news.pop(run)
         self._summed.pop(run, None)
-        self._drop(state, [key for key, (_, attempt) in state.by_key.items() if attempt.live])
+        self._drop(state, state.close())
         for worker in self.workers.values():
             worker.ready.discard(run)
-            worker.waiting = {key for key in worker.waiting if key not in state.by_key}
         if not self.runs:
             self._stop()
         forget = self.scheduler.unregister_worker_plugin(comm=None, name=model_plugin_name(run))
@@ -215,7 +225,7 @@ class StragglerPlugin(SchedulerPlugin):
             group, attempt = found
             task.worker_restrictions = {attempt.address}
             rank = group.priority - (IDLE if attempt.lazy else 0)
-            task.priority = (-rank, *(task.priority or (0, 0))[1:])
+            task.priority = (-rank, next(self._pinned))
         for run, keys in late.items():
             scheduler.loop.add_callback(self._drop, self.runs[run], keys)
 
@@ -226,10 +236,11 @@ class StragglerPlugin(SchedulerPlugin):
         state = self._run_of(key)
         if state is None or key not in state.by_key or not state.by_key[key][1].live:
             return  # what came back is lost only if the client says so
+        task = self.scheduler.tasks.get(key)
         if finish == "memory":
-            self._look(state, state.returned(key, time.monotonic()))
+            nbytes = task.nbytes if task else 0
+            self._look(state, state.returned(key, time.monotonic(), nbytes=nbytes))
         elif finish == "erred":
-            task = self.scheduler.tasks.get(key)
             text = (task.exception_text if task else "") or "the task failed"
             self._lose(state, key, text, fate=Fate.FAILED)
         elif start == "processing" or finish in ("no-worker", "forgotten"):
@@ -246,6 +257,7 @@ class StragglerPlugin(SchedulerPlugin):
             host=ws.host,
             slots=ws.nthreads,
             seen=time.monotonic(),
+            incarnation=next(self._incarnations),
         )
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
@@ -273,44 +285,32 @@ class StragglerPlugin(SchedulerPlugin):
             await self.close_run(run)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Hear from the workers: model loaded or not, share started, share ended."""
+        """Hear from the workers: model loaded or not, share started, share ended.
+
+        Dask puts the sender's address into each message; the rest of it may be anything.
+        """
         if topic != TOPIC or not isinstance(msg, dict):
             return
-        now = time.monotonic()
-        worker = self.workers.get(msg.get("worker", ""))
+        now, op, address = time.monotonic(), msg.get("op"), msg.get("worker")
+        worker = self.workers.get(address) if isinstance(address, str) else None
         if worker is None:
             return
-        if msg["op"] in ("ready", "unready"):
-            self._heard_of_model(worker, msg, now)
+        if op in ("ready", "unready"):
+            run = msg.get("run")
+            if isinstance(run, str) and run in self.runs:
+                self.runs[run].heard_of_model(worker, msg, now)
+                self._news[run].set()
             return
-        key = as_key(msg["key"])
+        if op not in ("started", "ended") or (key := read_key(msg.get("key"))) is None:
+            return
         state = self._run_of(key)
-        if state is None:
-            worker.running.pop(key, None)
-        elif msg["op"] == "started":
+        if op == "started" and state is not None:
             state.started(key, worker.address, now)
-        elif msg["op"] == "ended":
-            fields = {name: msg[name] for name in ("seconds", "rows", "whole")}
-            state.ended(key, worker.address, **fields)
-
-    def _heard_of_model(self, worker: WorkerState, msg: dict[str, Any], now: float) -> None:
-        state = self.runs.get(msg["run"])
-        if state is None:
-            return
-        if msg["version"] != __version__:
-            why = f"approxifer {msg['version']} there, {__version__} on the scheduler"
-        elif msg["op"] == "unready":
-            why = msg["error"]
-        elif msg["fingerprint"] != state.fingerprint:
-            why = "what it loaded is not the client's model (another fingerprint)"
-        else:
-            worker.ready.add(state.run)
-            worker.device = msg["device"]
-            worker.host = msg["node"] or worker.host
-            state.tell(worker, "convicted" if state.is_barred(worker) else "ready", now)
-            self._news[state.run].set()
-            return
-        state.unready[worker.name] = why
+        elif state is not None:
+            rows, whole = msg.get("rows"), msg.get("whole")
+            state.ended(key, worker.address, now, rows=rows, whole=whole)
+        elif op == "ended":
+            worker.running.pop(key, None)  # of a run that is over
 
     # ---- acting ---------------------------------------------------------------------------------
 
@@ -420,7 +420,8 @@ class StragglerPlugin(SchedulerPlugin):
                 state.tell(worker, "hung", now)
 
     def _restart(self, state: RunState, worker: WorkerState, now: float) -> None:
-        if state.record(worker.name).restarts >= MAX_RESTARTS:
+        barred = any(other.is_barred(worker) for other in self.runs.values())
+        if barred or state.record(worker.name).restarts >= MAX_RESTARTS:
             return
         state.tell(worker, "restarting", now)
         restart = partial(

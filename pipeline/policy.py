@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from approxifer.coding import Code
 from approxifer.pipeline.hedge import Hedge
+from approxifer.pipeline.keys import Key
 from approxifer.pipeline.records import Fate
 
 
@@ -76,14 +77,14 @@ class Policy:
 
 
 class ShareTimes:
-    """The median time of a run's shares, over the last 255 that came back."""
+    """The median time of a run's full shares, over the last 255 that came back."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=255)
         self._median: float | None = None
 
     def add(self, seconds: float) -> None:
-        """Take in one share's time, from its start to its return."""
+        """Take in one share's time, from its start to its end."""
         self._times.append(seconds)
         self._median = None
 
@@ -115,11 +116,14 @@ class AttemptState:
     address: str
     name: str
     sent: float
+    key: Key = ("", "")  #: Dask's, for this attempt alone
+    incarnation: int = 0  #: of the worker
     lazy: bool = False
     wave: int = 0  #: shares sent together have one number, later ones a higher
     flight: int = 1  #: shares of the run that were in flight once it was sent
     start: float | None = None
     stop: float | None = None
+    seconds: float | None = None  #: from its start to its end, as of a full share; None: none yet
     returned: bool = False
     fate: Fate | None = None  #: None while it is live
     error: str | None = None
@@ -148,7 +152,9 @@ class GroupState:
     rows: int  #: rows of one share
     priority: float
     avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
-    forbid: frozenset[str] = frozenset()  #: names of workers that must not run it (audits)
+    forbid: frozenset[int] = frozenset()  #: incarnations that must not run it
+    only: int | None = None  #: the one incarnation that may run it; None: any
+    check: bool = False  #: its time says nothing of shares
     attempts: list[AttemptState] = field(default_factory=list)
     complete: bool = False
 
@@ -177,6 +183,7 @@ class Decision:
 
 WAIT = Decision()
 COMPLETE = Decision(complete=True)
+BROKEN = Decision(complete=True, broken=True)
 
 
 def wanted(code: Code, present: Collection[int], outstanding: set[int]) -> set[int]:
@@ -230,7 +237,34 @@ def decide(
         submit.update(fewest(lambda shares: bool(code.exact(shares).all()), hopeful, candidates))
     if submit or live:
         return Decision(submit=tuple(sorted(submit)))
-    return Decision(complete=True, broken=True)
+    return BROKEN
+
+
+def decide_bound(
+    group: GroupState,
+    now: float,
+    *,
+    policy: Policy,
+    typical: float | None,
+    worker: WorkerView | None,
+) -> Decision:
+    """What to do with a group that only one worker may run, once it is sent or cannot be.
+
+    It is complete as soon as its share is back or is late: then without an output. Nobody else is
+    sent it, nor that worker a second time.
+
+    Parameters
+    ----------
+    worker
+        None where it can be given nothing.
+    """
+    if group.code.decodable(group.present()):
+        return COMPLETE
+    live = [attempt for attempt in group.attempts if attempt.live]
+    limit = min(policy.late_limit(typical), policy.hang_limit(typical))
+    if worker is None or not live or any(a.overdue(now, limit, worker) for a in live):
+        return BROKEN
+    return WAIT
 
 
 def _patient(

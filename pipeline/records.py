@@ -48,7 +48,9 @@ class Testimony:
 
     worker: str
     output: np.ndarray
-    malformed: str | None = None  #: what is wrong with its shape or dtype; ``output`` is a stand-in
+    malformed: str | None = None  #: what is wrong with it where it is no array as expected;
+    #: ``output`` is a stand-in then
+    member: int = 0  #: the worker's incarnation
 
 
 @dataclass

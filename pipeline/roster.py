@@ -59,10 +59,14 @@ class Conviction:
         return (member.session, member.name) == (self.member.session, self.member.name)
 
     @property
-    def bar(self) -> list[str]:
+    def bars(self) -> list[dict[str, str]]:
         """How the scheduler's plugin is told whom to shut out."""
         member = self.member
-        return [member.name] if self.kind == "worker" else [member.host, member.device]
+        if self.kind == "worker":
+            return [{"name": member.name}]
+        # A member's host is its node's name, or that of its address where the node has none.
+        there = [{"node": member.host}, {"node": "", "host": member.host}]
+        return [place | {"device": member.device} for place in there]
 
     def event(self) -> dict[str, Any]:
         """As the journal keeps it: in JSON, which has no infinity."""
@@ -129,6 +133,7 @@ class Roster:
         self._on_new = on_new
         self._known: dict[str, Member] = {}  #: of this session, by name
         self._here: set[str] = set()
+        self._incarnations: dict[str, set[int]] = {}  #: of this session's workers, by name
         self._told: list[Conviction] = []  #: by other runs on the same cluster
         self._index: dict[Member, int] = {}
         #: For forgiven convictions, how many members there were then: later ones are not covered.
@@ -166,10 +171,15 @@ class Roster:
 
     # ---- who is there -------------------------------------------------------------------------
 
-    def heard(self, name: str, host: str, device: str) -> None:
+    def heard(self, name: str, host: str, device: str, incarnation: int = 0) -> None:
         """A worker of this session has come, or come back."""
         self._known[name] = Member(self.session, name, host, device)
         self._here.add(name)
+        self._incarnations.setdefault(name, set()).add(incarnation)
+
+    def incarnations(self, names: Iterable[str]) -> frozenset[int]:
+        """The processes that workers of this session were and are, by the plugin's numbers."""
+        return frozenset[int]().union(*(self._incarnations.get(name, ()) for name in names))
 
     def left(self, name: str) -> None:
         """A worker has gone."""

@@ -63,8 +63,11 @@ class Session:
         model: ModelOnWorker,
         seed: int,
         restart: bool,
+        block: int,
     ) -> AsyncIterator[None]:
         """Register the run on the scheduler and its model on the workers; undo both.
+
+        ``block``: rows of a full share.
 
         Raises
         ------
@@ -78,6 +81,8 @@ class Session:
             "fingerprint": model.fingerprint,
             "seed": seed,
             "restart": restart,
+            "block": block,
+            "micro_batch": model.micro_batch,
         }
         await self._open(fields)
         # Not awaited: one hung worker would hold it up for ever. Workers announce themselves.

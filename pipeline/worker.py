@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -19,6 +18,7 @@ from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
 from approxifer.pipeline import faults, garbage
 from approxifer.pipeline.handlers import Handler
+from approxifer.pipeline.hardware import hardware_class
 from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
@@ -66,8 +66,13 @@ class ModelOnWorker(WorkerPlugin):
             loop = asyncio.get_running_loop()
             runners = await loop.run_in_executor(None, self._load)
             found = joined(runner.fingerprint for runner in runners)
-            where = {"device": _device(runners[0]), "node": node_name()}
-            report |= {"op": "ready", "fingerprint": found, **where}
+            report |= {
+                "op": "ready",
+                "fingerprint": found,
+                "node": node_name(),
+                "device": _device(runners[0]),
+                "hardware": hardware_class(runners[0], self.threads),
+            }
         except Exception as error:
             report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
         if worker.plugins.get(self.name) is not self:  # the run has ended meanwhile
@@ -179,10 +184,10 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
         worker.log_event(TOPIC, {"op": op, "key": list(key), **fields})
 
     report("started")
-    begin, whole = time.perf_counter(), False
+    whole = False
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
         whole = True
         return faults.answer(outputs, worker.name)
     finally:
-        report("ended", seconds=time.perf_counter() - begin, rows=evaluations, whole=whole)
+        report("ended", rows=evaluations, whole=whole)

@@ -32,7 +32,7 @@ from approxifer.pipeline.faults import (
     answer,
     through,
 )
-from approxifer.pipeline.keys import share_key
+from approxifer.pipeline.keys import new_key
 from approxifer.pipeline.lies import Noise, NotANumber, SignFlip, WrongShape, Zeros
 from approxifer.pipeline.worker import run_input
 
@@ -394,10 +394,10 @@ def shares_from(
             fingerprint=handle.fingerprint,
             micro_batch=8,
             workers=[addresses[name]],
-            key=share_key("faults", 0, share, 0),
+            key=new_key("faults"),
             pure=False,
         )
-        for share, name in enumerate(names)
+        for name in names
     }
     found = {name: future.result(30) for name, future in futures.items()}
     client.run(forget, handle.fingerprint, workers=[addresses[name] for name in names])

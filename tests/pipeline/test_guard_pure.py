@@ -22,7 +22,6 @@ from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.courier import GroupRun
 from approxifer.pipeline.guard import Guard
 from approxifer.pipeline.intake import Batch
-from approxifer.pipeline.ledger import RunState, WorkerState
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.plan import conflicting, workers_needed
 from approxifer.pipeline.policy import COMPLETE, WAIT, AttemptState, GroupState, Policy, decide
@@ -130,113 +129,6 @@ def test_a_slow_worker_holds_each_share_as_often_as_any_other() -> None:
     assert chi_square < code.n - 1 + 5 * np.sqrt(2 * (code.n - 1))
 
 
-# ---- ledger: who is shut out ---------------------------------------------------------------------
-
-NODES = {0: "n1", 1: "n1", 2: "n2", 3: "n2", 4: "n3", 5: "n3", 6: "n4", 7: "n4"}
-
-
-def run_state(workers: int = 8, code: Code | None = None) -> RunState:
-    return RunState(
-        run="r",
-        client="c",
-        codes={"coded": code or build("uncoded", 4)},
-        policy=Policy(floor=0.0),
-        fingerprint="f",
-        seed=0,
-        restart=False,
-        began=0.0,
-        workers={
-            f"a{i}": WorkerState(f"a{i}", f"w{i}", NODES[i], 1, seen=0.0, ready={"r"}, device="cpu")
-            for i in range(workers)
-        },
-    )
-
-
-def begin(run: RunState, number: int = 0, **fields: Any) -> GroupState:
-    group = GroupState(number, run.codes["coded"], rows=8, priority=0, **fields)
-    run.open_group(group)
-    run.advance(group, 0.0)
-    return group
-
-
-def names(group: GroupState) -> set[str]:
-    return {attempt.name for attempt in group.attempts}
-
-
-def test_a_group_never_goes_to_workers_that_are_forbidden() -> None:
-    run = run_state(code=build("uncoded", 1))
-    forbidden = frozenset({"w0", "w1", "w2", "w4", "w5", "w6"})
-    for number in range(20):
-        group = begin(run, number, forbid=forbidden)
-        assert names(group) <= {"w3", "w7"}
-        # Nor when its share is late, or lost, and goes out again.
-        for _ in range(2):
-            last = group.attempts[-1]
-            run.lost(run.key(number, last), 1.0)
-            run.advance(group, 1.0)
-        assert names(group) == {"w3", "w7"}
-
-
-def test_a_group_that_everybody_is_forbidden_waits_for_somebody_to_come() -> None:
-    run = run_state(workers=2, code=build("uncoded", 1))
-    group = begin(run, forbid=frozenset({"w0", "w1"}))
-    assert group.attempts == []
-    run.workers["a4"] = WorkerState("a4", "w4", "n3", 1, seen=0.0, ready={"r"}, device="cpu")
-    run.advance(group, 1.0)
-    assert names(group) == {"w4"}
-
-
-@pytest.mark.parametrize(
-    ("bar", "out"), [(("w3",), {"w3"}), (("n2", "cpu"), {"w2", "w3"}), (("n2", "cuda"), set())]
-)
-def test_convicted_workers_get_nothing_more_and_lose_what_they_have(
-    bar: Any, out: set[str]
-) -> None:
-    run = run_state()
-    groups = [begin(run, number) for number in range(8)]
-    mine = [(g, a) for g in groups for a in g.attempts if a.name in out or not out]
-    group, back = mine[0]
-    run.returned(run.key(group.group, back), 0.5)
-    theirs = {
-        run.key(group.group, attempt)
-        for group in groups
-        for attempt in group.attempts
-        if attempt.name in out and attempt is not back
-    }
-    assert bool(theirs) == bool(out)
-    lost = run.bar([bar], 1.0)
-    assert set(lost) == theirs
-    assert len(lost) == len(theirs)
-    assert {c.name for c in run.candidates(1.0)} == {f"w{i}" for i in range(8)} - out
-    assert run.ready_workers() == 8 - len(out)
-    assert {name for name, record in run.records.items() if record.state == "convicted"} == out
-    told = [(e["worker"], e["what"]) for e in run.events if e["op"] == "worker"]
-    assert sorted(told) == sorted((name, "convicted") for name in out)
-    for number in range(10, 20):
-        assert names(begin(run, number)).isdisjoint(out)
-    assert run.bar([bar], 2.0) == lost  # until they are reported lost; and told once
-    assert len([e for e in run.events if e["op"] == "worker"]) == len(out)
-
-
-def test_a_convicted_worker_stays_out_when_it_comes_back() -> None:
-    run = run_state()
-    run.bar([("w3",), ("n1", "cpu")], 1.0)
-    run.workers["a9"] = WorkerState("a9", "w3", "n9", 1, seen=0.0, ready={"r"}, device="cpu")
-    run.workers["a10"] = WorkerState("a10", "w10", "n1", 1, seen=0.0, ready={"r"}, device="cpu")
-    allowed = {c.name for c in run.candidates(1.0)}
-    assert allowed == {"w2", "w4", "w5", "w6", "w7"}
-    run.tell(run.workers["a9"], "ready", 2.0)
-    assert run.record("w3").state == "convicted"
-
-
-def test_a_convicted_worker_that_hangs_is_left_alone() -> None:
-    run = run_state()
-    late = 1e6
-    assert {w.name for w in run.hung_workers(late)} == {f"w{i}" for i in range(8)}
-    run.bar([("w3",)], 1.0)
-    assert "w3" not in {w.name for w in run.hung_workers(late)}
-
-
 # ---- windows -------------------------------------------------------------------------------------
 
 
@@ -319,8 +211,8 @@ class Scene:
         self.audited: list[np.ndarray] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.roster = Roster("s", setup.pop("past", ()))
-        for name in answers:
-            self.roster.heard(name, "n1", "cpu")
+        for number, name in enumerate(answers):
+            self.roster.heard(name, "n1", "cpu", number)
         self.windows = [a_window(8, index) for index in range(3)]
         everything = np.concatenate([window.queries for window in self.windows])
         context = SimpleNamespace(
@@ -382,12 +274,15 @@ class Scene:
         code: str,
         first: bool,
         avoid: frozenset[str] = frozenset(),
-        forbid: frozenset[str] = frozenset(),
+        forbid: frozenset[int] = frozenset(),
     ) -> None:
-        name = next(n for n in self.answers if n not in forbid and not self.roster.is_convicted(n))
+        free = [name for number, name in enumerate(self.answers) if number not in forbid]
+        name = next(name for name in free if not self.roster.is_convicted(name))
         assert code == "plain"
         self.audited.append(group.shares[0])
-        attempt = {"share": 0, "attempt": 0, "worker": name, "fate": "used", "error": None}
+        attempt = {
+            "share": 0, "attempt": 0, "worker": name, "member": 1, "fate": "used", "error": None,
+        }  # fmt: skip
         try:
             group.outputs[0, 0] = self.answers[name](group.shares[0])
         except MemoryError as error:
@@ -403,7 +298,7 @@ class Scene:
         shares = self.code.encode(gather(window.queries, np.array(members), self.code.k))
         outputs = {(i, 0): lies.get(name, model(shares[i])) for i, name in enumerate("abcd")}
         attempts = [
-            {"share": i, "attempt": 0, "worker": name, "fate": "used", "error": None}
+            {"share": i, "attempt": 0, "worker": name, "member": i, "fate": "used", "error": None}
             for i, name in enumerate("abcd")
         ]
         run = GroupRun(number, shares, finish=None, outputs=outputs)  # type: ignore[arg-type]
@@ -467,7 +362,7 @@ def test_nodes_convicted_earlier_are_shut_out_at_the_opening(scene: Callable[...
     past = Conviction("node", Member("s0", "x", "n7", "cpu"), evidence)
     made = scene(honest(), past=[{"event": "conviction"} | past.event()])
     made.play()
-    assert made.done == [("bar", {"bars": [["n7", "cpu"]]})]
+    assert made.done == [("bar", {"bars": past.bars})]
 
 
 def test_a_share_in_doubt_is_settled_before_its_group_is_decoded(
@@ -490,7 +385,7 @@ def test_a_share_in_doubt_is_settled_before_its_group_is_decoded(
     assert order.index("bar") < order.index("conviction") < order.index("pending then")
     (event,) = made.events("conviction")
     told = {name: value for name, value in event.items() if name != "fsync"}
-    assert made.events("bar") == [{"bars": [["b"]], "conviction": told}]
+    assert made.events("bar") == [{"bars": [{"name": "b"}], "conviction": told}]
     assert event["fsync"]
     assert Conviction.of(event).member.name == "b"
     assert made.events("pending then") == [16]  # the windows that are not written yet
@@ -638,7 +533,9 @@ def test_an_output_that_nobody_can_confirm_does_not_stay(
     index = made.roster.index("a")
 
     def hear(window: Window) -> Any:
-        attempt = {"share": 0, "attempt": 0, "worker": "a", "fate": "used", "error": None}
+        attempt = {
+            "share": 0, "attempt": 0, "worker": "a", "member": 1, "fate": "used", "error": None,
+        }  # fmt: skip
         said = -model(window.queries[rows])
         group = GroupRun(90 + window.index, window.queries[None, rows], None, {(0, 0): said})  # type: ignore[arg-type]
         group.completion = {"used": [[0, 0]], "attempts": [attempt]}
@@ -726,7 +623,9 @@ def a_repair(number: int, window: Window, worker: str, output: np.ndarray) -> An
     plain = build("uncoded", 1, byzantine=0)
     shares = plain.encode(window.queries[None, :2])
     run = GroupRun(number, shares, finish=None, outputs={(0, 0): output})  # type: ignore[arg-type]
-    attempt = {"share": 0, "attempt": 0, "worker": worker, "fate": "used", "error": None}
+    attempt = {
+        "share": 0, "attempt": 0, "worker": worker, "member": 1, "fate": "used", "error": None,
+    }  # fmt: skip
     run.completion = {"used": [[0, 0]], "attempts": [attempt]}
     return Batch(number, plain, window, np.arange(2), Status.REPAIRED, coded=False), run
 

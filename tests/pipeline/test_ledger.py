@@ -14,10 +14,12 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.hedge import Hedge
-from approxifer.pipeline.keys import Key
-from approxifer.pipeline.ledger import SILENT, RunState, WorkerState
+from approxifer.pipeline.keys import Key, new_key
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.policy import AttemptState, GroupState, Policy
 from approxifer.pipeline.records import Fate
+from approxifer.pipeline.workerstate import CLAIMS, SILENT, WorkerState
+from approxifer.version import __version__
 
 ROWS = 10
 
@@ -29,6 +31,7 @@ def worker(number: int, *, slots: int = 1, seen: float = 0.0) -> WorkerState:
         host="here",
         slots=slots,
         seen=seen,
+        incarnation=number + 1,
         ready={"r"},
     )
 
@@ -52,18 +55,21 @@ def make(
         restart=False,
         began=0.0,
         workers={f"a{i}": worker(i) for i in range(workers)},
+        block=ROWS,
+        micro_batch=4,
     )
 
 
 def begin(run: RunState, number: int = 0, now: float = 0.0, **fields: Any) -> GroupState:
-    group = GroupState(group=number, code=run.codes["coded"], rows=ROWS, priority=0, **fields)
+    code = run.codes["coded"]
+    group = GroupState(group=number, code=code, **({"rows": ROWS, "priority": 0} | fields))
     run.open_group(group)
     assert run.advance(group, now) == []
     return group
 
 
-def key_of(run: RunState, group: GroupState, share: int, number: int = 0) -> Key:
-    return run.key(group.group, find(group, share, number))
+def key_of(group: GroupState, share: int, number: int = 0) -> Key:
+    return find(group, share, number).key
 
 
 def find(group: GroupState, share: int, number: int = 0) -> AttemptState:
@@ -71,7 +77,7 @@ def find(group: GroupState, share: int, number: int = 0) -> AttemptState:
 
 
 def start(run: RunState, group: GroupState, share: int, now: float, number: int = 0) -> Key:
-    key = key_of(run, group, share, number)
+    key = key_of(group, share, number)
     run.started(key, find(group, share, number).address, now)
     return key
 
@@ -80,9 +86,10 @@ def end(
     run: RunState, group: GroupState, share: int, seconds: float, rows: int, number: int = 0
 ) -> None:
     """A share is left after ``rows`` rows."""
-    key = key_of(run, group, share, number)
-    address = find(group, share, number).address
-    run.ended(key, address, seconds=seconds, rows=rows, whole=rows == ROWS)
+    attempt = find(group, share, number)
+    assert attempt.start is not None
+    now = attempt.start + seconds
+    run.ended(attempt.key, attempt.address, now, rows=rows, whole=rows == ROWS)
 
 
 def come_back(
@@ -121,7 +128,9 @@ def test_a_group_is_sent_to_distinct_ready_workers() -> None:
     assert {a.address for a in group.attempts} == {"a0", "a2", "a4"}
     (event,) = events(run, "send")
     assert event["group"] == 0
-    assert {tuple(to) for to in event["to"]} == {(a.share, 0, a.address) for a in group.attempts}
+    assert {tuple(to) for to in event["to"]} == {
+        (a.share, 0, a.address, a.key) for a in group.attempts
+    }
     assert all(run.workers[a.address].queued == 1 for a in group.attempts)
     assert run.ready_workers() == 3
     assert run.advance(group, 0.1) == []
@@ -145,12 +154,12 @@ def test_the_life_of_a_group() -> None:
         place = run.workers[find(group, share).address]
         assert (place.queued, len(place.running)) == (0, 1)
     end(run, group, 0, 1.0, ROWS)
-    run.returned(key_of(run, group, 0), 1.5)
+    run.returned(key_of(group, 0), 1.5)
     assert run.advance(group, 1.5) == []
     assert not group.complete
     end(run, group, 1, 1.5, ROWS)
-    run.returned(key_of(run, group, 1), 2.0)
-    assert run.advance(group, 2.0) == [key_of(run, group, 2)]  # parity: not needed, not started
+    run.returned(key_of(group, 1), 2.0)
+    assert run.advance(group, 2.0) == [key_of(group, 2)]  # parity: not needed, not started
     assert group.complete
     (event,) = events(run, "complete")
     assert event["broken"] is False
@@ -164,9 +173,10 @@ def test_the_life_of_a_group() -> None:
     assert (told[1]["start"], told[1]["stop"]) == (0.5, 2.0)
     assert (told[2]["start"], told[2]["stop"]) == (None, 2.0)
     assert told[1]["worker"] == find(group, 1).name
-    assert [(e["share"], e["attempt"], e["address"]) for e in events(run, "in")] == [
-        (0, 0, find(group, 0).address),
-        (1, 0, find(group, 1).address),
+    assert told[1]["member"] == run.workers[find(group, 1).address].incarnation
+    assert [(e["share"], e["attempt"], e["address"], e["key"]) for e in events(run, "in")] == [
+        (0, 0, find(group, 0).address, key_of(group, 0)),
+        (1, 0, find(group, 1).address, key_of(group, 1)),
     ]
     run.settle(0)
     assert not run.groups
@@ -223,7 +233,7 @@ def test_a_spare_parity_is_told_from_a_used_one() -> None:
     group = begin(run)
     for share in (0, 2):
         come_back(run, group, share)
-    assert run.advance(group, 1.0) == [key_of(run, group, 1)]
+    assert run.advance(group, 1.0) == [key_of(group, 1)]
     assert {a.share: a.fate for a in group.attempts} == {
         0: Fate.USED,
         1: Fate.UNSTARTED,
@@ -240,7 +250,7 @@ def straggle(run: RunState) -> GroupState:
     start(run, group, 1, 0.0)
     come_back(run, group, 0)
     come_back(run, group, 2)
-    assert run.advance(group, 1.0) == [key_of(run, group, 1)]
+    assert run.advance(group, 1.0) == [key_of(group, 1)]
     assert find(group, 1).fate is Fate.DROPPED
     return group
 
@@ -251,7 +261,7 @@ def test_a_dropped_share_is_counted_when_it_ends() -> None:
     zombie = find(group, 1)
     assert run.record(zombie.name).dropped == 1
     run.settle(0)
-    assert list(run.by_key) == [run.key(0, zombie)]
+    assert list(run.by_key) == [zombie.key]
     assert run.workers[zombie.address].running  # still taken
     before = run.record(zombie.name).evaluations
     end(run, group, 1, 3.0, 4)
@@ -274,7 +284,7 @@ def test_a_dropped_share_that_comes_back_all_the_same_changes_nothing() -> None:
     group = straggle(run)
     news = len(run.events)
     end(run, group, 1, 5.0, ROWS)
-    assert run.returned(run.key(0, find(group, 1)), 5.0) is None
+    assert run.returned(find(group, 1).key, 5.0) is None
     assert len(run.events) == news
     assert totals(run) == {
         "run": 2,
@@ -294,7 +304,7 @@ def test_a_share_that_starts_while_it_is_dropped_is_counted() -> None:
     assert totals(run)["unstarted"] == 1
     run.started(key, find(group, 1).address, 1.01)
     run.settle(0)
-    run.ended(key, find(group, 1).address, seconds=0.2, rows=2, whole=False)
+    run.ended(key, find(group, 1).address, 1.2, rows=2, whole=False)
     assert totals(run)["evaluations"] == 2 * ROWS + 2
     assert not run.by_key
 
@@ -313,6 +323,115 @@ def test_a_zombie_takes_its_worker() -> None:
     assert busy not in {c.address for c in run.candidates(3.1)}  # stuck: late already
 
 
+# ---- what workers say ----------------------------------------------------------------------------
+
+
+def ran(run: RunState, name: str) -> int:
+    return run.record(name).evaluations
+
+
+def test_a_share_is_begun_once_and_where_it_was_sent() -> None:
+    run = make("uncoded", 2, workers=3)
+    group = begin(run)
+    attempt = find(group, 0)
+    other = next(a for a in run.workers if a != attempt.address)
+    run.started(attempt.key, other, 1.0)
+    assert (attempt.start, run.workers[other].running) == (None, {})
+    run.started(new_key("r"), other, 1.0)
+    assert run.workers[other].running == {}
+    run.started(attempt.key, attempt.address, 2.0)
+    run.started(attempt.key, attempt.address, 9.0)
+    assert (attempt.start, run.workers[attempt.address].running) == (2.0, {attempt.key: 2.0})
+
+
+def test_who_says_that_it_begins_again_and_again_is_late_and_hangs_all_the_same() -> None:
+    run = make("uncoded", 1, workers=2, hang_after=30.0)
+    for _ in range(3):
+        run.times.add(1.0)
+    group = begin(run)
+    first = find(group, 0)
+    for tick in range(300):
+        now = tick / 10
+        run.started(first.key, first.address, now)
+        for other in run.workers.values():
+            other.seen = now
+        run.advance(group, now)
+    assert find(group, 0, 1).address != first.address
+    assert [w.address for w in run.hung_workers(30.1)] == [first.address]
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.FAILED])
+def test_a_share_that_is_lost_is_not_begun(fate: Fate) -> None:
+    run = make("uncoded", 2)
+    group = begin(run)
+    attempt = find(group, 0)
+    run.lost(attempt.key, 1.0, fate=fate)
+    run.started(attempt.key, attempt.address, 2.0)
+    assert (attempt.start, run.workers[attempt.address].running, run.unreported) == (None, {}, {})
+
+
+def test_a_share_ends_once_and_where_it_was_sent_and_after_it_began() -> None:
+    run = make("uncoded", 2, workers=3)
+    group = begin(run)
+    attempt = find(group, 0)
+    other = next(a for a in run.workers if a != attempt.address)
+    run.ended(attempt.key, attempt.address, 1.0, rows=ROWS, whole=True)
+    assert ran(run, attempt.name) == 0
+    start(run, group, 0, 1.0)
+    for _ in range(300):
+        run.ended(attempt.key, other, 1e9, rows=ROWS, whole=True)
+    assert ran(run, attempt.name) == 0
+    for now in (2.0, 1e9):
+        run.ended(attempt.key, attempt.address, now, rows=ROWS, whole=True)
+    run.returned(attempt.key, 2.1)
+    run.ended(attempt.key, attempt.address, 1e9, rows=ROWS, whole=True)
+    assert ran(run, attempt.name) == ROWS
+    assert run.pace == {attempt.name: 1.0}
+    assert list(run.latencies[attempt.name]) == [1.0]
+
+
+@pytest.mark.parametrize(("rows", "counted"), [(3, 3), (-(10**15), 0), (10**15, ROWS)])
+def test_rows_are_as_many_as_a_share_may_have(rows: int, counted: int) -> None:
+    run = make("uncoded", 1)
+    group = begin(run)
+    attempt = find(group, 0)
+    start(run, group, 0, 0.0)
+    run.ended(attempt.key, attempt.address, 1.0, rows=rows, whole=False)
+    assert ran(run, attempt.name) == counted
+
+
+@pytest.mark.parametrize("rows", ["x", None, 3.0, float("nan"), [], True, {}, b"3"])
+@pytest.mark.parametrize("whole", [True, 1])
+def test_an_end_that_makes_no_sense_is_not_heard(rows: Any, whole: Any) -> None:
+    run = make("uncoded", 1)
+    group = begin(run)
+    attempt = find(group, 0)
+    start(run, group, 0, 0.0)
+    run.ended(attempt.key, attempt.address, 1.0, rows=rows, whole=whole)
+    run.ended(attempt.key, attempt.address, 1.0, rows=ROWS, whole=None)
+    assert attempt.key in run.workers[attempt.address].running
+    assert run.unreported == {attempt.key: (attempt.name, ROWS)}  # it counts whole
+    assert (run.pace, run.times.typical) == ({}, None)
+
+
+def test_an_end_without_an_output_neither_frees_a_worker_nor_makes_it_fast() -> None:
+    run = make("uncoded", 1, workers=2, hang_after=30.0)
+    for _ in range(3):
+        run.times.add(1.0)
+    group = begin(run)
+    attempt = find(group, 0)
+    start(run, group, 0, 0.0)
+    run.ended(attempt.key, attempt.address, 0.001, rows=ROWS, whole=True)
+    place = run.workers[attempt.address]
+    for other in run.workers.values():
+        other.seen = 30.1
+    assert (run.pace, place.running) == ({}, {attempt.key: 0.0})
+    assert [c.address for c in run.candidates(30.1)] != [attempt.address]
+    assert list(run.hung_workers(30.1)) == [place]
+    run.lost(attempt.key, 30.1)
+    assert place.running == {}
+
+
 # ---- two attempts at one share -------------------------------------------------------------------
 
 
@@ -328,9 +447,9 @@ def test_a_late_share_goes_to_another_worker_and_the_first_to_return_counts() ->
     first, second = group.attempts
     assert (second.share, second.attempt) == (0, 1)
     assert second.address != first.address
-    assert run.key(0, first) != run.key(0, second)
+    assert first.key != second.key
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
-    assert run.advance(group, 4.0) == [run.key(0, first)]
+    assert run.advance(group, 4.0) == [first.key]
     (event,) = events(run, "complete")
     assert event["used"] == [[0, 1]]
     assert (first.fate, second.fate) == (Fate.DROPPED, Fate.USED)
@@ -347,7 +466,7 @@ def test_two_copies_that_both_return_are_not_both_used() -> None:
     assert len(group.attempts) == 4
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
     end(run, group, 0, 4.1, ROWS)
-    assert run.returned(key_of(run, group, 0), 4.1) is group
+    assert run.returned(key_of(group, 0), 4.1) is group
     come_back(run, group, 1, since=3.2, now=4.2, number=1)
     run.advance(group, 4.2)
     (event,) = events(run, "complete")
@@ -369,11 +488,11 @@ def test_the_slower_copy_is_dropped_while_its_group_goes_on() -> None:
     run.advance(group, 3.1)
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
     slower = find(group, 0)
-    assert run.advance(group, 4.0) == [run.key(0, slower)]
+    assert run.advance(group, 4.0) == [slower.key]
     assert (slower.fate, group.complete) == (Fate.DROPPED, False)
     assert run.advance(group, 4.0) == []
     end(run, group, 0, 4.1, 3)
-    assert run.lost(key_of(run, group, 0, 1), 4.2) is group  # it could not be fetched
+    assert run.lost(key_of(group, 0, 1), 4.2) is group  # it could not be fetched
     run.advance(group, 4.2)
     assert [a.attempt for a in group.attempts if a.share == 0] == [0, 1, 2]
     assert totals(run)["dropped"] == 1
@@ -418,10 +537,10 @@ def test_a_share_returns_once() -> None:
     run = make()
     group = begin(run)
     come_back(run, group, 0)
-    assert run.returned(key_of(run, group, 0), 1.1) is None
+    assert run.returned(key_of(group, 0), 1.1) is None
     assert len(events(run, "in")) == 1
     assert totals(run)["run"] == 1
-    assert run.returned(("approxifer-r", 9, 9, 9), 1.2) is None
+    assert run.returned(new_key("r"), 1.2) is None
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -465,6 +584,21 @@ def test_a_model_that_always_raises_breaks_the_group() -> None:
     }
     run.settle(0)
     assert not run.by_key
+
+
+def test_a_model_that_raises_is_tried_by_workers_of_other_names() -> None:
+    """Each of them dies of it, and is back at another address at once."""
+    run = make("uncoded", 1, workers=5, max_failures=5)
+    group = begin(run)
+    for number in range(5):
+        attempt = find(group, 0, number)
+        dead = run.workers.pop(attempt.address)
+        run.lost(attempt.key, number + 0.5, fate=Fate.FAILED)
+        again = run.workers[f"b{number}"] = worker(100 + number, seen=9.0)
+        again.address, again.name = f"b{number}", dead.name
+        run.advance(group, number + 0.5)
+    assert sorted(attempt.name for attempt in group.attempts) == [f"w{i}" for i in range(5)]
+    assert group.complete
 
 
 def test_a_workers_death_loses_what_it_had() -> None:
@@ -525,7 +659,7 @@ def test_an_output_that_cannot_be_fetched_opens_its_group_again() -> None:
     come_back(run, group, 1)
     run.advance(group, 1.0)
     assert group.complete
-    assert run.lost(key_of(run, group, 1), 1.5, error="not fetched") is group
+    assert run.lost(key_of(group, 1), 1.5, error="not fetched") is group
     assert not group.complete
     assert set(group.present()) == {0}
     assert totals(run)["run"] == 1
@@ -551,7 +685,7 @@ def test_a_lost_spare_is_no_loss() -> None:
     for share in (0, 2, 1):
         come_back(run, group, share)
     run.advance(group, 1.0)
-    run.lost(key_of(run, group, 2), 1.5)
+    run.lost(key_of(group, 2), 1.5)
     run.advance(group, 1.6)
     assert group.complete
     assert len(group.attempts) == 3
@@ -571,7 +705,7 @@ def test_parity_is_lazy_only_at_first_and_only_where_asked() -> None:
     assert not any(a.lazy for a in eager.attempts)
     # Where it is needed, it is sent like a data share.
     for number in range(3):
-        run.lost(key_of(run, group, 0, number), 1.0, fate=Fate.FAILED)
+        run.lost(key_of(group, 0, number), 1.0, fate=Fate.FAILED)
         run.advance(group, 1.0)
     again = find(group, 2, 1)
     assert not again.lazy
@@ -609,7 +743,7 @@ def test_a_worker_hangs_when_a_share_of_this_run_takes_too_long() -> None:
 
 def test_another_runs_long_share_is_not_ours_to_judge() -> None:
     run = make(hang_after=1.0)
-    run.workers["a0"].running["approxifer-other", 0, 0, 0] = 0.0
+    run.workers["a0"].running[new_key("other")] = 0.0
     for other in run.workers.values():
         other.seen = 50.0
     assert list(run.hung_workers(50.0)) == []
@@ -638,11 +772,12 @@ def test_a_silent_worker_is_given_nothing() -> None:
 
 def test_stuck_is_when_every_slot_is_late() -> None:
     two = worker(0, slots=2, seen=10.0)
-    two.running["approxifer-r", 0, 0, 0] = 0.0
+    first, second = new_key("r"), new_key("r")
+    two.running[first] = 0.0
     assert not two.stuck(10.0, 3.0)
-    two.running["approxifer-r", 0, 1, 0] = 8.0
+    two.running[second] = 8.0
     assert not two.stuck(10.0, 3.0)
-    two.running["approxifer-r", 0, 1, 0] = 6.0
+    two.running[second] = 6.0
     assert two.stuck(10.0, 3.0)
 
 
@@ -658,6 +793,25 @@ def test_pace_follows_a_workers_shares() -> None:
     come_back(run, begin(run, 1), 0, since=2.0, now=6.0)
     assert run.pace["w0"] == pytest.approx(0.7 * 2.0 + 0.3 * 4.0)
     assert run.summary()["workers"][0]["latency"] == 3.0
+
+
+@pytest.mark.parametrize(("rows", "batches"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (ROWS, 3)])
+def test_a_short_block_counts_as_a_full_share_by_its_micro_batches(rows: int, batches: int) -> None:
+    run = make("uncoded", 1, workers=1)
+    for number in range(3):
+        group = begin(run, number, rows=rows)
+        attempt = find(group, 0)
+        start(run, group, 0, 1.0)
+        run.ended(attempt.key, attempt.address, 1.0 + 0.5 * batches, rows=rows, whole=True)
+        run.returned(attempt.key, 9.0)
+    assert run.times.typical == pytest.approx(1.5)  # of three micro-batches
+    assert run.pace == {"w0": pytest.approx(1.5)}
+    assert run.summary()["workers"][0]["latency"] == pytest.approx(1.5)
+    # One that is stopped shows that a full share takes longer than three times as long.
+    group = begin(run, 3, rows=1)
+    start(run, group, 0, 0.0)
+    run.ended(find(group, 0).key, "a0", 1.0, rows=0, whole=False)
+    assert run.pace == {"w0": pytest.approx(0.7 * 1.5 + 0.3 * 3.0)}
 
 
 def test_a_stopped_share_only_ever_slows_the_pace() -> None:
@@ -693,9 +847,9 @@ def test_a_slow_worker_waits_longer() -> None:
     for _ in range(3):
         run.times.add(1.0)
     run.pace["w1"] = 4.0
-    for number in range(3):
-        run.workers["a0"].waiting.add(("approxifer-r", number, 0, 0))
-        run.workers["a1"].waiting.add(("approxifer-r", number, 1, 0))
+    for _ in range(3):
+        run.workers["a0"].waiting.add(new_key("r"))
+        run.workers["a1"].waiting.add(new_key("r"))
     found = {c.address: (c.wait, c.time) for c in run.candidates(0.0)}
     assert found == {"a0": (1.5, 1.0), "a1": (12.0, 4.0)}
 
@@ -717,6 +871,105 @@ def test_tell_keeps_the_state_and_counts_restarts() -> None:
         "ready",
         "restarting",
     ]
+
+
+def said(**fields: Any) -> dict[str, Any]:
+    """A worker's announcement that it has the model of the run."""
+    plain = {"op": "ready", "run": "r", "version": __version__, "fingerprint": "f"}
+    return plain | {"node": "n1", "device": "cpu", "hardware": "cpu | One"} | fields
+
+
+def newcomer(run: RunState, number: int = 7) -> WorkerState:
+    made = run.workers[f"a{number}"] = worker(number)
+    made.ready.clear()
+    return made
+
+
+def test_who_a_worker_is_stands_in_what_is_told_of_it_and_of_its_shares() -> None:
+    run = make("uncoded", 1, workers=0)
+    made = newcomer(run)
+    run.heard_of_model(made, said(), 1.0)
+    (event,) = events(run, "worker")
+    assert {name: event[name] for name in ("what", "incarnation", "host", *CLAIMS)} == {
+        "what": "ready", "incarnation": 8, "host": "here",
+        "node": "n1", "device": "cpu", "hardware": "cpu | One",
+    }  # fmt: skip
+    assert run.record("w7").host == "n1"
+    group = begin(run, now=1.0)
+    key = start(run, group, 0, 1.0)
+    run.returned(key, 2.0, nbytes=320)
+    run.advance(group, 2.0)
+    assert [(e["member"], e["nbytes"]) for e in events(run, "in")] == [(8, 320)]
+    assert [a["member"] for a in events(run, "complete")[0]["attempts"]] == [8]
+
+
+def test_a_worker_is_who_it_said_first_in_whatever_run() -> None:
+    run, other = make(workers=0), make()
+    other.run, other.workers = "other", run.workers
+    made = newcomer(run)
+    run.heard_of_model(made, said(), 1.0)
+    for _ in range(9):
+        other.heard_of_model(made, said(node="n2", device="cuda"), 2.0)
+    assert made.ready == {"r", "other"}
+    (told,) = other.events[:1]
+    assert told == {
+        "op": "changed", "worker": "w7", "incarnation": 8,
+        "said": {"node": "n2", "device": "cuda", "hardware": "cpu | One"},
+        "kept": {"node": "n1", "device": "cpu", "hardware": "cpu | One"},
+    }  # fmt: skip
+    (ready,) = other.events[1:]
+    assert (ready["what"], ready["node"], ready["device"]) == ("ready", "n1", "cpu")
+    assert [event["op"] for event in run.events] == ["worker"]
+    for claim in ("node", "device", "hardware"):
+        run.changed.clear()
+        run.heard_of_model(made, said(**{claim: ""}), 3.0)
+        assert run.events[-1]["said"][claim] == ""
+        assert made.claims == {name: said()[name] for name in CLAIMS}
+    # A process of the same name at the same address is another one.
+    again = newcomer(run)
+    again.incarnation = 9
+    run.heard_of_model(again, said(node="n2"), 4.0)
+    assert (run.events[-1]["op"], run.events[-1]["node"]) == ("worker", "n2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"op": "unready", "error": "no torch"}, "no torch"),
+        ({"op": "unready", "error": ["no torch"]}, "unreadable"),
+        ({"op": "unready", "error": ""}, "unreadable"),
+        ({"op": "unready", "error": "no torch" * 10**6}, "no torch"),
+        ({"version": "0.0"}, "approxifer 0.0 there"),
+        ({"version": {}}, "unreadable"),
+        ({"fingerprint": "g"}, "another fingerprint"),
+        ({"fingerprint": None}, "another fingerprint"),
+        ({"node": None}, "its node"),
+        ({"device": 3}, "its device"),
+        ({"hardware": ["cpu"]}, "its hardware"),
+        ({"hardware": "x" * 501}, "its hardware"),
+    ],
+)
+def test_a_worker_that_is_not_fit_is_given_nothing(fields: dict[str, Any], why: str) -> None:
+    run = make(workers=0)
+    made = newcomer(run)
+    run.heard_of_model(made, said(**fields), 1.0)
+    assert (made.ready, made.introduced, run.events) == (set(), False, [])
+    assert why in run.unready["w7"]
+    assert len(run.unready["w7"]) < 600
+    run.heard_of_model(made, said(), 2.0)
+    assert (made.ready, run.unready) == ({"r"}, {})
+    run.heard_of_model(made, said(**fields), 3.0)  # too late
+    assert (made.ready, run.unready) == ({"r"}, {})
+
+
+def test_shares_of_a_group_avoid_nodes_that_have_one_address() -> None:
+    run = make("systematic", 2, 1, workers=6)
+    for number, other in enumerate(run.workers.values()):
+        other.node = f"n{number // 2}"
+    for number in range(20):
+        group = begin(run, number)
+        assert {run.workers[a.address].node for a in group.attempts} == {"n0", "n1", "n2"}
+        run.settle(number)
 
 
 def test_the_ledger_goes_by_name_not_by_address() -> None:
@@ -742,7 +995,8 @@ def test_an_end_heard_after_the_group_was_settled_leaves_nothing() -> None:
     run.returned(key, 1.0)
     run.advance(group, 1.0)
     run.settle(0)
-    run.ended(key, find(group, 0).address, seconds=1.0, rows=ROWS, whole=True)
+    run.ended(key, find(group, 0).address, 1.1, rows=ROWS, whole=True)
+    assert list(run.latencies["w" + find(group, 0).address[1:]]) == [1.1]
     assert totals(run)["evaluations"] == ROWS
     assert (run.by_key, run.unreported) == ({}, {})
 
@@ -843,10 +1097,8 @@ class Simulation:
         news, self.run.events = self.run.events, []
         for event in news:
             if event["op"] == "send":
-                group = self.run.groups[event["group"]]
-                for share, number, address in event["to"]:
-                    attempt = find(group, share, number)
-                    item = (attempt.lazy, next(self._order), self.run.key(group.group, attempt))
+                for *_, address, key in event["to"]:
+                    item = (self.run.by_key[key][1].lazy, next(self._order), key)
                     self.after(0.01, lambda a=address, i=item: self._arrive(a, i))  # type: ignore[misc]
             elif event["op"] == "complete":
                 assert not event["broken"]
@@ -871,24 +1123,22 @@ class Simulation:
             return
         key = heapq.heappop(self.queues[address])[2]
         self.busy[address] = key
-        began = self.now
-        self.run.started(key, address, began)
+        self.run.started(key, address, self.now)
         if address in self.hangs:
             self.evaluated += ROWS
             return
         took = float(self.rng.lognormal(0, 0.2)) * self.slow.get(address, 1.0) * 0.1
         for row in range(1, ROWS + 1):
-            call = lambda row=row: self._row(address, key, began, row)  # noqa: E731
+            call = lambda row=row: self._row(address, key, row)  # noqa: E731
             self.after(took * row / ROWS, call)
 
-    def _row(self, address: str, key: Key, began: float, row: int) -> None:
+    def _row(self, address: str, key: Key, row: int) -> None:
         if self.busy.get(address) != key:
             return
         if row == ROWS or key in self.stopped:
             self.busy.pop(address)
             self.evaluated += row
-            seconds = self.now - began
-            self.run.ended(key, address, seconds=seconds, rows=row, whole=row == ROWS)
+            self.run.ended(key, address, self.now, rows=row, whole=row == ROWS)
             group = self.run.returned(key, self.now) if row == ROWS else None
             if group is not None:
                 self._advance(group)
@@ -1005,19 +1255,19 @@ def test_where_each_share_needs_a_worker_of_its_own_a_model_that_raises_ends_the
     assert len(group.attempts) == 4
     spare = next(w for a, w in run.workers.items() if a not in {x.address for x in group.attempts})
     spare.hung = True
-    run.lost(key_of(run, group, 0), 1.0, fate=Fate.FAILED, error="it raised")
-    run.lost(key_of(run, group, 1), 1.0, fate=Fate.FAILED, error="it raised")
-    run.returned(key_of(run, group, 3), 1.0)
+    run.lost(key_of(group, 0), 1.0, fate=Fate.FAILED, error="it raised")
+    run.lost(key_of(group, 1), 1.0, fate=Fate.FAILED, error="it raised")
+    run.returned(key_of(group, 3), 1.0)
     if back:
-        run.returned(key_of(run, group, 2), 1.0)
+        run.returned(key_of(group, 2), 1.0)
         run.advance(group, 1.0)
         assert not group.complete, "the spare worker may come back"
         spare.hung = False
         run.advance(group, 2.0)
         (retried,) = [attempt for attempt in group.attempts if attempt.address == spare.address]
-        run.lost(run.key(0, retried), 3.0, fate=Fate.FAILED, error="it raised")
+        run.lost(retried.key, 3.0, fate=Fate.FAILED, error="it raised")
     else:
-        run.lost(key_of(run, group, 2), 1.0, fate=Fate.FAILED, error="it raised")
+        run.lost(key_of(group, 2), 1.0, fate=Fate.FAILED, error="it raised")
     run.advance(group, 3.0)
     assert group.complete
     assert run.events[-1]["broken"]
@@ -1028,7 +1278,7 @@ def test_where_workers_were_lost_such_a_group_waits_for_others() -> None:
     run.codes["coded"] = CodeSpec("systematic", 2, 0, byzantine=1).build()
     group = begin(run)
     for share in range(4):
-        run.lost(key_of(run, group, share), 1.0)
+        run.lost(key_of(group, share), 1.0)
     run.advance(group, 1.0)
     assert not group.complete
     run.workers["a9"] = worker(9, seen=1.0)
@@ -1040,7 +1290,7 @@ def test_a_worker_that_dies_while_it_runs_a_share_speaks_against_the_share() -> 
     """Not where it had not begun it, nor where it was asked to leave."""
     run = make("uncoded", 3, 0, workers=3)
     group = begin(run)
-    keys = [key_of(run, group, share) for share in range(3)]
+    keys = [key_of(group, share) for share in range(3)]
     for key in keys[1:]:
         run.started(key, run.by_key[key][1].address, 0.5)
     run.workers[run.by_key[keys[2]][1].address].retiring = True

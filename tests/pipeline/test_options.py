@@ -48,6 +48,13 @@ def test_what_follows_from_what(
     assert (found.the_order, found.policy.lazy, found.policy.patience) == (order, lazy, patience)
 
 
+@pytest.mark.parametrize(("byzantine", "failures"), [(0, 3), (1, 3), (2, 3), (3, 4), (5, 6)])
+def test_no_share_fails_on_the_word_of_as_many_workers_as_may_lie(
+    byzantine: int, failures: int
+) -> None:
+    assert options(byzantine=byzantine).policy.max_failures == failures
+
+
 def test_the_policys_numbers_are_passed_on() -> None:
     policy = options(late=2, hang_after=7, patience=2).policy
     assert (policy.late, policy.hang_after, policy.patience) == (2.0, 7.0, 2.0)

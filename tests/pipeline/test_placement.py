@@ -220,6 +220,25 @@ def test_a_worker_whose_share_is_in_is_taken_again_only_with_reuse() -> None:
         assert place([0], code, equal(4), rng=rng(seed), reuse=True, **keywords) == {0: "a3"}
 
 
+def test_a_share_on_which_the_model_raised_goes_to_another_name() -> None:
+    """A worker that died of it comes back at another address."""
+    code = build("uncoded", 2)
+    again = Candidate("a9", "w0", 0.0, 1.0)
+    busy = [Candidate("a1", "w1", 50.0, 1.0)]
+    raised = {"raised": {0: {"w0"}}, "held": {0: {"a0"}}}
+    for seed in range(10):
+        assert place([0], code, [again, *busy], rng=rng(seed), **raised) == {0: "a1"}
+        assert place([1], code, [again, *busy], rng=rng(seed), **raised) == {1: "a9"}
+    assert place([0], code, [again], rng=rng(), **raised) == {0: "a9"}, "there is no other"
+    # Rather to one whose own share is in.
+    held = {0: {"a0"}, 1: {"a1"}, 2: {"a2"}}
+    keywords = {"raised": {0: {"w0"}}, "held": held, "live": {2: {"a2"}}}
+    three = [again, *equal(3)[1:]]
+    assert place([0], build("systematic", 2, 1), three, rng=rng(), **keywords) == {0: "a1"}
+    keywords["reuse"] = False
+    assert place([0], build("systematic", 2, 1), three, rng=rng(), **keywords) == {0: "a9"}
+
+
 def test_its_own_former_worker_comes_last() -> None:
     code = build("systematic", 2, 1)
     held = {0: {"a0"}, 1: {"a1"}, 2: {"a2"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from distributed import Client, LocalCluster
 import approxifer
 from approxifer.datasets import Journal
 from approxifer.pipeline import transport
-from approxifer.pipeline.keys import Key, share_key
+from approxifer.pipeline.keys import Key, new_key, run_of
 from approxifer.pipeline.worker import ModelOnWorker
 
 
@@ -72,7 +73,7 @@ def test_workers_leave_and_join(
 
 def test_inputs_of_dropped_shares_are_forgotten_with_the_next() -> None:
     plugin = ModelOnWorker("run", (), threads=1, row=np.zeros((1, 2)), micro_batch=8)
-    first, second = share_key("run", 0, 1, 0), share_key("run", 3, 1, 0)
+    first, second = new_key("run"), new_key("run")
     asyncio.run(plugin.put(share=first, rows=np.zeros((4, 2)), stale=[]))
     asyncio.run(plugin.put(share=second, rows=np.ones((4, 2)), stale=[first]))
     assert list(plugin.inputs) == [second]
@@ -86,13 +87,13 @@ def test_a_share_whose_input_is_gone_is_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As if a worker had been told too early that a share is not wanted any more."""
-    push, lost = transport.push, []
+    push, lost, pushed = transport.push, [], itertools.count()
 
     async def forgetful(client: Client, address: str, key: Key, *given: Any) -> None:
         await push(client, address, key, *given)
-        if key[1] % 10 == 0 and key[3] == 0:
+        if next(pushed) % 10 == 0:
             lost.append(key)
-            await push(client, address, (key[0], -1, 0, 0), given[0], [key])
+            await push(client, address, new_key(run_of(key)), given[0], [key])
 
     monkeypatch.setattr(transport, "push", forgetful)
     report = approxifer.score(

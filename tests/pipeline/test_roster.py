@@ -104,7 +104,7 @@ def test_a_worker_is_convicted_by_session_and_name() -> None:
     assert conviction.covers(Member("s1", "w1", "n2", "cuda"))
     assert not conviction.covers(Member("s1", "w2", "n1", "cpu"))
     assert not conviction.covers(Member("s2", "w1", "n1", "cpu"))
-    assert conviction.bar == ["w1"]
+    assert conviction.bars == [{"name": "w1"}]
 
 
 def test_a_node_is_convicted_by_host_and_device() -> None:
@@ -112,7 +112,10 @@ def test_a_node_is_convicted_by_host_and_device() -> None:
     assert conviction.covers(Member("s9", "anybody", "n1", "cpu"))
     assert not conviction.covers(Member("s1", "w1", "n2", "cpu"))
     assert not conviction.covers(Member("s1", "w1", "n1", "cuda:0"))
-    assert conviction.bar == ["n1", "cpu"]
+    assert conviction.bars == [
+        {"node": "n1", "device": "cpu"},
+        {"node": "", "host": "n1", "device": "cpu"},
+    ]
 
 
 def test_a_worker_of_this_session_is_convicted_once() -> None:
@@ -183,7 +186,7 @@ def test_a_job_of_a_convicted_node_is_whatever_it_is_called() -> None:
     made = roster({"new": "n1", "w2": "n3"}, past=[conviction_event(of_node("n1"))])
     assert made.is_convicted("new")
     assert made.witnesses({"w2"}) == []
-    assert [c.bar for c in made.shut_out] == [["n1", "cpu"]]
+    assert [c.member.host for c in made.shut_out] == ["n1"]
     assert made.convicted_now == []  # E counts the convictions of one session
 
 

@@ -18,10 +18,11 @@ from approxifer import score, submit
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
 from approxifer.errors import ClusterError
-from approxifer.pipeline.ledger import RunState, WorkerState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.progress import describe
 from approxifer.pipeline.stall import SHOWN, held, tell
+from approxifer.pipeline.workerstate import WorkerState
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def run() -> RunState:
     code = CodeSpec("systematic", 2, 0).build()
     return RunState(
         run="r", client="c", codes={"coded": code}, fingerprint="f", seed=0, restart=False,
-        began=0.0, policy=Policy(hang_after=1.0, stall_after=10.0),
+        began=0.0, policy=Policy(hang_after=1.0, stall_after=10.0), block=4, micro_batch=4,
         workers={
             f"a{i}": WorkerState(f"a{i}", f"w{i}", "h", 1, seen=0.0, ready={"r"}) for i in range(2)
         },
@@ -75,7 +76,7 @@ def test_every_share_that_comes_back_begins_it_anew(run: RunState, look: Look) -
     group = begin(run, 0.0)
     look(0.0)
     assert len(look(6.0)) == 1
-    run.returned(run.key(0, group.attempts[0]), 7.0)
+    run.returned(group.attempts[0].key, 7.0)
     assert look(11.9) == []
     (warning,) = look(12.0)
     assert not warning["final"]
@@ -85,7 +86,7 @@ def test_nothing_asked_for_is_no_stall(run: RunState, look: Look) -> None:
     """A slow consumer, or a slow reader: the workers have nothing to do."""
     group = begin(run, 0.0)
     for attempt in group.attempts:
-        run.returned(run.key(0, attempt), 1.0)
+        run.returned(attempt.key, 1.0)
     run.advance(group, 1.0)
     assert group.complete
     assert look(1000.0) == []
@@ -105,7 +106,7 @@ def test_long_shares_have_long(run: RunState, look: Look) -> None:
 def test_who_holds_what(run: RunState) -> None:
     group = begin(run, 0.0)
     first, second = group.attempts
-    run.started(run.key(0, first), first.address, 2.0)
+    run.started(first.key, first.address, 2.0)
     lonely = GroupState(7, run.codes["coded"], rows=4, priority=0)
     found = held([group, lonely], 10.0)
     assert found["unplaced"] == [7]

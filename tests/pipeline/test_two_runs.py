@@ -19,7 +19,7 @@ import approxifer
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
 from approxifer.pipeline import faults, lies
-from approxifer.pipeline.ledger import REPAIRS_FIRST, RunState
+from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.policy import GroupState, Policy
 
 COMMON = {"k": 3, "block": 4, "window": 100, "progress": False}
@@ -31,7 +31,7 @@ COMMON = {"k": 3, "block": 4, "window": 100, "progress": False}
 def run_state(seconds: float) -> RunState:
     """A run whose shares take that long."""
     code = CodeSpec("uncoded", 2).build()
-    made = RunState("r", "c", {"coded": code}, Policy(), "f", 0, False, 0.0, {})
+    made = RunState("r", "c", {"coded": code}, Policy(), "f", 0, False, 0.0, {}, 1, 1)
     for _ in range(9):
         made.times.add(seconds)
     return made
@@ -43,12 +43,18 @@ def begin(run: RunState, *others: RunState, first: bool = False) -> float:
     return rank
 
 
-def test_groups_of_one_run_come_in_turn_and_repairs_first() -> None:
+def test_groups_of_one_run_come_in_turn_and_repairs_with_the_oldest_in_flight() -> None:
     run = run_state(1.0)
     ranks = [begin(run) for _ in range(3)]
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) == 3
-    assert begin(run, first=True) > REPAIRS_FIRST / 2
+    assert [begin(run, first=True) for _ in range(2)] == [ranks[0]] * 2
+    other = run_state(1.0)
+    assert begin(other, run, first=True) == ranks[0]
+    del run.groups[0], run.groups[3], run.groups[4], other.groups[0]
+    assert begin(run, other, first=True) == ranks[1]
+    run.groups.clear()
+    assert begin(run, first=True) < ranks[2], "nothing is in flight: in turn"
 
 
 def test_a_run_that_begins_later_starts_level() -> None:

@@ -1,10 +1,14 @@
-"""A worker that is honest for a while."""
+"""Workers that are honest for a while, and workers whose answers are no plain arrays."""
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from approxifer.pipeline.liar import Array, Liar, Lie
 
@@ -28,3 +32,53 @@ class _Counting(Liar):
     def lie(self, output: Array) -> Array:
         self._left -= 1
         return output if self._left >= 0 else output + 1
+
+
+class Sub(np.ndarray):
+    """An array that agrees with everything."""
+
+    def __ne__(self, other: object) -> Any:
+        return np.zeros(self.shape, bool)
+
+
+class Unreadable:
+    """Makes an error of reading it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+#: What is returned instead of an output: as large, but for the last ones.
+DRESSES: dict[str, Callable[[Array], Any]] = {
+    "masked": lambda output: np.ma.masked_array(np.full_like(output, 7.0), mask=True),
+    "subclass": lambda output: (output + 1).view(Sub),
+    "data array": lambda output: xr.DataArray(output + 1),
+    "list": lambda output: (output + 1).tolist(),
+    "scalar": lambda output: output.dtype.type(7.0),
+    "nothing": lambda output: None,
+    "objects": lambda output: output.astype(object),
+    "swapped bytes": lambda output: output.astype(output.dtype.newbyteorder()),
+    "huge": lambda output: np.zeros((len(output), 10**6), output.dtype),
+    "unreadable": lambda output: Unreadable(),
+}
+
+
+@dataclass(frozen=True)
+class Dressed(Lie):
+    """Every answer is of another kind, by its name in `DRESSES`."""
+
+    kind: str = "masked"
+
+    def arm(self, rng: np.random.Generator) -> Liar:
+        """A worker that has no other answers, and has imported what it needs for them."""
+        pickle.dumps(DRESSES[self.kind](np.zeros((2, 3), np.float32)))
+        return _Dressing(self, rng)
+
+
+class _Dressing(Liar):
+    def __init__(self, lie: Dressed, rng: np.random.Generator) -> None:
+        super().__init__(lie, rng)
+        self._kind = lie.kind
+
+    def lie(self, output: Array) -> Array:
+        return DRESSES[self._kind](output)  # type: ignore[no-any-return]
