@@ -263,7 +263,7 @@ def _most(step: float) -> float:
     return max(MOST, MOST_STEPS * step)
 
 
-def _magnitude(outputs: np.ndarray) -> np.ndarray:
+def magnitude(outputs: np.ndarray) -> np.ndarray:
     """Absolute values, 0 where they are not finite: float64."""
     with np.errstate(all="ignore"):
         size = np.abs(outputs.astype(np.complex128 if outputs.dtype.kind == "c" else np.float64))
@@ -272,7 +272,7 @@ def _magnitude(outputs: np.ndarray) -> np.ndarray:
 
 def _sizes(outputs: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """What differences are relative to: (B, *out)."""
-    value = _magnitude(outputs)
+    value = magnitude(outputs)
     row = value.max(axis=tuple(range(1, value.ndim)), keepdims=True, initial=0.0)
     sizes: np.ndarray = np.maximum(value, np.minimum(usual, row))
     return sizes
@@ -283,7 +283,7 @@ def _usual(outputs: np.ndarray) -> np.ndarray:
 
     An output that is zero in most of them is as large as the others are.
     """
-    size = np.where(np.isfinite(outputs), _magnitude(outputs), np.nan)
+    size = np.where(np.isfinite(outputs), magnitude(outputs), np.nan)
     usual = _quantile(size, 0.5)
     there = usual[usual > 0]
     return np.where(usual > 0, usual, np.median(there) if there.size else np.inf)
