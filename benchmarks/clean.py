@@ -14,8 +14,8 @@ from approxifer.benchmarks.simulated import simulate
 from approxifer.benchmarks.subjects import MICRO_BATCH, Source, some_of
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.audits import AuditRule
-from approxifer.pipeline.referee import measure_tolerance
 from approxifer.pipeline.suspicion import FALSE_WATCH
+from approxifer.pipeline.tolerance import measure_tolerance
 
 #: Of clean groups, those that may have a suspect: as `Trust` has it.
 RATE = 0.01

@@ -19,7 +19,7 @@ from approxifer.datasets import Journal
 from approxifer.pipeline import faults
 from approxifer.pipeline.faults import StuckWeight
 from approxifer.pipeline.localcluster import local_cluster
-from approxifer.pipeline.referee import Tolerance
+from approxifer.pipeline.tolerance import Tolerance
 
 
 def measure(

@@ -22,7 +22,8 @@ from approxifer.coding import Code, CodeSpec, block_rows, gather
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.locate import published_locator
 from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.referee import Tolerance, agreement
+from approxifer.pipeline.referee import agreement
+from approxifer.pipeline.tolerance import Tolerance
 
 
 @dataclass(frozen=True, kw_only=True)

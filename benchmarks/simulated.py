@@ -28,10 +28,11 @@ from approxifer.pipeline.intake import Batch, Intake, weigh
 from approxifer.pipeline.makegood import touched
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.records import Status, Testimony
-from approxifer.pipeline.referee import ClientReferee, Tolerance
+from approxifer.pipeline.referee import ClientReferee
 from approxifer.pipeline.roster import Conviction, Roster
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.suspicion import Suspect, Suspicion
+from approxifer.pipeline.tolerance import Tolerance
 from approxifer.pipeline.trust import Doubt, ShareRef, Trust
 from approxifer.pipeline.window import Window
 

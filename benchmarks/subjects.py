@@ -16,7 +16,7 @@ from approxifer.coding import CodeSpec
 from approxifer.models import Runner, open_model, run_rows
 from approxifer.models.samples import Split, era5_split, npz_split
 from approxifer.pipeline.faults import Run, StuckWeight
-from approxifer.pipeline.referee import Tolerance, measure_tolerance
+from approxifer.pipeline.tolerance import Tolerance, measure_tolerance
 
 MICRO_BATCH = 64
 

@@ -96,7 +96,8 @@ def score(
         Weights for a factory's module.
     preprocess
         ``"module:function"`` or an importable callable, rows (n, *stored) -> (n, *feature), applied
-        on the client before encoding.
+        on the client before encoding. A row's result must depend on nothing but that row: no random
+        numbers, no statistics of the rows it comes with. That is tried on sample rows.
     dtype, device
         The model's precision; ``"auto"``: a GPU where a worker has one.
     trust_model
@@ -117,7 +118,8 @@ def score(
         ``"none"`` under ``repair="exact"``, else ``"similar"``.
     features
         What rows are compared by in order ``"similar"``, instead of themselves: a function, or
-        ``"module:function"``, rows (n, *feature) -> real numbers (n, d). Runs on the client.
+        ``"module:function"``, rows (n, *feature) -> real numbers (n, d). Runs on the client; may
+        look at the rows of a call together, but not draw random numbers or change the rows.
     parity
         With ``scheme="parm"``: the folder of its parity models (``approxifer train-parity``).
     window, block

@@ -27,8 +27,9 @@ from approxifer.pipeline.court import Bailiff, Court
 from approxifer.pipeline.intake import Batch
 from approxifer.pipeline.makegood import fail, sweep, tainted_groups, touched, unconfirmed
 from approxifer.pipeline.records import Status, Testimony, WorkerRecord
-from approxifer.pipeline.referee import ClientReferee, measure_tolerance
+from approxifer.pipeline.referee import ClientReferee
 from approxifer.pipeline.roster import Conviction, Roster
+from approxifer.pipeline.tolerance import measure_tolerance
 from approxifer.pipeline.trust import Doubt, ShareRef, Trust, worst
 from approxifer.pipeline.window import Window
 

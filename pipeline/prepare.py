@@ -57,6 +57,7 @@ from approxifer.pipeline.plan import (
     workers_needed,
 )
 from approxifer.pipeline.roster import Roster
+from approxifer.pipeline.userprobe import probe_features, probe_preprocess
 from approxifer.version import __version__
 
 #: Workers beyond what the code needs, on a cluster whose size is ours to choose.
@@ -77,18 +78,24 @@ class Queries:
 
     def load(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop): (stop - start, *feature)."""
-        rows = self.source.read(start, stop)
-        if self.preprocess is not None:
-            count = len(rows)
-            rows = _called("preprocess", self.preprocess, rows)
-            if rows.ndim == 0 or len(rows) != count:
-                raise InputError(
-                    f"preprocess gave an array of shape {rows.shape} for {count} rows: it must "
-                    "give one row for each"
-                )
+        rows = self.preprocessed(self.source.read(start, stop))
         if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
             return rows
         return rows.astype(np.float32)
+
+    def preprocessed(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, *stored), which the user's function may overwrite, as it returns them:
+        (n, *feature)."""
+        if self.preprocess is None:
+            return rows
+        count = len(rows)
+        found = _called("preprocess", self.preprocess, rows)
+        if found.ndim == 0 or len(found) != count:
+            raise InputError(
+                f"preprocess gave an array of shape {found.shape} for {count} rows: it must give "
+                "one row for each"
+            )
+        return found
 
     def compared(self, rows: np.ndarray) -> np.ndarray:
         """What order ``"similar"`` looks at: the rows (n, *feature), or the user's features of
@@ -182,7 +189,11 @@ def prepare(options: Options) -> Prepared:
     queries = Queries(source, preprocess, features, options.scheme, wide=wide)
     batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
     sample = queries.load(0, min(source.rows, 2 * batch))
-    queries.compared(sample)
+    if handle.preprocess is not None:
+        probe_preprocess(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
+    if features is not None:
+        name = getattr(features, "__qualname__", repr(features))
+        probe_features(name, queries.compared, sample)
     found = probe(handle, sample, batch)
     if options.scheme not in PLAIN_SCHEMES and found.output_dtype.kind not in "fc":
         raise ConfigError(
@@ -202,6 +213,14 @@ def prepare(options: Options) -> Prepared:
         given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
     return prepared
+
+
+def _ends(source: Source, most: int) -> np.ndarray:
+    """Rows from the beginning and the end of the input: either may be blank."""
+    if source.rows <= most:
+        return source.read(0, source.rows)
+    first = source.read(0, most // 2)
+    return np.concatenate([first, source.read(source.rows - most // 2, source.rows)])
 
 
 def _open_parity(

@@ -16,8 +16,8 @@ import numpy as np
 
 from approxifer.coding import Code
 from approxifer.pipeline.audits import RANDOM, AuditBook, AuditRule
-from approxifer.pipeline.referee import Tolerance
 from approxifer.pipeline.suspicion import Suspicion
+from approxifer.pipeline.tolerance import Tolerance
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from approxifer.models.runner import Runner
 from approxifer.models.samples import Split
 from approxifer.pipeline.faults import StuckWeight
 from approxifer.pipeline.lies import Noise, NotANumber
-from approxifer.pipeline.referee import Tolerance
+from approxifer.pipeline.tolerance import Tolerance
 
 RNG = np.random.default_rng
 TOLERANCE = Tolerance(1e-5, np.ones(3))

@@ -16,7 +16,7 @@ from approxifer.errors import TrustError
 from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.liar import Lie
 from approxifer.pipeline.lies import Noise, NotANumber, Replay, Roll, ShuffleRows, Zeros
-from approxifer.pipeline.referee import Tolerance
+from approxifer.pipeline.tolerance import Tolerance
 
 NOTHING = AuditRule(0.0, first=False, least=0)
 TOLERANCE = Tolerance(1e-5, np.ones(3))

@@ -95,6 +95,13 @@ MODULE = """
     def half(rows):
         return rows[::2]
 
+    def centred(rows):
+        return rows - rows.mean(axis=0)
+
+    def noisy(rows):
+        import numpy as np
+        return rows + np.random.default_rng().normal(size=rows.shape).astype(np.float32)
+
     def cannot(rows):
         raise ValueError("cannot do this\\nand a second line")
 """
@@ -251,6 +258,18 @@ MODELS = {
     "preprocess that is no name": (["--preprocess", "quarter"], ["'quarter'"]),
     "preprocess that drops rows": (["--preprocess", "bad_models:half"], ["one row for each"]),
     "preprocess that raises": (["--preprocess", "bad_models:cannot"], ["cannot do this"]),
+    "preprocess that couples rows": (
+        ["--preprocess", "bad_models:centred"],
+        ["preprocess 'bad_models:centred'", "among other rows", "fixed statistics"],
+    ),
+    "preprocess of chance": (
+        ["--preprocess", "bad_models:noisy"],
+        ["preprocess 'bad_models:noisy'", "random numbers"],
+    ),
+    "features of chance": (
+        ["--order", "similar", "--features", "bad_models:noisy"],
+        ["features 'noisy'", "random numbers"],
+    ),
     "features in another order": (["--features", "bad_models:half"], ["order='similar'"]),
     "features that are missing": (
         ["--order", "similar", "--features", "bad_models:quarter"],

@@ -16,8 +16,9 @@ from approxifer.errors import TrustError
 from approxifer.pipeline.audits import RANDOM, AuditRule
 from approxifer.pipeline.court import Bailiff, Court
 from approxifer.pipeline.records import Testimony as Answered  # pytest takes Test* for tests
-from approxifer.pipeline.referee import ClientReferee, Tolerance
+from approxifer.pipeline.referee import ClientReferee
 from approxifer.pipeline.roster import Conviction, Evidence, Roster
+from approxifer.pipeline.tolerance import Tolerance
 from approxifer.pipeline.trust import Doubt, ShareRef, Trust
 
 CODE = CodeSpec(scheme="uncoded", k=1).build()

@@ -14,8 +14,8 @@ import pytest
 from approxifer.coding import Code, CodeSpec
 from approxifer.pipeline import trust as trust_module
 from approxifer.pipeline.audits import FIRST, RANDOM, AuditRule
-from approxifer.pipeline.referee import Tolerance
 from approxifer.pipeline.suspicion import Suspect
+from approxifer.pipeline.tolerance import Tolerance
 from approxifer.pipeline.trust import Doubt, ShareRef, Trust, worst
 
 CODE = CodeSpec(scheme="systematic", k=2, stragglers=0, byzantine=1).build()  # four shares
@@ -367,9 +367,9 @@ def test_a_share_suspected_late_is_not_drawn_at_the_end() -> None:
 
 def test_rows_are_disputed_that_differ_by_more_than_twice_the_tolerance() -> None:
     made, _ = make()
-    again = np.zeros((3, 2), np.float32)
+    again = np.ones((3, 2), np.float32)
     output = again.copy()
-    output[0, 0], output[1, 1], output[2, 0] = 1.9e-3, 2.1e-3, np.nan
+    output[0, 0], output[1, 1], output[2, 0] = 1 + 1.9e-3, 1 + 2.1e-3, np.nan
     ref = share(0, output=output)
     assert made.disputed(ref, again, None).tolist() == [False, True, True]
     assert made.disputed(ref, output, None).tolist() == [False] * 3
