@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.locate import published_locator, published_votes
+from approxifer.coding.published import published_locator, published_votes
 from approxifer.errors import ConfigError
 
 SPECS = [CodeSpec("berrut", k, s, e) for k, s, e in [(4, 0, 1), (4, 1, 2), (5, 1, 1), (4, 0, 3)]]
