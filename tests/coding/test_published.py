@@ -79,7 +79,7 @@ def test_it_evicts_even_where_nothing_is_wrong():
     outputs = np.sin(np.array(code.nodes)[:, None, None] + np.arange(30).reshape(1, 3, 10))
     found = published_locator(outputs, code.nodes, spec.k, spec.byzantine)
     assert found.shape == (3, 2)
-    assert not code.locate(dict(enumerate(outputs))).suspects
+    assert not code.suspects(dict(enumerate(outputs)))
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 2, 3)])
