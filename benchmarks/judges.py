@@ -10,9 +10,9 @@ from approxifer.coding import Code
 from approxifer.coding.foretelling import mean_products, residuals
 from approxifer.coding.interpolate import leave_one_out
 from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.locate import published_votes
 from approxifer.coding.precision import Precision
 from approxifer.coding.protocol import Reals
+from approxifer.coding.published import published_votes
 from approxifer.pipeline.rarity import Pool, middle, spread
 from approxifer.pipeline.usual import History, Seen
 

@@ -26,8 +26,8 @@ from approxifer.benchmarks.recorded import Forward, Recording, record
 from approxifer.benchmarks.rivals import decode_without
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.locate import published_locator
 from approxifer.coding.protocol import Code
+from approxifer.coding.published import published_locator
 
 K = 12
 #: Accuracy for E = 1, 2, 3 on MNIST, of a ResNet-18 whose own is .99: the authors' plotting script.

@@ -20,7 +20,7 @@ from approxifer.benchmarks.script import Answer, Fault, Script
 from approxifer.benchmarks.simulated import changed
 from approxifer.coding import Code, CodeSpec, block_rows, gather
 from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.locate import published_locator
+from approxifer.coding.published import published_locator
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.referee import agreement
 from approxifer.pipeline.tolerance import Tolerance

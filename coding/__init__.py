@@ -13,7 +13,7 @@ Everything here is pure and needs only numpy::
             scores[of] = block[: len(of)]
 
 `CodeSpec` says which code, `Code` what every code can do, `Decoded` what comes back. Where workers
-may lie, `Code.locate` names suspects in a `Location`, and ``outputs`` is what is left without them.
+may lie and nothing else finds them, ``outputs`` is what is left without `Code.suspects`.
 """
 
 from approxifer.coding.locate import Baseline

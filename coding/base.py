@@ -71,6 +71,11 @@ class BaseCode(ABC):
     def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
         """See `Code.locate`."""
 
+    def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
+        """See `Code.suspects`: none."""
+        self._received(outputs)
+        return frozenset()
+
     def decodable(self, present: Collection[int]) -> bool:
         """See `Code.decodable`."""
         return self._supply(self._known(present)) >= self._wanted

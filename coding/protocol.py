@@ -137,10 +137,10 @@ class Code(Protocol):
         Parameters
         ----------
         outputs : mapping of share to array (B, *out)
-            What came back, all of one shape and dtype. With E > 0 leave out the suspects that
-            `locate` names: up to E shares (of each block, where shares are copies) fewer will do
-            than `decodable` asks for. Whatever is given is used; of several copies of a block, the
-            first of those on which most agree.
+            What came back, all of one shape and dtype. With E > 0 leave out the `suspects`: up to E
+            shares (of each block, where shares are copies) fewer will do than `decodable` asks
+            for. Whatever is given is used; of several copies of a block, the first of those on
+            which most agree.
 
         Raises
         ------
@@ -181,6 +181,29 @@ class Code(Protocol):
         Location
             At most E suspects, or where shares are copies E of each block, unless too few agree;
             none if E = 0.
+        """
+
+    def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
+        """Name the shares to be left out, by the scheme's own way to live with E > 0.
+
+        A suspicion, never a proof: honest shares are named too, if seldom, and lies are missed.
+
+        Parameters
+        ----------
+        outputs : mapping of share to array (B, *out)
+            What came back, all of one shape and dtype; at least one.
+
+        Returns
+        -------
+        frozenset of int
+            None if E = 0. At most E where every output is decoded; at most E of each block where
+            shares are copies, but all of a block of which no E + 1 agree. Codes that have no such
+            way, ``"uncoded"``, ``"parm"`` and ``"systematic"``, name none.
+
+        Raises
+        ------
+        DecodeError
+            If no share came back, or they are of different shapes or dtypes.
         """
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:

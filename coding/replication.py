@@ -50,6 +50,18 @@ class ReplicationCode(BaseCode):
         """See `Code.encode`."""
         return np.concatenate([self._blocks(blocks)] * (self.n // self.k))
 
+    def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
+        """See `Code.suspects`: the copies outside the largest set that agrees, at most E a block.
+
+        Where no E + 1 copies of a block agree, nobody knows which are right: all of them are
+        suspects, and without them the group will not decode.
+        """
+        received, byzantine = self._received(outputs), self.spec.byzantine
+        named: set[int] = set()
+        for copies, agreed in self._agreed(received) if byzantine else ():
+            named.update(set(copies).difference(agreed if len(agreed) > byzantine else ()))
+        return frozenset(named)
+
     def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
         """See `Code.deviations`: the logarithm of the `distance` to the agreed copy of the block.
 
@@ -64,18 +76,12 @@ class ReplicationCode(BaseCode):
         }
 
     def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
-        """See `Code.locate`: the copies outside the largest set that agrees, E or fewer per block.
+        """See `Code.locate`: the `suspects`.
 
-        Where no E + 1 copies of a block agree, nobody knows which are right: all of them are
-        suspects, and without them the group will not decode. No baseline is needed: scores are
-        deviations above that of `AGREE`.
+        No baseline is needed: scores are deviations above that of `AGREE`.
         """
         scores = {s: d - math.log(AGREE) for s, d in self.deviations(outputs).items()}
-        byzantine = self.spec.byzantine
-        suspects: set[int] = set()
-        for copies, agreed in self._agreed(self._received(outputs)) if byzantine else ():
-            suspects.update(set(copies).difference(agreed if len(agreed) > byzantine else ()))
-        return Location(frozenset(suspects), scores)
+        return Location(self.suspects(outputs), scores)
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`: the copies that decoding passed over against those it took."""

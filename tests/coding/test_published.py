@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.locate import published_locator, published_votes
+from approxifer.coding.published import published_locator, published_votes
 from approxifer.errors import ConfigError
 
 SPECS = [CodeSpec("berrut", k, s, e) for k, s, e in [(4, 0, 1), (4, 1, 2), (5, 1, 1), (4, 0, 3)]]
@@ -79,7 +79,7 @@ def test_it_evicts_even_where_nothing_is_wrong():
     outputs = np.sin(np.array(code.nodes)[:, None, None] + np.arange(30).reshape(1, 3, 10))
     found = published_locator(outputs, code.nodes, spec.k, spec.byzantine)
     assert found.shape == (3, 2)
-    assert not code.locate(dict(enumerate(outputs))).suspects
+    assert not code.suspects(dict(enumerate(outputs)))
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 2, 3)])
