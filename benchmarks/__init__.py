@@ -13,10 +13,9 @@ BENCHMARKS = {
     "accuracy": "what decoding keeps when shares are lost",
     "decoders": "ways to decode, side by side",
     "doubt": "what repairing only doubtful rows costs and keeps",
-    "locators": "ways to find the share that is a lie, side by side",
-    "signals": "what statistics of outputs add to spot checks",
     "byzantine": "workers that lie: how soon they are found, and what they leave behind",
     "stragglers": "slow and hung workers: how long groups and runs take, ours and rivals",
+    "commits": "how much later windows are written with spot checks",
     "memory": "the client's peak memory as the input grows",
     "overhead": "fault-free speed against plain Dask",
 }

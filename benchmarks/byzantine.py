@@ -4,20 +4,21 @@
 
     python -m approxifer.benchmarks.byzantine --data DIR [--model lenet5.pt2]
         [--model-cifar resnet.pt2] [--model-era5 forecaster.pt2] [--sections faults clean ...]
-        [--rows 8000] [--seeds 20] [--runs 400] [--processes 2] [--quick] [--out results.json]
-        [--picture FILE.png]
+        [--check 3] [--rows 8000] [--seeds 20] [--runs 400] [--processes 2] [--quick]
+        [--out results.json] [--picture FILE.png]
 
 The sections:
 
 - ``faults``: one of 12 workers lies in every share; ours and three rivals, on MNIST, CIFAR-10 and
   ERA5 (those whose model is given; without ``--model`` a LeNet-5 is trained as by the benchmark
   ``accuracy``), played from outputs that are recorded once (`approxifer.benchmarks.simulated`);
-- ``clean``: runs of honest workers, each on other rows;
+- ``clean``: runs of honest workers, each on other rows, and a long one;
 - ``escapes``: a worker that lies now and then;
 - ``published``: the published scheme's own experiment;
 - ``workers``: one of 12 real workers lies in every share.
 
-A row is wrong if it is further from the uncoded model's output than the referee allows.
+Ours is ``scheme="uncoded", byzantine=1``: a few rows of every share are run again elsewhere. A row
+is wrong if it is further from the uncoded model's output than the referee allows.
 """
 
 from __future__ import annotations
@@ -26,23 +27,29 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from approxifer.benchmarks import byzantine_tables, clean, escapes, faulty, live, published
 from approxifer.benchmarks.cases import kept_beside, trained
 from approxifer.benchmarks.common import Steps, command, parse, positive
-from approxifer.benchmarks.crew import Crew, crew
-from approxifer.benchmarks.faulty import FAULTS, WORKERS
+from approxifer.benchmarks.crew import crew
+from approxifer.benchmarks.faulty import FAULTS
+from approxifer.benchmarks.simulated import WORKERS
 from approxifer.benchmarks.subjects import Source, Subject, record_subject, sources
+from approxifer.pipeline.spotchecks import DEFAULT_CHECK
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 SECTIONS = ("faults", "clean", "escapes", "published", "workers")
 FRACTIONS = (0.01, 0.05, 0.2)
-RATES = (0.02, 0.05, 0.1)
 ERRORS, SIGMAS = (1, 2, 3), (1.0, 10.0, 100.0)
+#: Faults of real workers on other data than MNIST, each told once.
+FEW = ("noise, sigma 1", "top 2 swapped", "NaN", "replay", faulty.STUCK)
 #: What ``--quick`` puts for what is left out.
 QUICK = {
     "rows": 2000,
@@ -62,8 +69,9 @@ class Bench:
     rival_seeds: int
     runs: int
     worker_seeds: int
-    audit: float
+    check: int
     processes: int
+    client: Client | None  #: of real workers
     steps: Steps
     results: dict[str, Any]
 
@@ -73,29 +81,36 @@ class Bench:
         if {"faults", "escapes", "workers"}.intersection(self.sections):
             self.steps.begin(f"{source.name}: recording")
             subject = record_subject(source)
-            with crew(subject, self.processes) as call:
-                self.recorded(subject, call, escapes_too=mnist)
-            if mnist and "workers" in self.sections:
-                self.workers(source, subject, model)
+            if "faults" in self.sections:
+                self.faults(subject)
+            if mnist and "escapes" in self.sections:
+                self.escapes(subject)
+            if self.client is not None:
+                self.workers(self.client, source, subject, model)
         if "clean" in self.sections:
             self.steps.begin(f"{source.name}: clean runs")
-            found = self.timed("clean", clean.measure, source, seeds=self.seeds, audit=self.audit)
-            self.results.setdefault("clean", []).append(found)
+            for measure in (clean.measure, clean.measure_many) if mnist else (clean.measure,):
+                found = self.timed("clean", measure, source, seeds=self.seeds, check=self.check)
+                self.results.setdefault("clean", []).append(found)
         if mnist and "published" in self.sections:
             self.steps.begin("the published experiment")
             self.results["published"] = self.timed("published", self.published, source)
 
-    def recorded(self, subject: Subject, call: Crew, *, escapes_too: bool) -> None:
-        """What is played from one recording."""
-        if "faults" in self.sections:
+    def faults(self, subject: Subject) -> None:
+        """Lies in every share."""
+        with crew(subject, self.processes) as call:
             found = self.timed(
-                "faults", faulty.measure, subject, call, faults=FAULTS, audit=self.audit,
+                "faults", faulty.measure, subject, call, faults=FAULTS, check=self.check,
                 seeds=self.seeds, rival_seeds=self.rival_seeds, begin=self.steps.begin,
             )  # fmt: skip
-            self.results.setdefault("faults", []).append(found)
-        if escapes_too and "escapes" in self.sections:
+        self.results.setdefault("faults", []).append(found)
+
+    def escapes(self, subject: Subject) -> None:
+        """Lies now and then, in a longer run."""
+        subject = escapes.long_run(subject)
+        with crew(subject, self.processes) as call:
             self.results["escapes"] = self.timed(
-                "escapes", escapes.measure, subject, call, fractions=FRACTIONS, rates=RATES,
+                "escapes", escapes.measure, subject, call, fractions=FRACTIONS, check=self.check,
                 runs=self.runs, begin=self.steps.begin,
             )  # fmt: skip
 
@@ -106,13 +121,17 @@ class Bench:
         with crew(coded, self.processes) as call:
             return published.measure(coded, call, errors=ERRORS, sigmas=SIGMAS, seed=0)
 
-    def workers(self, source: Source, subject: Subject, model: Path) -> None:
+    def workers(self, client: Client, source: Source, subject: Subject, model: Path) -> None:
         """Real workers."""
-        self.results["workers"] = self.timed(
-            "workers", live.measure, source.rows, subject.recording.plain, subject.tolerance, model,
-            names=FAULTS, stuck=subject.weight, k=source.k, block=source.block,
-            audit=self.audit, seeds=self.worker_seeds, begin=self.steps.begin,
+        names, seeds = told_live(source.name, self.worker_seeds)
+        found = self.timed(
+            "workers", live.measure, client, source.rows, subject.recording.plain,
+            subject.tolerance, model, names=names, stuck=subject.weight, k=source.k,
+            block=source.block, check=self.check, seeds=seeds, begin=self.steps.begin,
         )  # fmt: skip
+        rows = len(subject.recording.plain)
+        one = {"dataset": source.name, "rows": rows, "block": source.block, "faults": found}
+        self.results.setdefault("workers", []).append(one)
 
     def timed(self, section: str, function: Any, *given: Any, **named: Any) -> Any:
         """Call, and add the time to that of a section."""
@@ -121,6 +140,11 @@ class Bench:
         spent = self.results["seconds"]
         spent[section] = round(spent.get(section, 0.0) + time.perf_counter() - begin, 1)
         return found
+
+
+def told_live(dataset: str, seeds: int) -> tuple[Sequence[str], int]:
+    """The faults that real workers have, and how often each."""
+    return (FAULTS, seeds) if dataset == "MNIST" else (FEW, 1)
 
 
 def run(
@@ -135,7 +159,7 @@ def run(
     rival_seeds: int,
     runs: int,
     worker_seeds: int,
-    audit: float,
+    check: int,
     processes: int,
     out: str | None,
     picture: Path | None,
@@ -144,26 +168,31 @@ def run(
     results: dict[str, Any] = {
         "benchmark": "byzantine",
         "workers_per_run": WORKERS,
-        "audit": audit,
+        "check": check,
         "seconds": {},
     }
+    models = {"MNIST": model, "CIFAR-10": model_cifar, "ERA5": model_era5}
     with ExitStack() as stack:
         kept = stack.enter_context(kept_beside(out))
-        program = model or trained("lenet5", str(data / "mnist.npz"), kept, epochs=None, seed=0)
-        total = _total(sections, 1 + sum(m is not None for m in (model_cifar, model_era5)))
+        models["MNIST"] = model or trained(
+            "lenet5", str(data / "mnist.npz"), kept, epochs=None, seed=0
+        )
+        given = {name: path for name, path in models.items() if path is not None}
+        live_too = "workers" in sections
         bench = Bench(
             sections=sections,
             seeds=seeds,
             rival_seeds=rival_seeds,
             runs=runs,
             worker_seeds=worker_seeds,
-            audit=audit,
+            check=check,
             processes=processes,
-            steps=Steps(total + len(FAULTS) * worker_seeds * ("workers" in sections)),
+            client=stack.enter_context(live.real_workers()) if live_too else None,
+            steps=Steps(_steps(sections, given, worker_seeds)),
             results=results,
         )
-        for source in sources(data, program, model_cifar, model_era5, rows):
-            bench.dataset(source, program)
+        for source in sources(data, given, rows):
+            bench.dataset(source, given[source.name])
     print(byzantine_tables.describe(results))
     if picture is not None:
         from approxifer.benchmarks.byzantine_picture import draw
@@ -172,14 +201,15 @@ def run(
     return results
 
 
-def _total(sections: Sequence[str], datasets: int) -> int:
-    """Steps, but for those on real workers."""
+def _steps(sections: Sequence[str], datasets: Collection[str], worker_seeds: int) -> int:
+    """As many as are begun."""
     recorded = bool({"faults", "escapes", "workers"}.intersection(sections))
-    return (
-        datasets * (recorded + len(FAULTS) * ("faults" in sections) + ("clean" in sections))
-        + len(FRACTIONS) * ("escapes" in sections)
-        + ("published" in sections)
-    )
+    each = recorded + len(FAULTS) * ("faults" in sections) + ("clean" in sections)
+    total = len(datasets) * each
+    total += len(FRACTIONS) * ("escapes" in sections) + ("published" in sections)
+    for names, times in (told_live(name, worker_seeds) for name in datasets):
+        total += len(names) * times * ("workers" in sections)
+    return total
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,12 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-cifar", type=Path, help="CIFAR-10: (n, 32, 32, 3)")
     parser.add_argument("--model-era5", type=Path, help="ERA5: (n, latitude, longitude)")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--check", type=positive, default=DEFAULT_CHECK, help="rows of a share")
     parser.add_argument("--rows", type=positive, default=8000, help="of a run on MNIST")
     parser.add_argument("--seeds", type=positive, default=20, help="runs of each fault")
     parser.add_argument("--rival-seeds", type=positive, default=3, help="the same, of the rivals")
-    parser.add_argument("--runs", type=positive, default=400, help="of each cell of the escapes")
+    parser.add_argument("--runs", type=positive, default=400, help="of each kind of escape")
     parser.add_argument("--worker-seeds", type=positive, default=3, help="runs on real workers")
-    parser.add_argument("--audit", type=float, default=0.05, help="fraction of shares")
     parser.add_argument("--processes", type=positive, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--picture", type=Path, help="PNG file to write")
     parser.add_argument("--out", help="JSON file to write")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours, markers.
-OURS, ALONE = ("#0072B2", "o"), ("#56B4E9", "D")
+OURS, CAUTIOUS = ("#0072B2", "o"), ("#56B4E9", "D")
 RIVALS = (("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"))
 
 
@@ -40,30 +40,37 @@ def draw(results: Mapping[str, Any], target: Path) -> None:
 
 
 def _speed(axes: Axes, found: Mapping[str, Any]) -> None:
-    """Groups until conviction: the median, and a line to the most."""
+    """Shares until conviction: the median, and a line to the most."""
+    ends = [
+        fault[way]["shares"]["max"]
+        for fault in found["faults"]
+        for way in ("broken", "cautious")
+        if fault[way]["shares"] is not None
+    ]
+    last = 1.5 * max(ends, default=1)
     for way, label, (colour, marker), shift in (
-        ("ours", "audits and suspicion", OURS, -0.12),
-        ("suspicion", "suspicion alone", ALONE, 0.12),
+        ("broken", "lies wherever it is asked", OURS, -0.12),
+        ("cautious", "honest where it checks others", CAUTIOUS, 0.12),
     ):
         places, medians, most, missed = [], [], [], []
         for place, fault in enumerate(found["faults"]):
-            if fault[way]["convicted"] < found["seeds"]:
+            if fault[way]["convicted"] < fault[way]["lied"]:
                 missed.append(place + shift)
                 continue
             places.append(place + shift)
-            medians.append(fault[way]["groups"]["median"])
-            most.append(fault[way]["groups"]["max"])
+            medians.append(fault[way]["shares"]["median"])
+            most.append(fault[way]["shares"]["max"])
         if missed:
             label = f"{label} (hollow: not in all runs)"
-            at = [found["groups"]] * len(missed)
+            at = [last] * len(missed)
             axes.plot(at, missed, marker, markeredgecolor=colour, markerfacecolor="none")
         axes.hlines(places, medians, most, color=colour, linewidth=1.2)
         axes.plot(medians, places, marker, color=colour, label=label, markersize=5)
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(0.7, found["groups"] * 1.2)
-    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t <= found["groups"]]
+    axes.set_xlim(-0.1, 1.2 * last)
+    ticks = [t for t in (0, 1, 2, 5, 10, 20, 50, 100) if t <= last]
     axes.set_xticks(ticks, [str(t) for t in ticks])
-    axes.set_xlabel(f"groups until conviction, of {found['groups']} (median, most)")
+    axes.set_xlabel("shares that it returned before its conviction (median, most)")
     axes.set_title(f"{found['dataset']}: one of 12 workers lies", loc="left", fontsize=10)
     _faults(axes, found, names=True)
 
@@ -73,7 +80,7 @@ def _wrong(axes: Axes, found: Mapping[str, Any]) -> None:
     rows = found["rows"]
     classes = found["uncoded_accuracy"] is not None
     values: list[tuple[str, list[float], tuple[str, str]]] = [
-        ("ours", [fault["ours"]["wrong_rows"] for fault in found["faults"]], OURS)
+        ("ours, worst run", [fault["cautious"]["wrong_rows"] for fault in found["faults"]], OURS)
     ]
     for scheme, style in zip(found["faults"][0]["rivals"], RIVALS, strict=True):
         of = [fault["rivals"][scheme] for fault in found["faults"]]
@@ -96,7 +103,7 @@ def _wrong(axes: Axes, found: Mapping[str, Any]) -> None:
 def _price(axes: Axes, found: Mapping[str, Any]) -> None:
     """Evaluations per query, over all faults."""
     schemes = list(found["faults"][0]["rivals"])
-    costs = [np.mean([f["ours"]["evaluations_per_query"]["mean"] for f in found["faults"]])]
+    costs = [np.mean([f["cautious"]["evaluations_per_query"]["mean"] for f in found["faults"]])]
     costs += [
         np.mean([f["rivals"][scheme]["evaluations_per_query"] for f in found["faults"]])
         for scheme in schemes

@@ -2,57 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
 
 from approxifer.pipeline.report import as_text, percent, table
 
-#: The columns of one way to find liars.
-OURS = ("convicted", "groups", "honest convicted", "wrong rows", "evaluations/query")
+#: The columns of one kind of liar.
+OURS = ("convicted", "shares", "wrong rows", "evaluations/query")
+
+#: Those that hold it against the probability to escape.
+AGREEMENT = ("escapes", "expected", "95 % interval", "holds")
 
 
 def describe(results: Mapping[str, Any]) -> str:
     """All tables, and the time that each section took."""
     parts: list[RenderableType] = []
     for found in results.get("faults", ()):
-        parts += [_faults(found, results["workers_per_run"]), _rivals(found)]
-    if "workers" in results:
-        parts.append(_workers(results["workers"]))
+        parts += [_faults(found, results["workers_per_run"]), _sparse(found), _rivals(found)]
+    parts += [_workers(found) for found in results.get("workers", ())]
     if "clean" in results:
         parts.append(_clean(results["clean"]))
     if "escapes" in results:
-        parts += _escapes(results["escapes"])
+        parts.append(_escapes(results["escapes"]))
     if "published" in results:
-        parts += _published(results["published"])
+        parts.append(_published(results["published"]))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results["seconds"].items())
     return f"{as_text(parts, width=240)}\nmeasured in: {spent}"
 
 
-def _ours(found: Mapping[str, Any], seeds: int) -> list[str]:
-    groups, evaluations = found["groups"], found["evaluations_per_query"]
+def _ours(found: Mapping[str, Any], runs: int) -> list[str]:
+    """Of so many runs in which lies are told."""
+    shares, evaluations = found["shares"], found["evaluations_per_query"]
+    honest = found["honest_convicted"]
     return [
-        f"{found['convicted']}/{seeds}",
-        "-" if groups is None else f"{groups['median']:g} ({groups['max']})",
-        str(found["honest_convicted"]),
+        f"{found['convicted']}/{runs}" + (f" and {honest} honest" if honest else ""),
+        "-" if shares is None else f"{shares['median']:g} ({shares['max']})",
         str(found["wrong_rows"]),
-        f"{evaluations['mean']:.3f} ({evaluations['max']:.3f})",
+        f"{evaluations['mean']:.4f} ({evaluations['max']:.4f})",
     ]
 
 
 def _faults(found: Mapping[str, Any], workers: int) -> RenderableType:
     made = table(
         f"{found['dataset']}: one of {workers} workers lies in every share; {found['rows']:,} "
-        f"rows, K={found['k']}, N={found['n']}, {found['order']} order, {found['groups']} groups "
-        f"in blocks of {found['block']}, {100 * found['audit']:g} % audited, {found['seeds']} "
-        "runs: groups median (most), wrong rows of the worst run, evaluations mean (most)",
-        "fault", *OURS, "by suspicion alone: convicted", "groups", "wrong rows",
+        f"rows, K=N={found['k']}, {found['groups']} groups in blocks of {found['block']}, "
+        f"{found['check']} rows of each share checked, {found['seeds']} runs: shares that it "
+        "returned before its conviction, median (most); wrong rows of the worst run; evaluations, "
+        f"mean (most), {found['clean_evaluations_per_query']:.4f} where nobody lies",
+        "fault", "rows wrong in a share", "lies: convicted", *OURS[1:], "rows above",
+        "honest where it checks: convicted", *OURS[1:], "rows above",
     )  # fmt: skip
     for one in found["faults"]:
-        alone = _ours(one["suspicion"], found["seeds"])
-        made.add_row(one["fault"], *_ours(one["ours"], found["seeds"]), *alone[:2], alone[3])
+        wrong = one["wrong_of_a_share"]
+        made.add_row(
+            one["fault"],
+            "-" if wrong is None else f"{100 * wrong['min']:.0f} % ({100 * wrong['mean']:.0f} %)",
+            *_ours(one["broken"], one["broken"]["lied"]),
+            _above(one, one["broken"]),
+            *_ours(one["cautious"], one["cautious"]["lied"]),
+            _above(one, one["cautious"]),
+        )
     return made
+
+
+def _above(fault: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Evaluations beyond what the shares returned account for, of faults that no check misses."""
+    return f"{found['rows_above']:+d}" if fault["throughout"] else ""
+
+
+def _sparse(found: Mapping[str, Any]) -> RenderableType:
+    made = table(
+        f"{found['dataset']}: faults that a check may miss, told by workers that are honest where "
+        "they check others",
+        "fault", *AGREEMENT, "wrong rows: mean", "expected",
+    )  # fmt: skip
+    for one in found["faults"]:
+        if not one["throughout"]:
+            made.add_row(
+                one["fault"],
+                *_agreement(one["formula"], found["seeds"]),
+                *_left(one["formula"]),
+            )
+    return made
+
+
+def _agreement(found: Mapping[str, Any], runs: int) -> list[str]:
+    low, high = found["interval"]
+    return [
+        f"{found['escaped'] / runs:.3f}",
+        f"{found['expected']:.3f}",
+        f"{low:.3f}-{high:.3f}",
+        "yes" if found["holds"] and found["wrong_rows_exact"] else "NO",
+    ]
+
+
+def _left(found: Mapping[str, Any]) -> list[str]:
+    return [f"{found[name]:.2f}" for name in ("wrong_rows", "wrong_rows_expected")]
 
 
 def _rivals(found: Mapping[str, Any]) -> RenderableType:
@@ -62,8 +109,7 @@ def _rivals(found: Mapping[str, Any]) -> RenderableType:
     accuracy = f", uncoded accuracy {found['uncoded_accuracy']:.4f}" if classes else ""
     made = table(
         f"{found['dataset']}: rows left wrong by others, of {found['rows']:,}{accuracy}; mean of "
-        f"{found['rival_seeds']} runs (the stuck weight matters to {100 * found['stuck_rows']:.0f} "
-        "% of rows)",
+        f"{found['rival_seeds']} runs",
         "fault", f"{published}: wrong",
         *(("class changed", "accuracy") if classes else ("relative error",)),
         *(f"{scheme}: wrong" for scheme in exact), "evaluations/query",
@@ -87,105 +133,82 @@ def _rivals(found: Mapping[str, Any]) -> RenderableType:
 
 def _workers(found: Mapping[str, Any]) -> RenderableType:
     made = table(
-        f"Real workers: {found['rows']:,} MNIST rows, {found['seeds']} runs of each fault",
+        f"Real workers: {found['rows']:,} {found['dataset']} rows, blocks of {found['block']}",
         "fault", *OURS, "s a run",
     )  # fmt: skip
     for one in found["faults"]:
-        made.add_row(one["fault"], *_ours(one, found["seeds"]), f"{one['seconds']:.1f}")
+        made.add_row(one["fault"], *_ours(one, one["runs"]), f"{one['seconds']:.1f}")
     return made
 
 
 def _clean(found: Sequence[Mapping[str, Any]]) -> RenderableType:
     made = table(
-        "Nobody lies, each run on other rows: found (one-sided 99 % limit of the stated rate)",
-        "data", "runs", "convictions", "groups", "with a suspect", "watches begun", "wrong rows",
-        "evaluations/query",
+        "Nobody lies, each run on other rows",
+        "data", "rows", "block", "runs", "convictions", "wrong rows", "checks",
+        "evaluations/query", "workers' time for checks",
     )  # fmt: skip
     for one in found:
         made.add_row(
             one["dataset"],
+            f"{one['rows']:,}",
+            f"{one['block']:,}",
             str(one["runs"]),
             str(one["convictions"]),
-            f"{one['groups']:,}",
-            f"{one['suspect_groups']} ({one['suspect_limit']})",
-            f"{one['watches']} ({one['watch_limit']})",
             str(one["wrong_rows"]),
-            f"{one['evaluations_per_query']:.3f}",
+            f"{one['checks']:,.0f}",
+            f"{one['evaluations_per_query']:.4f}",
+            f"{100 * one['checking_time']:.1f} %",
         )
     return made
 
 
-def _escapes(found: Mapping[str, Any]) -> Iterator[RenderableType]:
-    runs = found["runs"]
-    title = (
-        f"{found['dataset']}, {found['rows']:,} rows: a worker lies now and then; {runs} runs of "
-        "each line"
-    )
-    alone = table(
-        f"{title}; random audits alone, m shares being corrupted if nobody looks",
-        "lies in", "audited", "mean m", "(1-a)^m", "escaped", "95 % interval", "holds",
-        "wrong rows: mean", "most", "if convicted",
-    )  # fmt: skip
-    everything = table(
-        f"{title}; everything on that finds liars",
-        "lies in", "audited", "lie", "escaped", "wrong rows: mean", "most", "if convicted",
-        "lies beyond its bound", "honest convicted", "evaluations/query",
+def _escapes(found: Mapping[str, Any]) -> RenderableType:
+    made = table(
+        f"{found['dataset']}, {found['rows']:,} rows in blocks of {found['block']}, "
+        f"{found['check']} of each checked: a worker lies now and then; {found['runs']} runs of "
+        "each line, those without a lie left out",
+        "lies in", "lie", "where it checks", "without a lie", "wrong shares",
+        *AGREEMENT, "wrong rows: mean", "expected", "most", "beyond its bound",
+        "honest convicted", "evaluations/query",
     )  # fmt: skip
     for one in found["cells"]:
-        cell, by_lie = one["alone"], one["everything"]
-        where = f"{100 * one['fraction']:g} %", f"{100 * one['audit']:g} %"
-        low, high = one["interval"]
-        alone.add_row(
-            *where,
+        lied = found["runs"] - one["without_lie"]
+        if not lied:
+            continue
+        agreement = _agreement(one, lied)
+        made.add_row(
+            f"{100 * one['fraction']:g} %",
+            one["lie"],
+            "honest" if one["cautious"] else "lies too",
+            str(one["without_lie"]),
             f"{one['corrupted']:.2f}",
-            f"{one['expected']:.3f}",
-            f"{cell['escaped'] / runs:.3f}",
-            f"{low:.3f}-{high:.3f}",
-            "yes" if one["holds"] else "NO",
-            *_left(cell),
+            *(agreement if one["cautious"] else [*agreement[:3], ""]),
+            *_left(one),
+            str(one["wrong_rows_max"]),
+            f"{percent(round(one['beyond_bound'] * found['runs']), found['runs'])} %",
+            str(one["honest_convicted"]),
+            f"{one['evaluations_per_query']:.4f}",
         )
-        for lie, cell in by_lie.items():
-            everything.add_row(
-                *where,
-                lie,
-                f"{cell['escaped'] / runs:.3f}",
-                *_left(cell),
-                f"{percent(round(cell['beyond_bound'] * runs), runs)} %",
-                str(cell["honest_convicted"]),
-                f"{cell['evaluations_per_query']:.3f}",
+    return made
+
+
+def _published(found: Mapping[str, Any]) -> RenderableType:
+    settings = found["settings"]
+    honest, wrong = settings[0]["honest"], settings[0]["wrong"][0]
+    columns = [name for name in wrong if name != "sigma"]
+    made = table(
+        f"The published code: {found['rows']:,} MNIST rows in random order, K={found['k']}: "
+        f"accuracy; uncoded {found['uncoded_accuracy']:.4f}",
+        "E", "N", "sigma", "authors", *honest, *columns,
+    )  # fmt: skip
+    for one in settings:
+        for fault in one["wrong"]:
+            made.add_row(
+                str(one["byzantine"]),
+                str(one["n"]),
+                f"{fault['sigma']:g}",
+                "" if one["authors"] is None else f"{one['authors']:.2f}",
+                *(f"{value:.4f}" for value in one["honest"].values()),
+                *(f"{fault[name]:.4f}" for name in columns),
             )
-    yield alone
-    yield everything
-
-
-def _left(cell: Mapping[str, Any]) -> list[str]:
-    """Wrong rows."""
-    return [
-        f"{cell['wrong_rows_mean']:.2f}",
-        str(cell["wrong_rows_max"]),
-        str(cell["wrong_rows_if_convicted"]),
-    ]
-
-
-def _published(found: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """One table for each code."""
-    title = f"{found['rows']:,} MNIST rows in random order, K={found['k']}: accuracy; uncoded "
-    for scheme in ("berrut", "systematic"):
-        settings = [one for one in found["settings"] if one["scheme"] == scheme]
-        honest, wrong = settings[0]["honest"], settings[0]["wrong"][0]
-        columns = [name for name in wrong if name != "sigma"]
-        made = table(
-            f"{scheme}: {title}{found['uncoded_accuracy']:.4f}",
-            "E", "N", "sigma", "authors", *honest, *columns,
-        )  # fmt: skip
-        for one in settings:
-            for fault in one["wrong"]:
-                made.add_row(
-                    str(one["byzantine"]),
-                    str(one["n"]),
-                    f"{fault['sigma']:g}",
-                    "" if one["authors"] is None else f"{one['authors']:.2f}",
-                    *(f"{value:.4f}" for value in one["honest"].values()),
-                    *(f"{fault[name]:.4f}" for name in columns),
-                )
-        yield made
+    return made

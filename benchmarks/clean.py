@@ -1,4 +1,8 @@
-"""Runs of honest workers: nobody is to be convicted, and suspicion is to keep its stated rates."""
+"""Runs of honest workers: nobody is to be convicted, and what that costs.
+
+The rows to check wait for two share times, as in the engine, so that also the micro-batches that
+they leave unfilled are counted.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +10,62 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
-from approxifer.benchmarks.faulty import WORKERS
-from approxifer.benchmarks.recorded import record
-from approxifer.benchmarks.simulated import simulate
-from approxifer.benchmarks.subjects import MICRO_BATCH, Source, some_of
+from approxifer.benchmarks.outcome import Outcome
+from approxifer.benchmarks.recorded import Recording, record
+from approxifer.benchmarks.simulated import simulate, two_share_times
+from approxifer.benchmarks.subjects import MICRO_BATCH, Source, repeated, some_of
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.audits import AuditRule
-from approxifer.pipeline.suspicion import FALSE_WATCH
-from approxifer.pipeline.tolerance import measure_tolerance
+from approxifer.pipeline.tolerance import Tolerance, measure_tolerance
 
-#: Of clean groups, those that may have a suspect: as `Trust` has it.
-RATE = 0.01
+#: Rows of a long run, and of its blocks.
+MANY, LARGE = 100_000, 1000
 
 
-def measure(source: Source, *, seeds: int, audit: float) -> dict[str, Any]:
-    """Record and play runs, each on rows of its own.
-
-    Returns
-    -------
-    dict
-        Convictions; and suspicions beside the one-sided 99 % limits of what is stated.
-    """
-    spec = CodeSpec("systematic", source.k, 0, 1)
-    runs, groups = [], 0
+def measure(source: Source, *, seeds: int, check: int) -> dict[str, Any]:
+    """Record and play runs, each on rows of its own."""
+    runs = []
     for seed in range(seeds):
         rows = source.some(seed)
-        recording = record(
-            source.name, rows, source.forward, spec,
-            block=source.block, order=source.order, seed=seed,
-        )  # fmt: skip
-        tolerance = measure_tolerance(
-            source.runner, some_of(rows), MICRO_BATCH, rng=np.random.default_rng(seed)
-        )
-        rule = AuditRule(audit)
-        runs.append(simulate(recording, tolerance=tolerance, rule=rule, seed=seed, workers=WORKERS))
-        groups += len(recording.members)
+        recording = _record(source, rows)
+        runs.append(_play(recording, _tolerance(source, rows, seed), check=check, seed=seed))
+    return {"dataset": source.name, "block": source.block, **figures(runs)}
+
+
+def measure_many(
+    source: Source, *, seeds: int, check: int, rows: int = MANY, block: int = LARGE
+) -> dict[str, Any]:
+    """Play runs of many rows, which are the source's again and again, in large blocks."""
+    recording = repeated(_record(source, source.rows), rows, block=block, seed=0)
+    tolerance = _tolerance(source, source.rows, 0)
+    runs = [_play(recording, tolerance, check=check, seed=seed) for seed in range(seeds)]
+    return {"dataset": source.name, "block": block, **figures(runs)}
+
+
+def _record(source: Source, rows: np.ndarray) -> Recording:
+    spec = CodeSpec("uncoded", source.k)
+    return record(source.name, rows, source.forward, spec, block=source.block, order="none")
+
+
+def _tolerance(source: Source, rows: np.ndarray, seed: int) -> Tolerance:
+    rng = np.random.default_rng(seed)
+    return measure_tolerance(source.runner, some_of(rows), MICRO_BATCH, rng=rng)
+
+
+def _play(recording: Recording, tolerance: Tolerance, *, check: int, seed: int) -> Outcome:
+    wait = two_share_times(recording.code.n)
+    return simulate(recording, tolerance=tolerance, check=check, seed=seed, wait=wait)
+
+
+def figures(runs: list[Outcome]) -> dict[str, Any]:
+    """Over all runs."""
     return {
-        "dataset": source.name,
         "runs": len(runs),
-        "groups": groups,
+        "rows": runs[0].rows,
         "convictions": sum(len(run.convicted) for run in runs),
-        "suspect_groups": sum(run.suspect_groups for run in runs),
-        "suspect_limit": int(binom.ppf(0.99, groups, RATE)),
-        "watches": sum(run.watches for run in runs),
-        "watch_limit": int(binom.ppf(0.99, groups * spec.n, FALSE_WATCH)),
         "wrong_rows": max(run.wrong_rows for run in runs),
-        "evaluations_per_query": mean(run.evaluations_per_query for run in runs),
+        "checks": mean(run.checks for run in runs),
+        "evaluations_per_query": max(run.evaluations_per_query for run in runs),
+        #: Of the workers' time, that for checks and what fills their micro-batches up.
+        "checking_time": mean(run.checks_padded / run.padded for run in runs),
     }

@@ -1,77 +1,84 @@
 """The chance that a worker that lies now and then passes for honest.
 
-A worker that returns m corrupted shares, each of which is audited with probability a, escapes with
-probability (1-a)^m. That is measured with random audits alone, m being what the worker would have
-corrupted in the whole run had nobody looked; and then with everything on that finds liars, for lies
-that are hard to see and for gross ones (to audits all are alike). The worker is honest where it
-audits others: lies there are found out as well.
+Of a share of B rows of which w are wrong, m checked ones miss all of them with probability
+C(B - w, m) / C(B, m); a worker escapes with the product of these over the shares that it would have
+returned wrong had nobody looked. That is held against runs of liars that are honest where they
+check others. Others are found out there as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-import numpy as np
-from scipy.stats import binomtest
-
 from approxifer.benchmarks.crew import Crew
-from approxifer.benchmarks.faulty import ALONE, WORKERS, liar
-from approxifer.benchmarks.simulated import Outcome, simulate
-from approxifer.benchmarks.subjects import Subject
-from approxifer.pipeline.audits import AuditRule
+from approxifer.benchmarks.faulty import formula, liar
+from approxifer.benchmarks.outcome import Outcome
+from approxifer.benchmarks.simulated import WORKERS, simulate, two_share_times
+from approxifer.benchmarks.subjects import Subject, repeated
+from approxifer.pipeline.liar import Lie
 from approxifer.pipeline.lies import Noise
 
-#: What is told; to begin with the one of which the chance with audits alone is measured.
-LIES = {"sigma 1": 1.0, "sigma 10": 10.0}
+#: Shares of each worker.
+SHARES = 100
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One seed at one audit rate.
+class Cell:
+    """One kind of lie.
 
     Attributes
     ----------
-    corrupted : int
-        Shares that the worker corrupts if nobody looks: m.
-    alone : Outcome
-        With random audits alone.
-    everything : dict of Outcome
-        By lie, with all that finds liars.
+    name : str
+    fraction : float
+        Of the shares that are lied about.
+    lie : Lie
+    cautious : bool
+        Whether the liar is honest where it checks others.
     """
 
-    corrupted: int
-    alone: Outcome
-    everything: dict[str, Outcome]
+    name: str
+    fraction: float
+    lie: Lie
+    cautious: bool
 
 
-def play(subject: Subject, fraction: float, rates: Sequence[float], seed: int) -> list[Pair]:
-    """Run one seed at each rate."""
-
-    def run(rule: AuditRule, sigma: float, *, detectors: bool) -> Outcome:
-        return simulate(
-            subject.recording,
-            tolerance=subject.tolerance,
-            rule=rule,
-            seed=seed,
-            faults={liar(seed): Noise(sigma, shares=fraction)},
-            workers=WORKERS,
-            detectors=detectors,
-            cautious=True,
-        )
-
-    first = next(iter(LIES.values()))
-    corrupted = run(ALONE, first, detectors=False).corrupted[liar(seed)]
+def cells(fraction: float, block: int) -> list[Cell]:
+    """The lies that are told in a fraction of the shares."""
+    throughout = {f"every row, sigma {s:g}": Noise(s, shares=fraction) for s in (1.0, 10.0)}
+    one = Noise(10.0, shares=fraction, rows=1 / block)
     return [
-        Pair(
-            corrupted,
-            run(AuditRule(rate, first=False, least=0), first, detectors=False),
-            {lie: run(AuditRule(rate), sigma, detectors=True) for lie, sigma in LIES.items()},
-        )
-        for rate in rates
+        *(Cell(name, fraction, lie, cautious=True) for name, lie in throughout.items()),
+        *(Cell("one row, sigma 10", fraction, one, cautious=some) for some in (True, False)),
     ]
+
+
+def long_run(subject: Subject) -> Subject:
+    """The same rows again and again, so that each worker runs `SHARES` shares."""
+    recording = subject.recording
+    rows = WORKERS * SHARES * recording.block
+    longer = repeated(recording, rows, block=recording.block, seed=0)
+    return replace(subject, recording=longer)
+
+
+def play(subject: Subject, cell: Cell, check: int, seed: int) -> tuple[Outcome, Outcome]:
+    """One seed, where nobody looks, and checked."""
+    recording = subject.recording
+
+    def run(check: int) -> Outcome:
+        return simulate(
+            recording,
+            tolerance=subject.tolerance,
+            check=check,
+            seed=seed,
+            faults={liar(seed): cell.lie},
+            cautious=cell.cautious,
+            wait=two_share_times(recording.code.n),
+        )
+
+    return run(0), run(check)
 
 
 def measure(
@@ -79,60 +86,45 @@ def measure(
     call: Crew,
     *,
     fractions: Sequence[float],
-    rates: Sequence[float],
+    check: int,
     runs: int,
     begin: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All cells."""
-    cells = []
+    """All cells; the crew has the same subject."""
+    measured = []
     for fraction in fractions:
         begin(f"escapes: lies in {100 * fraction:g} % of a worker's shares")
-        tasks = [(fraction, tuple(rates), seed) for seed in range(runs)]
-        found = list(zip(*call(play, tasks), strict=True))
-        cells += [
-            {"fraction": fraction, "audit": rate, **cell(rate, pairs)}
-            for rate, pairs in zip(rates, found, strict=True)
-        ]
+        for cell in cells(fraction, subject.recording.block):
+            found = call(play, [(cell, check, seed) for seed in range(runs)])
+            measured.append(
+                {"lie": cell.name, "fraction": fraction, "cautious": cell.cautious}
+                | figures(list(found), check)
+            )
+    recording = subject.recording
     return {
         "dataset": subject.name,
-        "rows": len(subject.recording.rows),
+        "rows": len(recording.plain),
+        "block": recording.block,
+        "check": check,
         "runs": runs,
-        "cells": cells,
+        "cells": measured,
     }
 
 
-def cell(rate: float, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The figures of one fraction of lies and one audit rate; ``pairs`` by seed."""
-    expected = mean((1 - rate) ** pair.corrupted for pair in pairs)
-    alone = _figures([pair.alone for pair in pairs])
-    interval = binomtest(alone["escaped"], len(pairs)).proportion_ci(0.95)
+def figures(pairs: Sequence[tuple[Outcome, Outcome]], check: int) -> dict[str, Any]:
+    """What became of the runs with seeds 0, 1, ..., those without a lie counted apart."""
+    lied = [seed for seed, (free, _) in enumerate(pairs) if free.wrong]
+    checked = [run for _, run in pairs]
+    some = [(liar(seed), *pairs[seed]) for seed in lied]
+    wrong = [run.wrong_rows for _, _, run in some]
     return {
-        "corrupted": mean(pair.corrupted for pair in pairs),
-        "expected": expected,
-        "interval": [interval.low, interval.high],
-        "holds": bool(interval.low <= expected <= interval.high),
-        "alone": alone,
-        "everything": {lie: _figures([pair.everything[lie] for pair in pairs]) for lie in LIES},
-    }
-
-
-def _figures(runs: Sequence[Outcome]) -> dict[str, Any]:
-    """Of the runs with seeds 0, 1, ..."""
-    convicted = np.array([liar(seed) in run.convicted for seed, run in enumerate(runs)])
-    wrong = np.array([run.wrong_rows for run in runs])
-    beyond = [
-        not caught
-        and run.shares[name] > 0
-        and run.corrupted[name] / run.shares[name] > run.bounds[name]
-        for seed, (run, caught) in enumerate(zip(runs, convicted, strict=True))
-        for name in [liar(seed)]
-    ]
-    return {
-        "escaped": int((~convicted).sum()),
-        "honest_convicted": sum(len(run.convicted) for run in runs) - int(convicted.sum()),
-        "wrong_rows_if_convicted": int(wrong[convicted].sum()),
-        "wrong_rows_mean": float(wrong.mean()),
-        "wrong_rows_max": int(wrong.max()),
-        "beyond_bound": float(np.mean(beyond)),
-        "evaluations_per_query": mean(run.evaluations_per_query for run in runs),
+        "without_lie": len(pairs) - len(lied),
+        "corrupted": mean(len(free.wrong[name]) for name, free, _ in some) if some else 0.0,
+        **(formula(some, check) if some else {}),
+        "wrong_rows_max": max(wrong, default=0),
+        "honest_convicted": sum(
+            len(set(run.convicted) - {liar(seed)}) for seed, run in enumerate(checked)
+        ),
+        "beyond_bound": mean(bool(run.beyond) for run in checked),
+        "evaluations_per_query": mean(run.evaluations_per_query for run in checked),
     }

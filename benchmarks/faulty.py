@@ -1,6 +1,8 @@
 """One worker that lies in every share: how soon it is found, and what is left of it in the output.
 
-Ours is `simulate` on a recording; beside it the three `rivals`.
+Ours is `simulate` on a recording; beside it the three `rivals`. A share's checks are answered
+before the next group. A worker is played twice: as broken hardware, which is wrong in the rows that
+it checks too, and as one that is honest there. Of the latter it is known how often it escapes.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from approxifer.benchmarks import rivals
 from approxifer.benchmarks.crew import Crew
+from approxifer.benchmarks.outcome import Outcome
 from approxifer.benchmarks.rivals import Scored
 from approxifer.benchmarks.script import Fault
-from approxifer.benchmarks.simulated import Outcome, simulate
+from approxifer.benchmarks.simulated import WORKERS, simulate
 from approxifer.benchmarks.subjects import Subject
-from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.liar import Lie
 from approxifer.pipeline.lies import (
     BitFlips,
@@ -32,7 +35,6 @@ from approxifer.pipeline.lies import (
     Zeros,
 )
 
-WORKERS = 12
 STUCK = "stuck weight"
 LIES: dict[str, Lie] = {
     "noise, sigma 1": Noise(1.0),
@@ -53,27 +55,25 @@ LIES: dict[str, Lie] = {
     "replay": Replay(),
 }
 FAULTS = (*LIES, STUCK)
-#: What is audited beside suspicion: nothing.
-ALONE = AuditRule(0.0, first=False, least=0)
 
 PUBLISHED, MAJORITY, TWO = "published", "majority of 3", "2, then 3 copies"
 
 
-def ours(subject: Subject, fault: str, rule: AuditRule, seed: int) -> Outcome:
+def ours(subject: Subject, fault: str, check: int, seed: int, cautious: bool) -> Outcome:
     """One run; the liar is another worker in each."""
     told: Fault = subject.stuck if fault == STUCK else LIES[fault]
     return simulate(
         subject.recording,
         tolerance=subject.tolerance,
-        rule=rule,
+        check=check,
         seed=seed,
         faults={liar(seed): told},
-        workers=WORKERS,
+        cautious=cautious,
     )
 
 
 def liar(seed: int) -> str:
-    """Who lies."""
+    """The one who lies."""
     return f"w{seed % WORKERS}"
 
 
@@ -99,23 +99,28 @@ def measure(
     call: Crew,
     *,
     faults: Sequence[str],
-    audit: float,
+    check: int,
     seeds: int,
     rival_seeds: int,
     begin: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All faults, ours with all that finds liars and with suspicion alone, and the rivals.
+    """All faults, ours and the rivals.
 
     (The published locator solves a system for each output of each codeword: with fields for outputs
     it is run once.)
     """
     classes = subject.labels is not None
     rival_seeds = rival_seeds if classes else 1
+    recording = subject.recording
+    clean = simulate(recording, tolerance=subject.tolerance, check=check, seed=0).evaluations
+    liars = [liar(seed) for seed in range(seeds)]
     measured = []
     for fault in faults:
         begin(f"{subject.name}: {fault}")
-        whole = call(ours, [(fault, AuditRule(audit), seed) for seed in range(seeds)])
-        alone = call(ours, [(fault, ALONE, seed) for seed in range(seeds)])
+        free, broken, cautious = (
+            list(call(ours, [(fault, rows, seed, honest) for seed in range(seeds)]))
+            for rows, honest in ((0, True), (check, False), (check, True))
+        )
         others = {
             scheme: call(rival, [(fault, scheme, seed) for seed in range(rival_seeds)])
             for scheme in (PUBLISHED, MAJORITY, TWO)
@@ -123,44 +128,97 @@ def measure(
         measured.append(
             {
                 "fault": fault,
-                "ours": summary(list(whole)),
-                "suspicion": summary(list(alone)),
-                "rivals": {scheme: _average(list(runs)) for scheme, runs in others.items()},
+                **_extent(free),
+                "broken": summary(broken, clean, recording.block + check),
+                "cautious": summary(cautious, clean, recording.block + check),
+                "formula": formula(list(zip(liars, free, cautious, strict=True)), check),
+                "rivals": {scheme: _average(list(some)) for scheme, some in others.items()},
             }
         )
-    recording = subject.recording
     right = recording.plain.argmax(axis=1) == subject.labels if classes else None
     return {
         "dataset": subject.name,
-        "rows": len(recording.rows),
+        "rows": len(recording.plain),
         "groups": len(recording.members),
         "k": recording.code.k,
         "n": recording.code.n,
         "block": recording.block,
-        "order": recording.order,
-        "audit": audit,
+        "check": check,
         "seeds": seeds,
         "rival_seeds": rival_seeds,
         "tolerance": float(np.max(subject.tolerance.relative)),
         "uncoded_accuracy": None if right is None else float(right.mean()),
-        "stuck_rows": subject.stuck_rows,
+        "clean_evaluations_per_query": clean / len(recording.plain),
         "faults": measured,
     }
 
 
-def summary(runs: Sequence[Outcome]) -> dict[str, Any]:
-    """What became of the runs with seeds 0, 1, ..."""
-    found = [run.convicted.get(liar(seed)) for seed, run in enumerate(runs)]
-    groups = [group for group in found if group is not None]
+def _extent(free: Sequence[Outcome]) -> dict[str, Any]:
+    """Where nobody looks: the fraction of the rows that are wrong in a share that is, and whether a
+    check cannot but see it: every row is wrong, or some output is not finite."""
+    shares = [share for seed, run in enumerate(free) for share in run.wrong.get(liar(seed), ())]
+    fractions = [share.wrong / share.rows for share in shares]
     return {
-        "convicted": len(groups),
-        "groups": {"median": median(groups), "max": max(groups)} if groups else None,
-        "honest_convicted": sum(len(run.convicted) for run in runs) - len(groups),
+        "wrong_of_a_share": {"mean": mean(fractions), "min": min(fractions)} if shares else None,
+        "throughout": bool(shares) and all(s.wrong == s.rows or not s.finite for s in shares),
+    }
+
+
+def summary(runs: Sequence[Outcome], clean: int, price: int) -> dict[str, Any]:
+    """What became of the runs with seeds 0, 1, ...
+
+    Parameters
+    ----------
+    runs
+    clean : int
+        Evaluations where nobody lies.
+    price : int
+        What each share that a convicted worker returned may cost beside them: B + m.
+    """
+    names = [liar(seed) for seed in range(len(runs))]
+    caught = [(name, run) for name, run in zip(names, runs, strict=True) if name in run.convicted]
+    shares = [run.shares[name] for name, run in caught]
+    return {
+        "lied": sum(name in run.lied for name, run in zip(names, runs, strict=True)),
+        "convicted": len(caught),
+        "shares": {"median": median(shares), "max": max(shares)} if shares else None,
+        "honest_convicted": sum(len(run.convicted) for run in runs) - len(caught),
         "wrong_rows": max(run.wrong_rows for run in runs),
         "evaluations_per_query": {
             "mean": mean(run.evaluations_per_query for run in runs),
             "max": max(run.evaluations_per_query for run in runs),
         },
+        #: Evaluations at most above ``clean`` plus the price of all shares.
+        "rows_above": max(
+            (run.evaluations - clean - price * run.shares[name] for name, run in caught), default=0
+        ),
+    }
+
+
+def formula(runs: Sequence[tuple[str, Outcome, Outcome]], check: int) -> dict[str, Any]:
+    """Hold liars against the probability that they escape.
+
+    Parameters
+    ----------
+    runs
+        The liar; the run in which nobody looks, which says what would be wrong; and the same run,
+        checked.
+    """
+    chances = [free.chance(name, check) for name, free, _ in runs]
+    left = [free.left(name) for name, free, _ in runs]
+    escaped = [name not in run.convicted for name, _, run in runs]
+    wrong = [run.wrong_rows for _, _, run in runs]
+    interval = binomtest(sum(escaped), len(runs)).proportion_ci(0.95)
+    expected = mean(chances)
+    return {
+        "escaped": sum(escaped),
+        "expected": expected,
+        "interval": [interval.low, interval.high],
+        "holds": bool(interval.low <= expected <= interval.high),
+        "wrong_rows": mean(wrong),
+        "wrong_rows_expected": mean(c * rows for c, rows in zip(chances, left, strict=True)),
+        #: Whether who escapes leaves what it returned wrong, and who is convicted nothing.
+        "wrong_rows_exact": wrong == [e * rows for e, rows in zip(escaped, left, strict=True)],
     }
 
 

@@ -6,7 +6,7 @@ None of them convicts anybody: what one worker costs, it costs in every group to
   `published_locator` names;
 - majority: 2E+1 copies of every block, on different workers; the most of which agree;
 - two, then three: two copies, and where they differ a third one that decides: what `score` does
-  with ``scheme="replication", byzantine=1, adaptive=True, audit=0``.
+  with ``scheme="replication", byzantine=1, adaptive=True``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import numpy as np
 
 from approxifer.benchmarks.recorded import Recording
 from approxifer.benchmarks.script import Answer, Fault, Script
-from approxifer.benchmarks.simulated import changed
+from approxifer.benchmarks.simulated import BYZANTINE
 from approxifer.coding import Code, CodeSpec, block_rows, gather
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.published import published_locator
 from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.referee import agreement
 from approxifer.pipeline.tolerance import Tolerance
 
 
@@ -33,8 +32,10 @@ class Scored:
     Attributes
     ----------
     evaluations_per_query : float
-    wrong_rows, changed_rows
-        See `approxifer.benchmarks.simulated.Outcome`.
+    wrong_rows : int
+        Rows that are further than the tolerance from the uncoded model's output.
+    changed_rows : int or None
+        Rows whose class is another than the uncoded model's. None: no classes.
     error : float
         Root mean square of the difference from the uncoded outputs, over that of these.
     accuracy : float, optional
@@ -100,8 +101,8 @@ def majority(
     recording: Recording, fault: Fault, rng: np.random.Generator, workers: int
 ) -> np.ndarray:
     """Take, of 2E+1 copies of every block of a recording, the one with which most agree."""
-    k, byzantine = recording.code.k, recording.code.spec.byzantine
-    code = CodeSpec("replication", k, 0, byzantine).build()
+    k = recording.code.k
+    code = CodeSpec("replication", k, 0, BYZANTINE).build()
     liar = _Liar(recording, fault, rng, workers)
     candidates = [Candidate(name, name, 0.0, 1.0) for name in liar.names]
     found = np.empty_like(recording.plain)
@@ -134,11 +135,10 @@ def two_then_three(
         blocks = []
         for rows in _padded(members, recording.code.k):
             first, second, third = rng.permutation(liar.names)[:3]
-            votes = [liar.ask(first, rows), liar.ask(second, rows)]
-            if tolerance.differs(*votes, times=2.0).any():
-                votes.append(liar.ask(third, rows))
-            agreed = agreement(votes, 2, tolerance)
-            blocks.append(votes[0 if agreed is None else agreed[0]])
+            output, other = liar.ask(first, rows), liar.ask(second, rows)
+            if tolerance.differs(output, other, times=2.0).any():
+                output = liar.ask(third, rows)  # it agrees with the one that does not lie
+            blocks.append(output)
         _put(found, np.stack(blocks), members, recording.code.k)
     return found, liar.evaluations
 
@@ -159,6 +159,13 @@ def judge(
         error=float(np.sqrt(np.mean(off**2) / np.mean(plain.astype(np.float64) ** 2))),
         accuracy=None if labels is None else float((found.argmax(axis=1) == labels).mean()),
     )
+
+
+def changed(prediction: np.ndarray, plain: np.ndarray) -> int | None:
+    """Rows whose class is another; None where there are no classes."""
+    if plain.ndim != 2:
+        return None
+    return int((prediction.argmax(axis=1) != plain.argmax(axis=1)).sum())
 
 
 class _Liar:

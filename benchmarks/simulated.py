@@ -1,147 +1,140 @@
 """One run against Byzantine workers, played from recorded outputs, without a cluster.
 
-Everything that decides is the engine's own: who runs what (`placement`), whom to doubt (`Trust`),
-who is right (`Court`, `ClientReferee`), what is decoded, repaired and taken back (`weigh`,
-`Intake`, `Window`, `touched`). Played are only the workers: they return what was recorded, or lie
-about it. Groups come one after the other, and an audit is over before the next group; in the engine
-some groups are under way meanwhile.
+Everything that decides is the engine's own: who runs what (`placement`), which rows are checked by
+whom (`Guard`, `Checking`), who is wrong (`Referee`), whom that shuts out (`Membership`), what is
+taken in, taken back and run again (`weigh`, `Intake`, `Window`). Played are only the workers: they
+return what was recorded, or lie about it. To this end a row's number stands for the row itself.
+
+Groups come one after the other. Rows to check wait in their queues for so many groups, not for so
+many seconds; what goes out is answered before the next group. In the engine some groups are under
+way meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
 from itertools import count
+from math import ceil
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from approxifer.benchmarks.outcome import Outcome, Wrong
 from approxifer.benchmarks.recorded import Recording
 from approxifer.benchmarks.script import Fault, Script
-from approxifer.coding import Code, CodeSpec
-from approxifer.coding.protocol import Array
-from approxifer.pipeline.audits import AuditRule
-from approxifer.pipeline.court import Bailiff, Court
+from approxifer.coding import CodeSpec, block_rows
+from approxifer.models import Runner
+from approxifer.pipeline.checking import QUEUE_TIMES
+from approxifer.pipeline.courier import GroupRun
+from approxifer.pipeline.elsewhere import Told
+from approxifer.pipeline.guard import Guard, Hooks
+from approxifer.pipeline.hardware import hardware_class
 from approxifer.pipeline.intake import Batch, Intake, weigh
-from approxifer.pipeline.makegood import touched
+from approxifer.pipeline.membership import Membership
 from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.records import Status, Testimony
-from approxifer.pipeline.referee import ClientReferee
-from approxifer.pipeline.roster import Conviction, Roster
+from approxifer.pipeline.plan import micro_batch
+from approxifer.pipeline.records import Fate, Status, Testimony
+from approxifer.pipeline.spotchecks import proofs
 from approxifer.pipeline.stream import BlockStream
-from approxifer.pipeline.suspicion import Suspect, Suspicion
 from approxifer.pipeline.tolerance import Tolerance
-from approxifer.pipeline.trust import Doubt, ShareRef, Trust
 from approxifer.pipeline.window import Window
 
 PLAIN = CodeSpec(scheme="uncoded", k=1).build()
+#: Workers of a run.
+WORKERS = 12
+#: Those of them that may be Byzantine: E.
+BYZANTINE = 1
 
 
-class Unsuspecting(Suspicion):
-    """Suspects nobody."""
-
-    def add(
-        self, group: int, outputs: Mapping[int, Array], workers: Mapping[int, str]
-    ) -> list[Suspect]:
-        """Look away."""
-        return []
-
-    def add_plain(self, group: int, output: Array, worker: str) -> list[Suspect]:
-        """Look away."""
-        return []
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """What became of a run.
-
-    Attributes
-    ----------
-    rows : int
-    convicted : dict of str to int
-        The group in which each was convicted, counted from 1.
-    suspected : dict of str to int
-        Shares held to be suspicious, by worker.
-    suspect_groups : int
-        Coded groups with a share that looked odd by itself.
-    watches : int
-        How often suspicion of a worker had added up, so that each of its shares was audited.
-    audits : int
-    evaluations : int
-        Rows that workers ran.
-    shares, corrupted : Counter
-        Shares that each worker ran, audits not counted, and those that it returned wrong, by more
-        than the tolerance in at least one row.
-    corrupted_audited : Counter
-        Corrupted shares that were audited.
-    bounds : dict of str to float
-        The bound printed for each worker that is not convicted.
-    wrong_rows : int
-        Rows whose final output is further than the tolerance from the uncoded model's.
-    changed_rows : int or None
-        Rows whose class is another than the uncoded model's. None: no classes.
-    """
-
-    rows: int
-    convicted: dict[str, int] = field(default_factory=dict)
-    suspected: dict[str, int] = field(default_factory=dict)
-    suspect_groups: int = 0
-    watches: int = 0
-    audits: int = 0
-    evaluations: int = 0
-    shares: Counter[str] = field(default_factory=Counter)
-    corrupted: Counter[str] = field(default_factory=Counter)
-    corrupted_audited: Counter[str] = field(default_factory=Counter)
-    bounds: dict[str, float] = field(default_factory=dict)
-    wrong_rows: int = 0
-    changed_rows: int | None = None
-
-    @property
-    def evaluations_per_query(self) -> float:
-        """Evaluations for each row."""
-        return self.evaluations / self.rows
+def two_share_times(shares: int, workers: int = WORKERS) -> int:
+    """The groups of so many shares that the workers run while the engine's queues wait."""
+    return ceil(QUEUE_TIMES * workers / shares)
 
 
 def simulate(
     recording: Recording,
     *,
     tolerance: Tolerance,
-    rule: AuditRule,
+    check: int,
     seed: int,
     faults: Mapping[str, Fault] | None = None,
-    workers: int = 12,
-    detectors: bool = True,
+    workers: int = WORKERS,
     cautious: bool = False,
+    wait: int = 1,
 ) -> Outcome:
-    """Score a recording with workers ``w0``, ``w1`` ..., equally loaded.
+    """Score a recording with workers ``w0``, ``w1`` ..., equally loaded, and E=1.
 
     Parameters
     ----------
     recording : Recording
-        At least as many workers as shares, and one more to audit.
+        Of a code without parity for E: ``uncoded``.
     tolerance : Tolerance
         Of the referee, which is the client.
-    rule : AuditRule
+    check : int
+        Rows of each share that are checked; 0: nobody looks.
     seed : int
-        Of the placement, the audits, and the lies; each has a stream of its own. So the groups of
+        Of the placement, the checks, and the lies; each has a stream of its own. So the groups of
         two runs with one seed are placed alike until somebody is convicted.
     faults : mapping of worker name to Fault, optional
     workers : int
-    detectors : bool
-        Whether anything is suspected; else nothing but the rule's audits is done.
     cautious : bool
-        Whether the liars are honest where they audit others. They cannot know that they do, if not
-        by guess; but the chance to pass for honest is usually stated for their own shares.
+        Whether the liars are honest where they check others. They cannot know that they do, if not
+        by guess; but the chance to pass for honest is stated for their own shares.
+    wait : int
+        Groups after which the queues of rows to check are sent, full or not.
 
     Raises
     ------
     TrustError
-        More workers are convicted than the code is made for.
+        More workers are convicted than E.
     """
-    run = _Run(recording, tolerance, rule, seed, faults or {}, workers, detectors, cautious)
+    run = _Run(recording, tolerance, check, seed, faults or {}, workers, cautious, wait)
     return asyncio.run(run.play())
+
+
+class _Context:
+    """As much of the engine's `Context` as the guard uses: all is done at once."""
+
+    def __init__(self, **setup: Any) -> None:
+        self.setup = SimpleNamespace(**setup)
+        self.session = SimpleNamespace(tell=self._told)
+        self.events: list[dict[str, Any]] = []
+        self._tasks: deque[asyncio.Task[None]] = deque()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def quiet(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await self._tasks.popleft()
+
+    async def compute(self, call: Callable[..., Any], *args: Any) -> Any:
+        return call(*args)
+
+    write = compute
+
+    def journal(self, event: str, *, fsync: bool = False, **fields: Any) -> None:
+        self.events.append({"event": event, **fields})
+
+    async def _told(self, *_: Any, **__: Any) -> None:
+        """The scheduler is told who is shut out: `_Run` looks for itself."""
+
+
+class _Guard(Guard):
+    """The guard, to which the client's model and tolerance are given."""
+
+    def __init__(
+        self, measured: tuple[Runner, np.ndarray, Tolerance], *args: Any, **named: Any
+    ) -> None:
+        super().__init__(*args, **named)
+        self._measured = measured
+
+    def _measure(self) -> tuple[Runner, np.ndarray, Tolerance]:
+        return self._measured
 
 
 class _Run:
@@ -149,185 +142,173 @@ class _Run:
         self,
         recording: Recording,
         tolerance: Tolerance,
-        rule: AuditRule,
+        check: int,
         seed: int,
         faults: Mapping[str, Fault],
         workers: int,
-        detectors: bool,
         cautious: bool,
+        wait: int,
     ) -> None:
-        self.recording, self.tolerance, self.cautious = recording, tolerance, cautious
-        self.code: Code = recording.code
+        self.recording, self.tolerance = recording, tolerance
+        self.cautious, self.wait = cautious, wait
         self.script = Script(recording)
-        placing, elsewhere, auditing, judging, lying = (
-            np.random.default_rng([seed, stream]) for stream in range(5)
+        self.placing, self.elsewhere, checking, lying = (
+            np.random.default_rng([seed, stream]) for stream in range(4)
         )
-        self.placing, self.elsewhere = placing, elsewhere
         self.answers = {name: self.script.answer(f, lying) for name, f in faults.items()}
-        self.roster = Roster("simulated")
         self.names = [f"w{number}" for number in range(workers)]
-        for name in self.names:
-            self.roster.heard(name, "host", "cpu")
-        self.trust = Trust(self.code, rule=rule, tolerance=tolerance, rng=auditing)
-        if not detectors:
-            self.trust.suspicion = Unsuspecting(self.code)
-        self.court = Court(
-            self.trust,
-            self.roster,
-            byzantine=self.code.spec.byzantine,
-            referee=ClientReferee(self.script.honest.__getitem__, tolerance, judging),
-            bailiff=Bailiff(
-                run=self._audit, call=_call, journal=lambda *_, **__: None, execute=self._execute
-            ),
-        )
+        runner = Runner("recorded", "", "float32", "cpu", 1, None, self._honest)
+        self.members = Membership("simulated", quarantine="worker")
+        place = {"host": "one", "node": "", "device": "cpu"}
+        hardware = hardware_class(runner, 1)  # all alike, and like the client
+        for number, name in enumerate(self.names):
+            self.members.heard(number, name, **place, hardware=hardware)
+        self.micro_batch = micro_batch(recording.block)
+        layout = SimpleNamespace(micro_batch=self.micro_batch)
+        self.context: Any = _Context(
+            layout=layout, byzantine=BYZANTINE if check else 0, check=check, threads=1,
+            referee="client", repair="exact", session="simulated", store=None,
+        )  # fmt: skip
+        plain = self.script.plain(np.arange(len(recording.plain)))
         self.window = Window(
             index=0,
             start=0,
-            queries=recording.rows,
+            queries=plain[:, None],
             order=np.concatenate(recording.members),
             prediction=np.zeros_like(recording.plain),
             coded_left=len(recording.members),
         )
+        elsewhere: Any = self
+        self.guard = _Guard(
+            (runner, plain[:1, None], tolerance),
+            self.context, recording.code, elsewhere, self.members, spans=[],
+            hooks=Hooks(lambda: [self.window], self._close, self._never, self._never),
+            rng=checking,
+        )  # fmt: skip
         self.intake = Intake(
             BlockStream(),
             keep_decoded=False,
             blank=lambda rows: np.zeros_like(recording.plain[:rows]),
-            index=self.roster.index,
+            index=self.members.index,
         )
         self.numbers = count(len(recording.members))
-        self.wrong: set[tuple[int, int]] = set()  #: shares returned corrupted
-        self.watched: frozenset[str] = frozenset()
-        self.done = Outcome(rows=len(recording.rows))
+        self.done = Outcome(rows=len(recording.plain))
 
     async def play(self) -> Outcome:
-        """Do it, as the engine's `_score` and the guard's `last_audits` do."""
+        """Do it, as the engine's `_score` and `_close` do."""
+        await self.guard.open()
         for number, members in enumerate(self.recording.members):
-            batch = Batch(number, self.code, self.window, members, Status.EXACT, coded=True)
-            await self._run(batch)
+            code = self.recording.code
+            await self._run(Batch(number, code, self.window, members, Status.EXACT, coded=True))
             self.window.coded_left -= 1
-            await self._repair()
+            if (number + 1) % self.wait == 0:
+                self.guard.flush(self.window)
+            await self.context.quiet()
         while True:
             await self._repair()
-            if (rows := self._tainted()).any():
-                self.window.take_back(rows)
-            elif due := self.trust.due():
-                for doubt in due:
-                    await self._settle(doubt)
-            else:
+            self.guard.flush(self.window)
+            await self.context.quiet()
+            if (tainted := self.guard.tainted(self.window)) is None:
                 return self._finished()
+            self.window.take_back(tainted)
 
     async def _repair(self) -> None:
-        while due := list(self.window.due_repairs(self.recording.block)):
-            for repair in due:
-                number = next(self.numbers)
-                batch = Batch(number, PLAIN, self.window, repair.rows, repair.status, coded=False)
-                await self._run(batch, repair.avoid)
+        for repair in list(self.window.due_repairs(self.recording.block)):
+            number = next(self.numbers)
+            await self._run(
+                Batch(number, PLAIN, self.window, repair.rows, repair.status, coded=False)
+            )
 
-    async def _run(self, batch: Batch, avoid: frozenset[str] = frozenset()) -> None:
-        """Run a group, and take its rows in."""
-        names = self._place(batch.code, self.placing if batch.coded else self.elsewhere, avoid)
-        refs = [self._ref(batch, share, name) for share, name in sorted(names.items())]
-        to_come = self.window.coded_left * self.code.n / len(self._present())
-        doubts = self.trust.inspect(refs, coded=batch.coded, to_come=to_come)
-        self._count(doubts)
-        for doubt in doubts:
-            await self._settle(doubt)
-        self.watched = self.trust.suspicion.watched
-        guilty = {ref.share for ref in refs if self.roster.is_convicted(ref.worker)}
-        stand = [ref for ref in refs if ref.share not in guilty]
-        returned = weigh(
-            batch,
-            {ref.share: ref.output for ref in stand},
-            {ref.share: ref.worker for ref in stand},
-            failed=frozenset(),
-            evicted=frozenset(names[share] for share in guilty),
-        )
+    async def _run(self, batch: Batch) -> None:
+        """Run a group, take its rows in, and have some checked."""
+        group = self._group(batch)
+        returned = weigh(batch, group.testimonies, history=group.history)
+        self.guard.start(batch, group, self.guard.draw(batch, group, returned))
         self.intake.take(returned)
 
-    def _present(self) -> list[str]:
-        return [name for name in self.names if not self.roster.is_convicted(name)]
+    def _group(self, batch: Batch) -> GroupRun:
+        """Have workers run its shares."""
+        code = batch.code
+        present = [n for n in range(len(self.names)) if not self.members.is_convicted(n)]
+        candidates = [Candidate(str(n), self.names[n], 0.0, 1.0) for n in present]
+        rng = self.placing if batch.coded else self.elsewhere
+        placed = place(range(code.n), code, candidates, rng=rng)
+        rows = [self._rows(batch, share) for share in range(code.n)]
+        group = GroupRun(batch.number, np.stack(rows)[..., None], self._never, code.models)
+        attempts = []
+        for share, address in sorted(placed.items()):
+            name = self.names[int(address)]
+            group.outputs[share, 0] = output = self._ask(name, rows[share])
+            self.done.shares[name] += 1
+            self._look(batch, share, name, rows[share], output)
+            attempts.append(
+                {"share": share, "attempt": 0, "worker": name, "member": int(address),
+                 "fate": Fate.USED}
+            )  # fmt: skip
+        group.completion = {"used": list(group.outputs), "attempts": attempts}
+        return group
 
-    def _place(self, code: Code, rng: np.random.Generator, avoid: frozenset[str]) -> dict[int, str]:
-        candidates = [Candidate(name, name, 0.0, 1.0) for name in self._present()]
-        return place(range(code.n), code, candidates, rng=rng, avoid=avoid)
+    def _rows(self, batch: Batch, share: int) -> np.ndarray:
+        if batch.code is PLAIN:
+            return self.script.plain(batch.members)
+        return self.script.share(batch.number, share)
 
-    def _ref(self, batch: Batch, share: int, name: str) -> ShareRef:
-        """Have a worker run a share."""
-        rows = self._rows(batch.code, batch.number, share, batch.members)
-        output = self._ask(name, rows)
-        self.done.shares[name] += 1
-        lies = name in self.answers
-        if lies and self.tolerance.differs(output, self.script.honest[rows]).any():
-            self.done.corrupted[name] += 1
-            self.wrong.add((batch.number, share))
-        span = (self.window.start, self.window.stop)
-        return ShareRef(batch.number, share, name, batch.code, batch.members, span, output)
-
-    def _rows(self, code: Code, number: int, share: int, members: np.ndarray) -> np.ndarray:
-        return self.script.plain(members) if code is PLAIN else self.script.share(number, share)
-
-    def _ask(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def _ask(self, name: str, rows: np.ndarray, *, check: bool = False) -> np.ndarray:
+        """What a worker returns for rows, by their numbers."""
+        filled = self.micro_batch * ceil(len(rows) / self.micro_batch)
         self.done.evaluations += len(rows)
-        answer = self.answers.get(name, self.script.honest.__getitem__)
-        return answer(rows)
+        self.done.padded += filled
+        if check:
+            self.done.checks += len(rows)
+            self.done.checks_padded += filled
+        right = self._honest(rows)
+        if name not in self.answers or (check and self.cautious):
+            return right
+        output = self.answers[name](rows)
+        if self.tolerance.differs(output, right).any():
+            self.done.lied.add(name)
+        return output
 
-    async def _settle(self, doubt: Doubt) -> bool:
-        ref = doubt.ref
-        if not self.roster.is_convicted(ref.worker):
-            self.done.audits += 1
-            self.done.corrupted_audited[ref.worker] += (ref.group, ref.share) in self.wrong
-        return await self.court.settle(
-            doubt, self._rows(ref.code, ref.group, ref.share, ref.members)
-        )
+    def _honest(self, rows: np.ndarray) -> np.ndarray:
+        outputs: np.ndarray = self.script.honest[rows.reshape(len(rows))]
+        return outputs
 
-    async def _audit(self, rows: np.ndarray, forbid: frozenset[str]) -> Testimony:
-        """The bailiff's `run`: on a worker that is not forbidden."""
-        candidates = [Candidate(n, n, 0.0, 1.0) for n in self._present() if n not in forbid]
-        (name,) = place([0], PLAIN, candidates, rng=self.elsewhere).values()
-        if self.cautious:
-            self.done.evaluations += len(rows)
-            return Testimony(name, self.script.honest[rows])
-        return Testimony(name, self._ask(name, rows))
+    def _look(
+        self, batch: Batch, share: int, name: str, rows: np.ndarray, output: np.ndarray
+    ) -> None:
+        """Count what is wrong in a share; of that nobody is told."""
+        block = batch.code.carries[share]
+        assert block is not None, "uncoded"
+        written = len(block_rows(batch.members, batch.code.k)[block])
+        if name in self.answers and written:
+            right = self._honest(rows)
+            differs = self.tolerance.differs(output[:written], right[:written])
+            if differs.any():
+                finite = bool(np.isfinite(output[:written]).all())
+                found = self.done.wrong.setdefault(name, [])
+                found.append(Wrong(written, int(differs.sum()), finite))
 
-    async def _execute(self, conviction: Conviction) -> None:
-        groups = len(self.recording.members) - self.window.coded_left
-        self.done.convicted[conviction.member.name] = min(groups + 1, len(self.recording.members))
+    async def run(self, rows: np.ndarray, *, kind: str, only: int, model: int) -> Told:
+        """As `Elsewhere.run`: on this worker."""
+        name = self.names[only]
+        output = self._ask(name, rows[:, 0], check=True)
+        return Told(Testimony(name, output, member=only), raised=False)
 
-    def _count(self, doubts: Sequence[Doubt]) -> None:
-        """Count what is suspicious, by itself and by what had added up."""
-        odd = {d.ref.group for d in doubts if d.score > 0 and d.ref.code is not PLAIN}
-        self.done.suspect_groups += len(odd)
-        self.done.watches += len(self.trust.suspicion.watched - self.watched)
+    async def _close(self, window: Window) -> None:
+        """The window is closed by `play`."""
 
-    def _tainted(self) -> np.ndarray:
-        window = self.window
-        return touched(
-            window.status,
-            window.worker,
-            window.group,
-            convicted=self.roster.tainted(),
-            groups=(),
-        )
+    def _never(self, *_: Any) -> Any:
+        raise AssertionError("one window, and a model that never raises")
 
     def _finished(self) -> Outcome:
         done, plain = self.done, self.recording.plain
-        assert self.window.whole, "each row has its output"
-        prediction = self.window.prediction
-        done.wrong_rows = int(self.tolerance.differs(prediction, plain).sum())
-        done.changed_rows = changed(prediction, plain)
-        done.suspected = dict(self.trust.suspected)
-        found = {name: self.trust.audits.bound(name) for name in self._present()}
-        done.bounds = {name: bound for name, bound in found.items() if bound is not None}
+        assert self.window.whole, "each row has its output, and no check is under way"
+        done.wrong_rows = int(self.tolerance.differs(self.window.prediction, plain).sum())
+        done.convicted = [one.member.name for one in self.members.convictions]
+        tainted = self.members.tainted()
+        proved = proofs(self.context.events, tainted)
+        for index in sorted(proved.keys() - tainted):
+            name, proof = self.members.members[index].name, proved[index]
+            if done.left(name) > proof.bound * proof.rows:
+                done.beyond.append(name)
         return done
-
-
-async def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The bailiff's `call`: at once."""
-    return function(*arguments)
-
-
-def changed(prediction: np.ndarray, plain: np.ndarray) -> int | None:
-    """Rows whose class is another; None where there are no classes."""
-    if plain.ndim != 2:
-        return None
-    return int((prediction.argmax(axis=1) != plain.argmax(axis=1)).sum())

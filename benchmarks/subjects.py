@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from approxifer.benchmarks.recorded import Forward, Recording, record
-from approxifer.benchmarks.script import Script, rerun
+from approxifer.benchmarks.script import rerun
 from approxifer.coding import CodeSpec
 from approxifer.models import Runner, open_model, run_rows
 from approxifer.models.samples import Split, era5_split, npz_split
@@ -32,8 +32,10 @@ class Source:
     chosen : int (n,)
         Rows of a run.
     runner : Runner
-    k, block, order
+    k, block
         As `approxifer.score` takes them.
+    order
+        Of the rows of the published code, which decodes better between rows that are alike.
     classes : bool
         Whether the labels are classes.
     """
@@ -43,7 +45,7 @@ class Source:
     chosen: np.ndarray
     runner: Runner
     k: int = 8
-    block: int = 8
+    block: int = 64
     order: str = "similar"
     classes: bool = True
 
@@ -63,27 +65,25 @@ class Source:
         return _forward(self.runner)(rows)
 
     def some(self, seed: int) -> np.ndarray:
-        """Rows of a clean run: any images of the data set; all hours, there being no more."""
-        if self.order == "natural":
-            return self.rows
+        """Rows of a clean run: any of the data set, as many as there are of the chosen ones."""
         rng = np.random.default_rng(seed)
         some = rng.choice(len(self.split.rows), len(self.chosen), replace=False)
         return self.split.rows[some].astype(np.float32)
 
 
-def sources(
-    data: Path, mnist: Path, cifar: Path | None, era5: Path | None, rows: int
-) -> Iterator[Source]:
+def sources(data: Path, models: Mapping[str, Path], rows: int) -> Iterator[Source]:
     """Those whose model is given: test images, of CIFAR-10 a quarter as many, and all hours."""
     split = npz_split(data / "mnist.npz")
-    yield Source("MNIST", split, split.test[:rows], _load(mnist))
-    if cifar is not None:
+    yield Source("MNIST", split, split.test[:rows], _load(models["MNIST"]))
+    if "CIFAR-10" in models:
         split = npz_split(data / "cifar10.npz")
-        yield Source("CIFAR-10", split, split.test[: rows // 4], _load(cifar))
-    if era5 is not None:
+        yield Source("CIFAR-10", split, split.test[: rows // 4], _load(models["CIFAR-10"]))
+    if "ERA5" in models:
         split = era5_split(data / "era5_uk_t2m.zarr")
-        hours = np.arange(len(split.rows))
-        yield Source("ERA5", split, hours, _load(era5), block=2, order="natural", classes=False)
+        yield Source(
+            "ERA5", split, np.arange(len(split.rows)), _load(models["ERA5"]),
+            block=8, order="natural", classes=False,
+        )  # fmt: skip
 
 
 def _load(model: Path) -> Runner:
@@ -99,9 +99,9 @@ class Subject:
     ----------
     name : str
     recording : Recording
-        Of the systematic code.
+        Uncoded.
     published : Recording
-        Of the published code, the same rows in the same order.
+        Of the published code, the same rows.
     labels : int (n,), optional
     tolerance : Tolerance
         The referee's.
@@ -119,22 +119,13 @@ class Subject:
     stuck: np.ndarray
     stuck_published: np.ndarray
 
-    @property
-    def stuck_rows(self) -> float:
-        """The fraction of share rows to which the stuck weight matters."""
-        honest = Script(self.recording).honest
-        return float(self.tolerance.differs(self.stuck, honest).mean())
-
 
 def record_subject(source: Source, *, seed: int = 0) -> Subject:
     """Record a model, healthy and with a stuck weight, for both codes; E=1, S=0."""
     rows = source.rows
-    coded = partial(
-        record, source.name, rows, source.forward,
-        block=source.block, order=source.order, seed=seed,
-    )  # fmt: skip
-    ours = coded(CodeSpec("systematic", source.k, 0, 1))
-    published = coded(CodeSpec("berrut", source.k, 0, 1), plain=ours.plain)
+    coded = partial(record, source.name, rows, source.forward, block=source.block, seed=seed)
+    ours = coded(CodeSpec("uncoded", source.k), order="none")
+    published = coded(CodeSpec("berrut", source.k, 0, 1), order=source.order, plain=ours.plain)
     rng = np.random.default_rng(seed)
     sample = some_of(rows)
     tolerance = measure_tolerance(source.runner, sample, MICRO_BATCH, rng=rng)
@@ -150,6 +141,15 @@ def record_subject(source: Source, *, seed: int = 0) -> Subject:
         rerun(ours, stuck),
         rerun(published, stuck),
     )
+
+
+def repeated(recording: Recording, rows: int, *, block: int, seed: int) -> Recording:
+    """Rows of an uncoded recording again and again, shuffled: so many."""
+    numbers = np.random.default_rng(seed).permutation(rows) % len(recording.plain)
+    return record(
+        recording.name, numbers[:, None], lambda some: recording.plain[some[:, 0]],
+        recording.code.spec, block=block, order="none",
+    )  # fmt: skip
 
 
 def some_of(rows: np.ndarray) -> np.ndarray:

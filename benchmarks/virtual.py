@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,12 +20,11 @@ from approxifer.benchmarks.schedules import Schedule
 from approxifer.benchmarks.virtual_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.pipeline.engine import OPEN_WINDOWS
-from approxifer.pipeline.intake import not_back
 from approxifer.pipeline.ledger import RunState
 from approxifer.pipeline.plan import IN_FLIGHT, groups_in_flight
 from approxifer.pipeline.plugin import TICK
 from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.records import Status
+from approxifer.pipeline.records import Fate, Status
 from approxifer.pipeline.window import Window
 from approxifer.pipeline.workerstate import WorkerState
 
@@ -231,10 +230,16 @@ class _Client:
             if exact[block] or not (broken or self._repair):
                 window.put(members, window.prediction[members], status=Status.EXACT)
             else:
-                window.ask_repair(members, Status.REPAIRED, not_back(event["attempts"]))
+                window.ask_repair(members, Status.REPAIRED, _not_back(event["attempts"]))
         self._run.settle(number)
         for repair in list(window.due_repairs(self._shape.block)):
             self._open(next(self._numbers), window, repair.rows, coded=False, avoid=repair.avoid)
         if window.whole:
             self._windows.pop(window.index)
         self._feed()
+
+
+def _not_back(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The workers that did not bring their share back."""
+    bad = (Fate.DROPPED, Fate.LOST, Fate.FAILED)
+    return frozenset(attempt["worker"] for attempt in attempts if attempt["fate"] in bad)

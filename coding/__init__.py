@@ -13,21 +13,18 @@ Everything here is pure and needs only numpy::
             scores[of] = block[: len(of)]
 
 `CodeSpec` says which code, `Code` what every code can do, `Decoded` what comes back. Where workers
-may lie and nothing else finds them, ``outputs`` is what is left without `Code.suspects`.
+may lie, `Code.suspects` names the shares to leave out of ``outputs``.
 """
 
-from approxifer.coding.locate import Baseline
 from approxifer.coding.order import Group, block_rows, gather, groups, order_rows
-from approxifer.coding.protocol import Code, Decoded, Location
+from approxifer.coding.protocol import Code, Decoded
 from approxifer.coding.spec import CodeSpec
 
 __all__ = [
-    "Baseline",
     "Code",
     "CodeSpec",
     "Decoded",
     "Group",
-    "Location",
     "block_rows",
     "gather",
     "groups",

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.protocol import Array, Decoded, Location, Reals
+from approxifer.coding.protocol import Array, Decoded, Reals
 from approxifer.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
-    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 
@@ -62,14 +61,6 @@ class BaseCode(ABC):
     @abstractmethod
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`."""
-
-    @abstractmethod
-    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
-        """See `Code.deviations`."""
-
-    @abstractmethod
-    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
-        """See `Code.locate`."""
 
     def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
         """See `Code.suspects`: none."""

@@ -7,10 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.foretelling import Evidence, expected_precision
 from approxifer.coding.interpolate import berrut_matrix, combine, interpolation, leave_one_out
-from approxifer.coding.locate import Baseline, locate
-from approxifer.coding.protocol import Array, Decoded, Location, Reals
+from approxifer.coding.protocol import Array, Decoded, Reals
 from approxifer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +21,9 @@ class InterpolatingCode(BaseCode):
     Encoding puts block j at the node a_j and lets share i be the interpolant u at its node b_i.
     Decoding puts the outputs that came back at their b_i and evaluates at the a_j: since the model
     f is smooth in patches, f(u(.)) is interpolated (ApproxIFER, Soleymani et al., AAAI 2022, arXiv
-    2109.09868). Any N - S outputs are enough, and all that are left once `locate` has named its
-    suspects are used. Between unlike queries each more makes the interpolant better; along smooth
-    ones an even number of nodes serves it better than the next odd one.
+    2109.09868). Any N - S outputs are enough, and all are used that are given.
+    Between unlike queries each more makes the interpolant better; along smooth ones an even number
+    of nodes serves it better than the next odd one.
 
     Where b_i is a_j, share i *is* block j, and is copied bit by bit both ways. Two shares of one
     group on one worker would be lost together, so all shares conflict.
@@ -132,36 +130,6 @@ class InterpolatingCode(BaseCode):
         expected = combine(weights, samples)
         found = [received[i] for i in surplus]
         return root_mean_square(np.reshape(found, expected.shape), expected)
-
-    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
-        """See `Code.deviations`: the residuals of `approxifer.coding.foretelling`.
-
-        Missing are shares whose outputs are not floating point or have no element, and finite ones
-        of which there are fewer than three.
-        """
-        return Evidence.of(self._received(outputs)).deviations(self._precision)
-
-    def locate(self, outputs: Mapping[int, Array], baseline: Baseline | None = None) -> Location:
-        """See `Code.locate`: at most E suspects; how is in `approxifer.coding.locate.locate`.
-
-        Raises
-        ------
-        ConfigError
-            Also if the baseline is of another number of shares.
-        """
-        if baseline is not None and len(baseline.center) != self.n:
-            raise ConfigError(
-                f"the baseline is of {len(baseline.center)} shares, this code has {self.n}"
-            )
-        return locate(
-            Evidence.of(self._received(outputs)),
-            self._precision,
-            byzantine=self.spec.byzantine,
-            baseline=baseline,
-        )
-
-    def _precision(self, shares: tuple[int, ...]) -> Reals:
-        return expected_precision(self._queries, self._shares, shares)
 
     def _supply(self, present: Collection[int]) -> int:
         return len(present)

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
 from approxifer.coding.interpolate import combine
-from approxifer.coding.protocol import Array, Decoded, Location, Reals
+from approxifer.coding.protocol import Array, Decoded, Reals
 from approxifer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 ENCODERS = ("addition", "concatenation")
@@ -130,15 +129,6 @@ class ParmCode(BaseCode):
         expected = combine(coefficients(self.k, self._parities)[rows], decoded)
         found = [received[self.k + row] for row in rows]
         return root_mean_square(np.reshape(found, expected.shape), expected)
-
-    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
-        """See `Code.deviations`: empty; a parity model's own error hides what a worker does."""
-        self._received(outputs)
-        return {}
-
-    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
-        """See `Code.locate`: nobody."""
-        return Location(frozenset(), self.deviations(outputs))
 
     def _real(self, received: Mapping[int, Array]) -> Array:
         samples = np.stack(list(received.values()))

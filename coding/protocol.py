@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 Array: TypeAlias = NDArray[Any]
@@ -33,23 +32,6 @@ class Decoded:
 
     blocks: Array
     exact: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Location:
-    """Which shares of a group look wrong. A suspicion, never a proof.
-
-    Attributes
-    ----------
-    suspects : frozenset of int
-        Often empty.
-    scores : dict of share to float
-        How far each share stands out among all that came back; of a suspect that hid behind
-        another it may be low. Shares with which nothing could be compared are missing.
-    """
-
-    suspects: frozenset[int]
-    scores: dict[int, float]
 
 
 class Code(Protocol):
@@ -148,39 +130,6 @@ class Code(Protocol):
             If these are too few, or of different shapes or dtypes.
         ConfigError
             If a share does not exist, or integers would have to be interpolated.
-        """
-
-    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
-        """How far each share that came back is from what the others foretell, in logs.
-
-        Parameters
-        ----------
-        outputs : mapping of share to array (B, *out)
-            What came back, all of one shape and dtype; at least one.
-
-        Returns
-        -------
-        dict of share to float
-            Natural logarithms, always finite but for shares whose outputs are not: +inf. Shares
-            with which nothing can be compared are missing.
-        """
-
-    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
-        """Name the shares whose outputs look wrong.
-
-        Parameters
-        ----------
-        outputs : mapping of share to array (B, *out)
-            What came back, all of one shape and dtype; at least one.
-        baseline : Baseline, optional
-            What is usual for each share. Without it the shares of this group are held against each
-            other alone.
-
-        Returns
-        -------
-        Location
-            At most E suspects, or where shares are copies E of each block, unless too few agree;
-            none if E = 0.
         """
 
     def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:

@@ -8,18 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.protocol import Array, Location
+from approxifer.coding.protocol import Array
 
 if TYPE_CHECKING:
-    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 #: Copies agree if no number differs by more than this times the block's root mean square. On one
 #: kind of machine honest copies are bitwise equal; on several they differ in their last bits.
 AGREE = 1e-4
-
-#: A difference below this times the root mean square is none.
-NOTHING = 1e-12
 
 
 class ReplicationCode(BaseCode):
@@ -61,27 +57,6 @@ class ReplicationCode(BaseCode):
         for copies, agreed in self._agreed(received) if byzantine else ():
             named.update(set(copies).difference(agreed if len(agreed) > byzantine else ()))
         return frozenset(named)
-
-    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
-        """See `Code.deviations`: the logarithm of the `distance` to the agreed copy of the block.
-
-        At least that of `NOTHING`; +inf also where labels differ. A block's only copy is missing.
-        """
-        received = self._received(outputs)
-        return {
-            share: math.log(max(distance(received[share], received[agreed[0]]), NOTHING))
-            for copies, agreed in self._agreed(received)
-            for share in copies
-            if len(copies) > 1
-        }
-
-    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
-        """See `Code.locate`: the `suspects`.
-
-        No baseline is needed: scores are deviations above that of `AGREE`.
-        """
-        scores = {s: d - math.log(AGREE) for s, d in self.deviations(outputs).items()}
-        return Location(self.suspects(outputs), scores)
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`: the copies that decoding passed over against those it took."""

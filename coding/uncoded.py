@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode
-from approxifer.coding.protocol import Array, Location
+from approxifer.coding.protocol import Array
 
 if TYPE_CHECKING:
-    from approxifer.coding.locate import Baseline
     from approxifer.coding.spec import CodeSpec
 
 
@@ -26,15 +25,6 @@ class UncodedCode(BaseCode):
     def encode(self, blocks: Array) -> Array:
         """See `Code.encode`."""
         return self._blocks(blocks).copy()
-
-    def deviations(self, outputs: Mapping[int, Array]) -> dict[int, float]:
-        """See `Code.deviations`: empty, for no share foretells another."""
-        self._received(outputs)
-        return {}
-
-    def locate(self, outputs: Mapping[int, Array], baseline: "Baseline | None" = None) -> Location:
-        """See `Code.locate`: nobody."""
-        return Location(frozenset(), self.deviations(outputs))
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
         """See `Code.residual`: all NaN, for no share is ever surplus."""

@@ -66,7 +66,7 @@ def score(
     patience: float | None = None,
     late: float | None = None,
     hedge: str | Mapping[str, float] | Sequence[float] | None = None,
-    audit: float | None = None,
+    check: int | None = None,
     assurance: float | None = None,
     referee: str = "client",
     quarantine: str | None = None,
@@ -112,7 +112,8 @@ def score(
         queries a codeword (None: the largest K <= 8 that the workers allow), S stragglers and E
         Byzantine workers tolerated.
     adaptive
-        With ``"replication"`` and E > 0: E + 1 copies, and more only where these differ.
+        With ``"replication"``, E > 0 and ``check=0``: E + 1 copies, and more only where these
+        differ.
     order
         Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
         ``"none"`` under ``repair="exact"``, else ``"similar"``.
@@ -162,15 +163,16 @@ def score(
         Show a bar (plain lines where stderr is no terminal).
     seed
         Of everything random.
-    audit
-        The fraction of shares that is run again on another worker and compared. None: .05 with
-        ``byzantine`` > 0, else 0.
+    check
+        Rows of every share that are run again on other workers and compared, drawn once its output
+        is back. None: 3 with ``byzantine`` > 0, else 0. With 0 and ``byzantine`` > 0, copies and
+        the paper's locator tell wrong shares (``"replication"``, ``"berrut"``).
     assurance
-        Audit each worker until one that lies in more than this fraction of its shares would have
-        been caught with 95 % probability.
+        Check further rows until, with 95 % confidence, less than this fraction of the rows of any
+        worker that wrote the output is wrong.
     referee
-        Who decides where two workers differ: the ``"client"``, which runs up to 16 of the rows
-        itself, or a ``"quorum"`` of E + 1 workers that agree.
+        Who decides where two workers differ: the ``"client"``, which runs the row itself, or a
+        ``"quorum"`` of E + 1 workers that agree.
     quarantine
         What is shut out with a convicted ``"worker"``: itself, or its ``"node"``, for this output
         store also in later sessions. None: the node where the workers are on several hosts.
@@ -239,8 +241,9 @@ def plan_run(data: Any, **options: Any) -> str:
     n = spec.build().n
     asked = prepared.options
     # Parity is held back where it may not be needed: not to find errors, nor to keep what it gives.
-    least = 1.0 if asked.repair == "exact" and not asked.byzantine else n / spec.k
-    audited = f", and {asked.rule.rate:.0%} audits" if asked.rule is not None else ""
+    least = 1.0 if asked.repair == "exact" and not asked.votes else n / spec.k
+    part = min(asked.rows_checked, layout.block) / layout.block
+    checked = f", and {part:.1%} of the rows checked" if part else ""
     lines = [
         f"input   {prepared.source.rows:,} rows of {prepared.source.feature_shape} "
         f"{prepared.source.dtype}",
@@ -251,9 +254,9 @@ def plan_run(data: Any, **options: Any) -> str:
         f"order {layout.order!r}",
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
         f"{layout.micro_batch}",
-        f"cluster {workers} workers ({workers_needed(spec)} needed), "
+        f"cluster {workers} workers ({workers_needed(spec, asked.byzantine)} needed), "
         f"{groups_in_flight(n, workers, asked.in_flight)} groups in flight",
-        f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{audited}",
+        f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{checked}",
         *(f"note    {note}" for note in prepared.notes),
     ]
     if prepared.stored is not None:
@@ -287,13 +290,15 @@ def _run(job: Job, options: Options) -> Report:
         counts = {name: found.get(name, 0) for name in ("exact", "decoded", "repaired", "failed")}
         started = engine.started or time.monotonic()
         evaluations = sum(w["evaluations"] for w in engine.session.ledger["workers"])
-        roster = engine.roster
+        members = engine.members
         doubts = engine.intake.doubts
         doubt = doubts.found if doubts is not None and doubts.found.rows else None
+        records, proofs = engine.guard.records()
+        aside = [c.sentence for c in members.convictions if c.aside]
         setup.store.close(
             counts=counts,
-            workers=[member.name for member in roster.members],
-            extra={"convicted": [str(conviction) for conviction in roster.convictions]}
+            workers=[member.name for member in members.members],
+            extra={"convicted": [str(c) for c in members.convictions if not c.aside]}
             | ({"doubtful": doubt.attrs()} if doubt else {}),
         )
         wall = time.monotonic() - started
@@ -311,16 +316,18 @@ def _run(job: Job, options: Options) -> Report:
             out=setup.store.path,
             rows=setup.store.rows,
             counts=counts,
-            workers=engine.guard.worker_records(),
+            workers=records,
+            proofs=proofs,
+            session=setup.session,
             evaluations=evaluations,
             wall_seconds=wall,
             setup_seconds=started - begin,
             scheme=_scheme(prepared, spec.scheme, spec.k, spec.build().n),
             resumed=engine.resumed,
-            convicted=roster.convictions,
+            convicted=[c for c in members.convictions if not c.aside],
             failures=engine.intake.failures,
             doubt=doubt,
-            notes=prepared.notes,
+            notes=prepared.notes + engine.guard.hardware + aside,
         )
 
 

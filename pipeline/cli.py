@@ -180,17 +180,19 @@ def score(
             help="Uncoded, replication: copy slow shares as cubed, spark, or MULTIPLE,AFTER.",
         ),
     ] = None,
-    audit: Annotated[
-        float | None,
+    check: Annotated[
+        int | None,
         typer.Option(
-            min=0.0, max=1.0, help="Fraction of shares run again elsewhere. [0.05 with -e, else 0]"
+            min=0,
+            metavar="ROWS",
+            help="Rows of each share run again elsewhere. [3 with -e, else 0]",
         ),
     ] = None,
     assurance: Annotated[
         float | None,
         typer.Option(
             metavar="FRACTION",
-            help="Audit until whoever lies more often would be caught with 95 % probability.",
+            help="Check until fewer of any worker's rows can be wrong, with 95 % confidence.",
         ),
     ] = None,
     referee: Annotated[
@@ -263,7 +265,7 @@ def score(
         "features": features, "parity": parity and str(parity), "decoder": decoder,
         "repair": repair, "agreement": agreement, "redundancy": redundancy,
         "patience": patience, "late": late, "hedge": hedge, "in_flight": in_flight,
-        "audit": audit, "assurance": assurance, "referee": referee, "quarantine": quarantine,
+        "check": check, "assurance": assurance, "referee": referee, "quarantine": quarantine,
         "forgive": forgive or None, "block": block, "window": window,
         "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
         "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,

@@ -16,11 +16,11 @@ from distributed import Client
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal, OutputStore
 from approxifer.models import ModelHandle
-from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.courier import GroupRun, blank
+from approxifer.pipeline.membership import Quarantine
 from approxifer.pipeline.plan import Layout
 from approxifer.pipeline.policy import Policy
-from approxifer.pipeline.roster import Quarantine
+from approxifer.pipeline.records import Testimony
 from approxifer.pipeline.session import Session
 
 
@@ -48,10 +48,13 @@ class Setup:
     session: str
     most_in_flight: int  #: groups that memory allows
     in_flight: float  #: shares for each worker
+    notes: list[str]  #: what a person should know
     past: Sequence[Mapping[str, Any]] = ()  #: the journal's events of earlier sessions
     quarantine: Quarantine | None = None
     forgive: Sequence[str] = ()
-    rule: AuditRule | None = None  #: None: workers are believed
+    byzantine: int = 0  #: E
+    check: int = 0  #: rows of each share that are run again; 0: none
+    assurance: float | None = None  #: the bound that each member is to reach
     referee: str = "client"
 
 
@@ -62,6 +65,8 @@ class Context:
     ----------
     setup : Setup
     session : Session
+    index : callable
+        The index of a worker among the store's members, by its incarnation.
     tasks : asyncio.TaskGroup
         Set by the engine while it runs.
     numbers : iterator of int
@@ -70,8 +75,11 @@ class Context:
 
     tasks: asyncio.TaskGroup
 
-    def __init__(self, setup: Setup, *, coded_groups: int) -> None:
+    def __init__(
+        self, setup: Setup, *, coded_groups: int, index: Callable[[int], int] = lambda i: i
+    ) -> None:
         self.setup = setup
+        self.index = index
         self.session = Session(setup.client, setup.session.rpartition("-")[2])
         self.numbers = count(coded_groups)
         self._loaders = ThreadPoolExecutor(1, "approxifer-read")
@@ -100,12 +108,17 @@ class Context:
         head = {"event": event, "session": self.setup.session, "time": seconds}
         self.setup.journal.append(head | fields, fsync=fsync)
 
-    def journal_group(self, group: GroupRun, *, names: Mapping[int, str], **fields: Any) -> None:
-        """Add a group that is complete, with the workers whose outputs are used."""
+    def journal_group(
+        self, group: GroupRun, *, used: Mapping[int, Testimony], **fields: Any
+    ) -> None:
+        """Add a group that is complete, with the workers whose outputs are used: their names, and
+        as members."""
+        told = sorted(used.items())
         self.journal(
             "group",
             group=group.number,
-            shares={str(share): name for share, name in sorted(names.items())},
+            shares={str(share): one.worker for share, one in told},
+            members={str(share): self.index(one.member) for share, one in told},
             attempts=group.history,
             **fields,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class GroupRun:
     number: int
     shares: np.ndarray  #: (N, B, *feature)
     finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
+    models: Sequence[int]  #: of each share: 0 is the user's model, r + 1 parity model r
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     #: Outputs of another type, shape, dtype or size, for which a stand-in is in ``outputs``.
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -49,7 +50,6 @@ class GroupRun:
     futures: dict[Key, Future[Any]] = field(default_factory=dict)
     completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
     done: bool = False
-    code: str = ""  #: by its name, as the courier was asked to take it
 
     @property
     def used(self) -> set[tuple[int, int]]:
@@ -87,15 +87,15 @@ class Courier:
 
     Parameters
     ----------
-    fingerprints : mapping
-        By a code's name: of the model that runs each of its shares.
+    fingerprints
+        Of the models: the user's, then the parity models.
     """
 
     def __init__(
         self,
         session: Session,
         *,
-        fingerprints: Mapping[str, Sequence[str]],
+        fingerprints: Sequence[str],
         micro_batch: int,
         output_shape: tuple[int, ...],
         output_dtype: np.dtype[Any],
@@ -121,7 +121,7 @@ class Courier:
         code: str,
         first: bool,
         avoid: frozenset[str] = frozenset(),
-        forbid: frozenset[int] = frozenset(),
+        forbid: Collection[int] = (),
         only: int | None = None,
         check: bool = False,
     ) -> None:
@@ -130,22 +130,20 @@ class Courier:
         Parameters
         ----------
         group : GroupRun
-        code : str
-            By its name.
-        first : bool
-            Before fresh groups, or in turn.
-        avoid : frozenset of str
-            Names of workers that are used only where no others are left.
-        forbid : frozenset of int
-            Incarnations that are never used.
-        only : int, optional
-            The incarnation that alone may run it: where it is late, or cannot, the group is
-            complete without an output.
-        check : bool
-            Whether its time says nothing of shares.
+        code
+            Its code, by name.
+        first
+            Before all that is not, instead of in turn.
+        avoid
+            Names of workers that get a share only where no other can.
+        forbid
+            Incarnations that get none.
+        only
+            The incarnation that gets them; the group ends without an output if that is late.
+        check
+            Whether it is left out of the share times.
         """
         self.groups[group.number] = group
-        group.code = code
         opening = {
             "group": group.number,
             "code": code,
@@ -212,7 +210,7 @@ class Courier:
             self._give_up_inputs(group, keys)
         if group.done or not keys:
             return
-        fingerprints = [self._fingerprints[group.code][group.sent[key].share] for key in keys]
+        fingerprints = [self._fingerprints[group.models[group.sent[key].share]] for key in keys]
         futures = transport.submit(self._client, keys, fingerprints, micro_batch=self._micro_batch)
         group.futures |= dict(zip(keys, futures, strict=True))
 

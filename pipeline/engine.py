@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from math import ceil
@@ -22,17 +23,20 @@ from approxifer.coding.fitted import FittedDecoder
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.datasets.windows import windows
 from approxifer.errors import ClusterError
+from approxifer.models import cache, run_rows
 from approxifer.pipeline.context import Context, Setup
 from approxifer.pipeline.courier import Courier, GroupRun
 from approxifer.pipeline.doubt import Doubts
-from approxifer.pipeline.guard import Guard
-from approxifer.pipeline.intake import Batch, Intake, last_error, not_back, weigh
-from approxifer.pipeline.makegood import sweep
+from approxifer.pipeline.elsewhere import Elsewhere
+from approxifer.pipeline.guard import Guard, Hooks
+from approxifer.pipeline.intake import Batch, Intake, Returned, weigh
+from approxifer.pipeline.membership import Member, Membership
 from approxifer.pipeline.plan import fewest_workers, groups_in_flight, workers_needed
-from approxifer.pipeline.records import Block, Status
-from approxifer.pipeline.roster import Member, Roster
+from approxifer.pipeline.records import Block, Status, Testimony
 from approxifer.pipeline.stall import tell
 from approxifer.pipeline.stream import BlockStream
+from approxifer.pipeline.taint import sweep
+from approxifer.pipeline.usedrows import Drawn
 from approxifer.pipeline.window import Window
 from approxifer.pipeline.worker import ModelOnWorker
 
@@ -56,42 +60,44 @@ class Engine:
             for index, span in enumerate(windows(setup.store.rows, setup.layout.window))
         ]
         self.groups_per_window = ceil(setup.layout.window / (setup.layout.block * self.code.k))
-        self.context = Context(setup, coded_groups=len(spans) * self.groups_per_window)
-        self.session = self.context.session
-        self.roster = Roster(
+        self.members = Membership(
             setup.session,
             setup.past,
             quarantine=setup.quarantine,
             forgive=setup.forgive,
             on_new=self._new_member,
         )
+        self.context = Context(
+            setup, coded_groups=len(spans) * self.groups_per_window, index=self.members.index
+        )
+        self.session = self.context.session
         models = (setup.handle, *setup.parity)
         self.courier = Courier(
             self.session,
-            fingerprints={
-                name: [models[model].fingerprint for model in code.models]
-                for name, code in (("coded", self.code), ("plain", self.plain))
-            },
+            fingerprints=[model.fingerprint for model in models],
             micro_batch=setup.layout.micro_batch,
             output_shape=setup.store.output_shape,
             output_dtype=setup.store.output_dtype,
             spawn=self.context.spawn,
-            keep_malformed=setup.rule is not None,
+            keep_malformed=bool(setup.check or setup.byzantine),
         )
+        self.elsewhere = Elsewhere(self.context, self.courier)
+        self.open: list[Window] = []  #: the oldest first
         self.guard = Guard(
             self.context,
             self.code,
-            self.courier,
-            self.roster,
+            self.elsewhere,
+            self.members,
             spans=spans,
-            close=self._close,
-            taken_back=self._taken_back,
+            hooks=Hooks(lambda: self.open, self._close, self._failed, self._taken_back),
         )
         self.intake = Intake(
             stream,
             keep_decoded=setup.repair == "none",
             blank=self.context.blank,
-            index=self.roster.index,
+            index=self.members.index,
+            checked=setup.check > 0,
+            byzantine=setup.byzantine,
             doubts=self._doubts(),
         )
         self.windows = len(spans)
@@ -109,15 +115,18 @@ class Engine:
         self._committed: set[int] = set()  #: windows written by this session
         self._again: set[int] = set()  #: written windows with rows that were taken back
 
-        if self.roster.convictions:  # the session that convicted may have been stopped before it
-            sweep(setup.store, spans, self.roster)
+        if self.members.convictions:  # the session that convicted may have been stopped before it
+            sweep(setup.store, spans, self.members)
         status = setup.store.status()
         if setup.retry_failed and (failed := np.flatnonzero(status == Status.FAILED)).size:
             setup.store.set_pending(failed)
-            status[failed] = Status.PENDING
         #: The windows that no earlier session has committed whole.
-        self.pending = [s for s in spans if (status[s[1] : s[2]] == Status.PENDING).any()]
-        self.resumed = int((status != Status.PENDING).sum())
+        self.pending = self._pending()
+        self.resumed = int((setup.store.status() != Status.PENDING).sum())
+
+    def _pending(self) -> list[tuple[int, int, int]]:
+        status = self.setup.store.status()
+        return [s for s in self._spans if (status[s[1] : s[2]] == Status.PENDING).any()]
 
     def _doubts(self) -> Doubts | None:
         setup = self.setup
@@ -155,13 +164,19 @@ class Engine:
                 self.context.tasks = tasks
                 try:
                     news = tasks.create_task(self.session.follow(self._hear))
-                    await self.guard.open(len(self.pending) * self.groups_per_window)
-                    await self.session.enough_ready(workers_needed(spec), fewest_workers(spec))
+                    await self.guard.open()
+                    await self.session.enough_ready(
+                        workers_needed(spec, setup.byzantine), fewest_workers(spec, setup.byzantine)
+                    )
+                    queues = tasks.create_task(self.guard.send_old())
                     self.started = time.monotonic()
+                    await self.guard.decide_what_is_left()
+                    self.pending = self._pending()
                     if setup.decoder == "fitted" and self.pending:
                         await self._learn()
                     await self._score()
                     news.cancel()
+                    queues.cancel()
                 finally:
                     self.courier.release()
         except BaseExceptionGroup as group:
@@ -187,8 +202,9 @@ class Engine:
         queries = gather(window.queries, members, code.k)
         mixed = [share for share, block in enumerate(code.carries) if block is None]
         shares = np.concatenate([queries, code.encode(queries)[mixed]])
-        run = (self.guard.run_elsewhere(rows, frozenset(), kind="learning") for rows in shares)
-        told = [one.output for one in await asyncio.gather(*run) if one is not None]
+        run = (self.elsewhere.run(rows, kind="learning") for rows in shares)
+        ends = [end.testimony for end in await asyncio.gather(*run)]
+        told = [one.output for one in ends if one is not None]
         if len(told) < len(shares):  # the model raised on some of them
             return
         outputs = np.stack(told)
@@ -207,19 +223,22 @@ class Engine:
     async def _score(self) -> None:
         """Score the pending windows; then again those in which rows were taken back."""
         spans = self.pending
-        while spans:
+        while True:
             loaded: asyncio.Queue[Window] = asyncio.Queue()
             self._windows_left = len(spans)
             self._all_done.clear()
             self.context.spawn(self._load_windows(spans, loaded))
             for _ in spans:
                 await self._feed(await loaded.get())
-            await self._all_done.wait()
-            await self.guard.last_audits()
+            if spans:
+                await self._all_done.wait()
+            await self.guard.settle_up()
             while self._hearings:
                 self._news.clear()
                 await self._news.wait()
             spans = [span for span in self._spans if span[0] in self._again]
+            if not spans:
+                return
             self.windows_done -= len(spans)
             self._again.clear()
 
@@ -262,6 +281,7 @@ class Engine:
 
     async def _feed(self, window: Window) -> None:
         """Send a window's groups out, as many at a time as are to be in flight."""
+        self.open.append(window)
         await self._repair(window)
         spans = cut_groups(len(window.order), self.code.k, self.setup.layout.block)
         for i, span in enumerate(spans):
@@ -305,7 +325,10 @@ class Engine:
 
         await self.courier.take(
             GroupRun(
-                batch.number, await self.context.compute(encode), partial(self._finish, batch)
+                batch.number,
+                await self.context.compute(encode),
+                partial(self._finish, batch),
+                batch.code.models,
             ),
             code="coded" if batch.coded else "plain",
             first=not batch.coded,  # repairs: so that the oldest windows close first
@@ -316,26 +339,28 @@ class Engine:
         if event["op"] == "stalled":
             self._stalled(event)
         elif event["op"] == "worker":
-            name, what = event["worker"], event["what"]
+            name, what, incarnation = event["worker"], event["what"], event["incarnation"]
             self.context.journal("worker", time=event["time"], worker=name, what=what)
-            if what in ("gone", "convicted"):
-                self.roster.left(name)
-            else:
-                host = event["node"] or event["host"]
-                self.roster.heard(name, host, event["device"], event["incarnation"])
+            place = {key: event[key] for key in ("host", "node", "device", "hardware")}
+            self.members.heard(incarnation, name, **place)
+            if what != "ready":
+                self.members.left(incarnation)
             self._news.set()
         elif event["op"] == "changed":
-            said = {name: event[name] for name in ("worker", "incarnation", "said", "kept")}
-            self.context.journal("changed", **said)
+            self.context.journal("changed", worker=event["worker"], said=event["said"])
+            self.setup.notes.append(
+                f"worker {event['worker']} says another place of itself than before, and is not "
+                f"believed: {event['said']} instead of {event['kept']}"
+            )
         elif event["op"] == "conviction":
             self._hearings += 1
-            self.context.spawn(self._hear_of_conviction(event["conviction"]))
+            self.context.spawn(self._hear_of_conviction(event["bars"], event["conviction"]))
         else:
             self.trouble = ""
             self.courier.hear(event)
 
-    async def _hear_of_conviction(self, event: dict[str, Any]) -> None:
-        await self.guard.hear_of(event["member"]["name"], event)
+    async def _hear_of_conviction(self, bars: list[dict[str, Any]], event: dict[str, Any]) -> None:
+        await self.guard.hear_of(bars, event)
         self._hearings -= 1
         self._news.set()
 
@@ -361,25 +386,17 @@ class Engine:
     async def _finish(self, batch: Batch, group: GroupRun) -> None:
         """Decode a group, take its rows in, order its repairs, and write its window if that was
         the last of it."""
-        window, told = batch.window, group.testimonies
-        guilty = await self.guard.hear(batch, group)
+        window = batch.window
+        out = await self.guard.left_out(batch, group)
         while True:
-            guilty |= {s for s, one in told.items() if self.roster.is_convicted(one.worker)}
-            stand = {share: one for share, one in told.items() if share not in guilty}
-            decode = partial(
-                weigh,
-                batch,
-                {share: one.output for share, one in stand.items()},
-                {share: one.worker for share, one in stand.items()},
-                failed=not_back(group.history),
-                error=last_error(group.history),
-                evicted=frozenset(told[share].worker for share in guilty),
-                decoder=self.decoder,
-                doubtful=self.intake.doubts is not None,
-            )
-            returned = await self.context.compute(decode)
-            if not any(self.roster.is_convicted(one.worker) for one in stand.values()):
+            told = group.testimonies
+            out |= {s for s, one in told.items() if self.members.is_convicted(one.member)}
+            stand = {share: one for share, one in told.items() if share not in out}
+            evicted = frozenset(told[share].worker for share in out)
+            returned, drawn = await self.context.compute(self._weigh, batch, group, stand, evicted)
+            if not any(self.members.is_convicted(one.member) for one in stand.values()):
                 break
+        self.guard.start(batch, group, drawn)
         known = len(self.intake.failures)
         self.intake.take(returned)
         for row, error in self.intake.failures[known:]:
@@ -391,23 +408,62 @@ class Engine:
         kind = "coded" if batch.coded else "repair"
         # Of a repair also the coded groups that its rows were in: when was such a group whole?
         of = {} if batch.coded else {"of": _groups(window.group[batch.members])}
-        self.context.journal_group(
-            group, names=returned.names, window=window.index, kind=kind, **of
-        )
+        self.context.journal_group(group, used=returned.told, window=window.index, kind=kind, **of)
         await self.session.tell("report", done=[batch.number])
+        await self._try_here()
         await self._repair(window)
         await self._close(window)
+
+    def _weigh(
+        self,
+        batch: Batch,
+        group: GroupRun,
+        stand: dict[int, Testimony],
+        evicted: frozenset[str],
+    ) -> tuple[Returned, list[Drawn]]:
+        """Decode a group, and draw the rows of it that are checked."""
+        returned = weigh(
+            batch,
+            stand,
+            history=group.history,
+            evicted=evicted,
+            decoder=self.decoder,
+            doubtful=self.intake.doubts is not None,
+        )
+        return returned, self.guard.draw(batch, group, returned)
+
+    async def _try_here(self) -> None:
+        """Try rows on the client on which the model raised, on too few workers to be sure."""
+        while self.intake.unsure:
+            window, row, status, error = self.intake.unsure.pop()
+            queries = window.queries[row : row + 1]
+            try:
+                output = await self.context.compute(self._run_here, queries)
+            except Exception as raised:  # the user's model
+                self.context.journal("failed", row=window.start + row, error=error)
+                self.intake.give_up(window, row, error or str(raised))
+            else:
+                self.intake.put(window, row, output, status)
+            await self._close(window)
+
+    def _run_here(self, queries: np.ndarray) -> np.ndarray:
+        setup = self.setup
+        runner = cache.ensure(setup.handle, setup.threads)
+        output: np.ndarray = run_rows(runner, queries, setup.layout.micro_batch)[0]
+        return output
 
     async def _close(self, window: Window) -> None:
         """Write a window if it is whole: the journal's groups and the data first, its status last.
 
         If a convicted worker touched some of its rows, it is not whole after all.
         """
-        if not window.whole or window.closing:  # two groups may end in one turn
+        if window.closing:  # two groups may end in one turn
+            return
+        if not window.whole:
+            if window.scored and window is self.open[0]:
+                self.guard.flush(window)
             return
         window.closing = True
-        if (unconfirmed := self.guard.unconfirmed(window)).any():
-            self.intake.fail(window, unconfirmed)
 
         def write() -> np.ndarray | None:
             if (tainted := self.guard.tainted(window)) is not None:
@@ -433,29 +489,45 @@ class Engine:
             window.closing = False
             await self._repair(window)
             return
-        self.stream.committed(window.index, window.start, window.stop)
+        again = self.setup.check > 0
+        self.stream.committed(window.index, window.start, window.stop, again=again)
         self._committed.add(window.index)
+        self.open.remove(window)
+        window.confirmed.clear()
         self.windows_done += 1
         self._windows_left -= 1
         self._open_windows.release()
         if self._windows_left == 0:
             self._all_done.set()
+        if self.open:  # it may be the oldest now
+            await self._close(self.open[0])
 
-    def _taken_back(self, index: int, statuses: np.ndarray, failed: bool) -> None:
-        """Rows of a written window that had these statuses are pending again, or failed."""
-        if failed:
-            self.intake.counts["failed"] += len(statuses)
-        else:
-            self._again.add(index)
+    def _failed(self, window: Window, rows: np.ndarray) -> None:
+        """Rows of an open window that were there have failed after all: bool (W,)."""
+        self.intake.fail(window, rows)
+
+    def _taken_back(self, index: int, statuses: np.ndarray) -> None:
+        """Rows of a written window that had these statuses are pending again."""
+        self._again.add(index)
         if index in self._committed:
             self.intake.take_back(statuses)
         else:
             self.resumed -= len(statuses)
 
     def _new_member(self, index: int, member: Member) -> None:
-        self.context.journal(
-            "name", index=index, worker=member.name, host=member.host, device=member.device
-        )
+        fields = member.event()
+        del fields["session"]  # each event has it
+        self.context.journal("name", index=index, **fields)
+
+    def unchecked(self) -> dict[str, int]:
+        """Rows of open windows by their status, where these wait for checks."""
+        if not self.setup.check:
+            return {}
+        found: Counter[str] = Counter()
+        for window in list(self.open):
+            for value, rows in zip(*np.unique(window.status, return_counts=True), strict=True):
+                found[Status(value).name.lower()] += int(rows)
+        return dict(found)
 
     def read_back(self, start: int, stop: int) -> Block:
         """Committed rows, from the store."""

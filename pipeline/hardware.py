@@ -7,7 +7,7 @@ it by the same function. Importing this imports neither torch nor the rest of a 
 from __future__ import annotations
 
 import platform
-import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def hardware_class(runner: Runner, threads: int) -> str:
     Parameters
     ----------
     runner : Runner
-        The model, loaded here: torch counts only where it is loaded in this process.
+        The model, loaded here.
     threads : int
         torch threads of every call.
 
@@ -32,8 +32,8 @@ def hardware_class(runner: Runner, threads: int) -> str:
     str
         ``"cpu | AMD EPYC 7B13 | torch 2.13.0+cpu | numpy 2.4.1 | 1 threads"``
     """
-    loaded = [sys.modules[name] for name in ("torch", "numpy") if name in sys.modules]
-    builds = [f"{module.__name__} {module.__version__}" for module in loaded]
+    # As installed, whether the model uses them or not: nothing else tells what it imports.
+    builds = [f"{name} {version(name)}" for name in ("torch", "numpy")]
     kind = runner.device.partition(":")[0]
     unit = _gpu(runner.device) if kind == "cuda" else processor()
     return " | ".join([kind, unit, *builds, f"{threads} threads"])

@@ -13,10 +13,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from approxifer.datasets import FLAG_MEANINGS, Journal, OutputStore
+from approxifer.pipeline.membership import Conviction
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import Fate
 from approxifer.pipeline.report import as_text, status_table, table
-from approxifer.pipeline.roster import Conviction
 from approxifer.pipeline.timeline import draw_timeline, natural
 
 #: Attributes of the store that are shown; the others are long, or are shown elsewhere.
@@ -69,7 +69,7 @@ def inspect_store(
         parts += [_session_table(events), _worker_table(events)]
     for event in events:
         if event.get("event") == "conviction":
-            parts.append(Text(f"convicted: {Conviction.of(event)}"))
+            parts.append(Text(Conviction.of(event).sentence))
     if timeline is not None:
         drawn = draw_timeline(events, timeline, session=session, title=store.path.name)
         parts.append(Text(f"timeline drawn: {drawn}"))

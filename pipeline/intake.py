@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from approxifer.coding.doubt import confidence
 from approxifer.coding.fitted import FittedDecoder
 from approxifer.errors import DecodeError
 from approxifer.pipeline.doubt import Doubts
-from approxifer.pipeline.records import Block, Fate, Status
+from approxifer.pipeline.records import Block, Fate, Status, Testimony
 from approxifer.pipeline.stream import BlockStream
 from approxifer.pipeline.window import Window
 
@@ -36,8 +36,8 @@ class Returned:
     """A complete group: the outputs to use, and what they decode to."""
 
     batch: Batch
-    outputs: dict[int, np.ndarray]  #: by share, (B, *out): those that stand
-    names: dict[int, str]  #: the worker that returned each of them
+    told: dict[int, Testimony]  #: by share: those that stand
+    raised: frozenset[str]  #: workers on which the model raised
     failed: frozenset[str]  #: workers that did not bring their share back
     evicted: frozenset[str]  #: workers whose outputs are not used
     decoded: Decoded | None  #: None: not decodable, whatever was tried
@@ -45,47 +45,70 @@ class Returned:
     error: str  #: of the last attempt at which the model raised
     confidence: np.ndarray | None = None  #: (k, B), where decodes may be in doubt
 
+    @property
+    def outputs(self) -> dict[int, np.ndarray]:
+        """By share: (B, *out)."""
+        return {share: one.output for share, one in self.told.items()}
+
     def carrier(self, block: int) -> int | None:
         """The share whose output is that of a block: of several copies the one that was decoded."""
         carries = self.batch.code.carries
-        shares = [share for share in sorted(self.outputs) if carries[share] == block]
+        shares = [share for share in sorted(self.told) if carries[share] == block]
         if len(shares) > 1 and self.decoded is not None:
             chosen = self.decoded.blocks[block].tobytes()
-            shares = [share for share in shares if self.outputs[share].tobytes() == chosen]
+            shares = [share for share in shares if self.told[share].output.tobytes() == chosen]
         return shares[0] if shares else None
 
 
 def weigh(
     batch: Batch,
-    outputs: dict[int, np.ndarray],
-    names: dict[int, str],
+    told: dict[int, Testimony],
     *,
-    failed: frozenset[str],
-    evicted: frozenset[str],
+    history: Sequence[Mapping[str, object]] = (),
+    evicted: frozenset[str] = frozenset(),
     decoder: FittedDecoder | None = None,
     doubtful: bool = False,
-    error: str = "",
 ) -> Returned:
-    """Decode what stands, if it is enough; if doubtful, say how sure that is."""
+    """Decode what stands, if it is enough; if doubtful, say how sure that is.
+
+    Parameters
+    ----------
+    batch : Batch
+    told
+        The outputs that stand, by share.
+    history
+        What became of each attempt.
+    evicted
+        Names of workers whose outputs do not stand.
+    decoder
+        Learnt weights, instead of Berrut's.
+    doubtful
+        Whether decodes may be in doubt.
+    """
     decoded, residual, sure = None, None, None
+    outputs = {share: one.output for share, one in told.items()}
     with contextlib.suppress(DecodeError):
         decode = decoder.decode if decoder is not None and batch.coded else batch.code.decode
         decoded, residual = decode(outputs), batch.code.residual(outputs)
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
-    return Returned(batch, outputs, names, failed, evicted, decoded, residual, error, sure)
+    errors = [str(a["error"]) for a in history if a["fate"] == Fate.FAILED]
+    return Returned(
+        batch,
+        told,
+        raised=_workers(history, Fate.FAILED),
+        failed=_workers(history, Fate.DROPPED, Fate.LOST, Fate.FAILED),
+        evicted=evicted,
+        decoded=decoded,
+        residual=residual,
+        error=errors[-1] if errors else "",
+        confidence=sure,
+    )
 
 
-def not_back(history: list[dict[str, object]]) -> frozenset[str]:
-    """The workers that did not bring their share back."""
-    bad = (Fate.DROPPED, Fate.LOST, Fate.FAILED)
-    return frozenset(str(a["worker"]) for a in history if a["fate"] in bad)
-
-
-def last_error(history: list[dict[str, object]]) -> str:
-    """What the model said where it raised last; empty if it did not."""
-    said = [str(a["error"]) for a in history if a["fate"] == Fate.FAILED]
-    return said[-1] if said else ""
+def _workers(history: Sequence[Mapping[str, object]], *fates: Fate) -> frozenset[str]:
+    """The workers with an attempt that ended so."""
+    return frozenset(str(a["worker"]) for a in history if a["fate"] in fates)
 
 
 class Intake:
@@ -107,7 +130,9 @@ class Intake:
         *,
         keep_decoded: bool,
         blank: Callable[[int], np.ndarray],
-        index: Callable[[str], int],
+        index: Callable[[int], int],
+        checked: bool = False,
+        byzantine: int = 0,
         doubts: Doubts | None = None,
     ) -> None:
         self.counts = dict.fromkeys(("exact", "decoded", "repaired", "failed"), 0)
@@ -117,13 +142,17 @@ class Intake:
         self._stream = stream
         self._keep_decoded = keep_decoded
         self._blank = blank
-        self._index = index  #: of a worker, by name, in the store
+        self._index = index  #: of a worker, by its incarnation, in the store
+        self._checked = checked  #: rows are provisional until their window is written
+        self._byzantine = byzantine
+        #: Rows on which the model raised, on too few workers to be sure that it is the rows.
+        self.unsure: list[tuple[Window, int, Status, str]] = []
 
     def take(self, returned: Returned) -> None:
         """Take a group in, block by block."""
         batch, window = returned.batch, returned.batch.window
-        for name in returned.names.values():
-            self._index(name)  # also of those that only contributed to what is decoded
+        for one in returned.told.values():
+            self._index(one.member)  # also of those that only contributed to what is decoded
         for block, rows in enumerate(block_rows(batch.members, batch.code.k)):
             if len(rows):
                 self._take_block(returned, block, rows)
@@ -163,10 +192,10 @@ class Intake:
         decoded, avoid = returned.decoded, returned.failed | returned.evicted
         carrier = returned.carrier(block)
         if carrier is not None:
-            worker = self._index(returned.names[carrier])
-            self._settle(window, rows, returned.outputs[carrier], batch.status, worker)
+            one = returned.told[carrier]
+            self._settle(window, rows, one.output, batch.status, self._index(one.member))
         elif not batch.coded and not returned.evicted:
-            self._failed(window, rows, batch.status, returned.error)
+            self._failed(window, rows, returned)
         elif not batch.coded:
             window.ask_repair(rows, batch.status, avoid)
         elif decoded is None:
@@ -189,13 +218,25 @@ class Intake:
                 sure = returned.confidence[block][: len(rows)]
                 self.doubts.wait(window.index, rows, blocks.argmax(axis=1), sure)
 
-    def _failed(self, window: Window, rows: np.ndarray, status: Status, error: str) -> None:
-        """The model raised on a block wherever it was tried: narrow down on which of its rows."""
+    def _failed(self, window: Window, rows: np.ndarray, returned: Returned) -> None:
+        """The model raised on a block wherever it was tried: narrow down on which of its rows. A
+        row fails if E + 1 workers say so; else it is to be tried on the client."""
+        status, error = returned.batch.status, returned.error
         if len(rows) > 1:
             window.bisect(rows, status)
-            return
-        self.failures.append((window.start + int(rows[0]), error))
-        self._settle(window, rows, self._blank(1), Status.FAILED)
+        elif self._byzantine and len(returned.raised) <= self._byzantine:
+            self.unsure.append((window, int(rows[0]), status, error))
+        else:
+            self.give_up(window, int(rows[0]), error)
+
+    def give_up(self, window: Window, row: int, error: str) -> None:
+        """The model raises on a row of a window by itself."""
+        self.failures.append((window.start + row, error))
+        self._settle(window, np.array([row]), self._blank(1), Status.FAILED)
+
+    def put(self, window: Window, row: int, output: np.ndarray, status: Status) -> None:
+        """Take in a row that the client has run: (*out)."""
+        self._settle(window, np.array([row]), output[None], status)
 
     def _settle(
         self,
@@ -226,6 +267,6 @@ class Intake:
                 rows=window.start + rows,
                 predictions=outputs[: len(rows)],
                 status=np.full(len(rows), status, np.uint8),
-                provisional=provisional,
+                provisional=provisional or self._checked,
             ),
         )

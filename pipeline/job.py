@@ -85,7 +85,11 @@ class Job:
         engine = self.engine
         if engine is None:
             return Progress(stage=self._stage)
-        counts = dict(engine.intake.counts)
+        unchecked = engine.unchecked()
+        counts = {
+            name: max(0, rows - unchecked.get(name, 0))
+            for name, rows in engine.intake.counts.items()
+        }
         done = sum(counts.values())
         rows = engine.setup.store.rows
         end = engine.finished or time.monotonic()
@@ -98,6 +102,7 @@ class Job:
             rows=rows,
             counts=counts,
             provisional=engine.intake.provisional,
+            unchecked=sum(unchecked.get(name, 0) for name in counts),
             windows=engine.windows,
             windows_done=engine.windows - len(engine.pending) + engine.windows_done,
             resumed=engine.resumed,
@@ -109,7 +114,7 @@ class Job:
             stage="loading the model on the workers" if loading else self._stage,
             workers=engine.session.ready,
             disagreement=None if doubts is None or not doubts.found.rows else doubts.found.stated,
-            convicted=len(engine.roster.convicted_now),
+            convicted=len(engine.members.convicted_now),
             trouble=engine.trouble,
         )
 

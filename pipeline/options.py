@@ -14,11 +14,11 @@ from dask.utils import parse_bytes
 from approxifer.coding import CodeSpec
 from approxifer.coding.order import ORDERS
 from approxifer.errors import ConfigError
-from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.hedge import Hedge
+from approxifer.pipeline.membership import QUARANTINES, Quarantine
 from approxifer.pipeline.plan import IN_FLIGHT
 from approxifer.pipeline.policy import Policy
-from approxifer.pipeline.roster import QUARANTINES, Quarantine
+from approxifer.pipeline.spotchecks import DEFAULT_CHECK
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,8 +31,8 @@ REFEREES = ("client", "quorum")
 HEDGED = ("uncoded", "replication")
 #: Default of ``late`` in medians; with ``hedge`` it is the last resort, so many times its multiple.
 LATE, LAST_RESORT = 2.0, 3.0
-#: Fraction of the shares audited with ``byzantine`` > 0.
-DEFAULT_AUDIT = 0.05
+#: Schemes that can tell a wrong share from the others' outputs.
+VOTING = ("replication", "berrut")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Options:
     patience: float | None = None
     late: float | None = None
     hedge: str | Mapping[str, float] | Sequence[float] | None = None
-    audit: float | None = None
+    check: int | None = None
     assurance: float | None = None
     referee: str = "client"
     quarantine: Quarantine | None = None
@@ -84,6 +84,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.cluster is not None and self.client is not None:
             raise ConfigError("cluster= and client= are both given: give one of the two")
+        self._check_trust()
         self.code_for(self.k or 1)
         _one_of("order", self.order, (None, *ORDERS))
         if self.features is not None and not (
@@ -111,7 +112,6 @@ class Options:
         _one_of("heal", self.heal, (None, "restart", "avoid"))
         _one_of("referee", self.referee, REFEREES)
         _one_of("quarantine", self.quarantine, (None, *QUARANTINES))
-        self._fraction("audit", most=1.0, least=0.0)
         self._fraction("assurance", most=0.999, least=0.001)
         self._fraction("agreement", most=0.9999, least=0.5)
         if isinstance(self.forgive, str):
@@ -138,10 +138,38 @@ class Options:
                 f"scheme={self.scheme!r} and parity={self.parity!r}: scheme='parm' needs the "
                 "folder of its parity models (approxifer train-parity), no other scheme takes one"
             )
-        if self.scheme == "parm" and self.rule is not None:
+
+    def _check_trust(self) -> None:
+        self._whole("byzantine", least=0)
+        if self.check is not None:
+            self._whole("check", least=0)
+        rows, byzantine = self.rows_checked, self.byzantine
+        if byzantine and not rows and self.scheme not in VOTING:
             raise ConfigError(
-                "audit= and assurance= with scheme='parm': nobody but its worker could tell a "
-                "parity share from a wrong one; take scheme 'systematic'"
+                f"check=0 with byzantine={byzantine} and scheme={self.scheme!r}: nothing there "
+                f"tells a wrong share from a right one. Take check= of at least 1 (the default is "
+                f"{DEFAULT_CHECK}), or scheme={' or '.join(map(repr, VOTING))}"
+            )
+        if self.adaptive and rows:
+            raise ConfigError(
+                f"adaptive=True with check={rows}: it compares whole copies instead of checking "
+                "rows; leave one of the two out"
+            )
+        if rows and not byzantine and self.referee == "quorum":
+            raise ConfigError(
+                f"check={rows} with byzantine=0 and referee='quorum': where two workers differ, a "
+                "quorum cannot tell who is wrong unless some are known to be right. Take "
+                "referee='client', or byzantine= of at least 1"
+            )
+        if self.assurance is not None and not rows:
+            raise ConfigError(
+                f"assurance={self.assurance!r} with check=0: it is what checks prove; leave check= "
+                "out"
+            )
+        if self.assurance is not None and self.repair != "exact":
+            raise ConfigError(
+                f"assurance={self.assurance!r} with repair={self.repair!r}: rows that stay decoded "
+                "are no one worker's, and cannot be run again; take repair='exact'"
             )
 
     def _check_hedge(self) -> None:
@@ -177,9 +205,22 @@ class Options:
             scheme=self.scheme,
             k=k,
             stragglers=self.stragglers,
-            byzantine=self.byzantine,
+            byzantine=self.byzantine if self.votes else 0,
             adaptive=self.adaptive,
         )
+
+    @property
+    def rows_checked(self) -> int:
+        """``check``, or its default: rows of each share that are run again elsewhere."""
+        if self.check is not None:
+            return self.check
+        trusted = not self.byzantine and self.assurance is None
+        return 0 if trusted or self.adaptive else DEFAULT_CHECK
+
+    @property
+    def votes(self) -> bool:
+        """Whether wrong outputs are told by other shares' alone, which takes more of them."""
+        return self.byzantine > 0 and not self.rows_checked
 
     @property
     def memory_bytes(self) -> int:
@@ -200,23 +241,13 @@ class Options:
     @property
     def the_order(self) -> str:
         """``order``, or its default: only where rows are to stay decoded does likeness pay."""
-        plain = self.repair == "exact" and self.byzantine == 0
+        plain = self.repair == "exact" and not self.votes
         return self.order or ("none" if plain else "similar")
-
-    @property
-    def rule(self) -> AuditRule | None:
-        """What is audited; None: workers are believed."""
-        audit = self.audit if self.audit is not None else (DEFAULT_AUDIT if self.byzantine else 0.0)
-        if not self.byzantine and not audit and self.assurance is None:
-            return None
-        if not audit and self.assurance is None:  # the paper: suspects are left out, unheard
-            return AuditRule(rate=0.0, first=False, least=0)
-        return AuditRule(rate=audit, assurance=self.assurance)
 
     @property
     def policy(self) -> Policy:
         """The scheduler's part of the options, with their defaults."""
-        exact = self.repair == "exact" and self.byzantine == 0
+        exact = self.repair == "exact" and not self.votes
         default = 0.0 if self.repair == "none" else 1.0
         patience = default if self.patience is None else self.patience
         hedge = self.the_hedge
@@ -231,7 +262,7 @@ class Options:
             stall_after=float(self.stall_after),
             lazy=exact if self.redundancy is None else self.redundancy == "lazy",
             exact=exact,
-            reuse=self.byzantine == 0,
+            reuse=not self.votes,
             max_failures=max(Policy.max_failures, self.byzantine + 1),  # E of them may lie
         )
 

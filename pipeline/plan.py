@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from math import ceil, floor, prod
 from typing import Any
 
@@ -54,35 +53,38 @@ def conflicting(spec: CodeSpec) -> int:
     return max((len(c) for c in spec.build().conflicts), default=1)
 
 
-def workers_needed(spec: CodeSpec) -> int:
-    """Workers that a run needs: with Byzantine ones, E to be convicted and one more to audit."""
-    return conflicting(spec) + (spec.byzantine + 1 if spec.byzantine else 0)
+def workers_needed(spec: CodeSpec, byzantine: int) -> int:
+    """Workers that a run needs: with E Byzantine ones, these to be convicted and one more to check
+    the others."""
+    return conflicting(spec) + (byzantine + 1 if byzantine else 0)
 
 
-def fewest_workers(spec: CodeSpec) -> int:
-    """Workers without which there is no output: with Byzantine ones one more to audit the others.
+def fewest_workers(spec: CodeSpec, byzantine: int) -> int:
+    """Workers without which there is no output: with Byzantine ones one more to check the others.
     Where nothing but the shares that are needed is sent, S saves none."""
     spared = 0 if spec.adaptive else spec.stragglers
-    return max(1, conflicting(spec) - spared + bool(spec.byzantine))
+    return max(1, conflicting(spec) - spared) + bool(byzantine)
 
 
 def choose_k(
-    scheme: str,
-    k: int | None,
-    stragglers: int,
-    byzantine: int,
-    workers: int,
-    *,
-    adaptive: bool = False,
+    make: Callable[[int], CodeSpec], k: int | None, workers: int, *, byzantine: int
 ) -> CodeSpec:
     """The code: K as given, else the largest K <= 8 that the workers allow.
+
+    Parameters
+    ----------
+    make
+        The code with some K.
+    k
+        As given.
+    workers, byzantine : int
+        Workers there are, and E.
 
     Raises
     ------
     TooFewWorkersError
         Not even K = 1 fits.
     """
-    make = partial(CodeSpec, scheme, stragglers=stragglers, byzantine=byzantine, adaptive=adaptive)
     if k is not None:
         return make(k)
     for tried in range(MOST_K, 0, -1):
@@ -92,29 +94,29 @@ def choose_k(
             if tried == 1:
                 raise
             continue
-        if workers_needed(spec) <= workers:
+        if workers_needed(spec, byzantine) <= workers:
             return spec
     raise TooFewWorkersError(
-        f"scheme {scheme!r} with stragglers={stragglers} and byzantine={byzantine} needs at least "
-        f"{workers_needed(spec)} workers, there are {workers}: start more, or lower stragglers= or "
-        "byzantine="
+        f"scheme {spec.scheme!r} with stragglers={spec.stragglers} and byzantine={byzantine} needs "
+        f"at least {workers_needed(spec, byzantine)} workers, there are {workers}: start more, or "
+        "lower stragglers= or byzantine="
     )
 
 
-def check_workers(spec: CodeSpec, workers: int) -> None:
+def check_workers(spec: CodeSpec, workers: int, *, byzantine: int) -> None:
     """Refuse a code whose conflicting shares do not fit.
 
     Raises
     ------
     TooFewWorkersError
     """
-    needed = workers_needed(spec)
+    needed = workers_needed(spec, byzantine)
     if workers < needed:
-        spares = f", and {needed - conflicting(spec)} to spare for E={spec.byzantine}"
+        spares = f", and {needed - conflicting(spec)} to spare for E={byzantine}"
         raise TooFewWorkersError(
             f"scheme {spec.scheme!r} with K={spec.k} and S={spec.stragglers} gives each of "
             f"{conflicting(spec)} shares of a codeword to another worker"
-            f"{spares if spec.byzantine else ''}, and there are {workers} workers: start at least "
+            f"{spares if byzantine else ''}, and there are {workers} workers: start at least "
             f"{needed}, or lower k=, stragglers= or byzantine="
         )
 

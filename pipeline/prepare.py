@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import PLAIN_SCHEMES
-from approxifer.errors import ConfigError, InputError, ModelError, TooFewWorkersError
+from approxifer.errors import ConfigError, InputError, ModelError
 from approxifer.models import (
     ModelHandle,
     Probe,
@@ -42,6 +43,7 @@ from approxifer.pipeline.cluster import (
     workers_of,
 )
 from approxifer.pipeline.context import Setup
+from approxifer.pipeline.membership import Membership
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.plan import (
     MICRO_BATCH,
@@ -56,7 +58,6 @@ from approxifer.pipeline.plan import (
     row_bytes,
     workers_needed,
 )
-from approxifer.pipeline.roster import Roster
 from approxifer.pipeline.userprobe import probe_features, probe_preprocess
 from approxifer.version import __version__
 
@@ -64,6 +65,8 @@ from approxifer.version import __version__
 SPARES = 1
 #: Bytes of a row's status, group, worker and residual.
 STATUS_BYTES = 1 + 4 + 4 + 4
+#: The attribute that holds E where shares are checked by rows, and the code takes no more for it.
+BYZANTINE = "byzantine"
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def prepare(options: Options) -> Prepared:
     else:
         OutputStore.check_path(options.out)
     if options.forgive:
-        Roster("", Journal.read(options.out) if stored else (), forgive=options.forgive)
+        Membership("", Journal.read(options.out) if stored else (), forgive=options.forgive)
     note = codable(source.dtype, options.scheme) if options.preprocess is None else None
     handle = open_model(
         options.model,
@@ -283,22 +286,14 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     k = options.k if stored is None else options.k or stored["code"]["k"]
     if prepared.parity is not None:
         k = k or prepared.parity.k
-    spec = choose_k(
-        options.scheme,
-        k,
-        options.stragglers,
-        options.byzantine,
-        workers,
-        adaptive=options.adaptive,
-    )
+    byzantine = options.byzantine
+    make = options.code_for
+    if stored is not None and BYZANTINE not in stored and stored["code"]["byzantine"] == byzantine:
+        make = partial(_with_votes, make, byzantine)  # it was begun with so many shares
+    spec = choose_k(make, k, workers, byzantine=byzantine)
     if prepared.parity is not None:
         spec = replace(spec, encoder=prepared.parity.encoder)  # type: ignore[arg-type]
-    check_workers(spec, workers)
-    if options.rule is not None and workers < 2:
-        raise TooFewWorkersError(
-            f"audit={options.audit} has shares run again by another worker, and there is only one: "
-            "start at least 2, or leave out audit= and assurance="
-        )
+    check_workers(spec, workers, byzantine=byzantine)
     if stored is not None:
         asked = {"window": options.window, "block": options.block, "order": options.order}
         given = {name: value for name, value in asked.items() if value is not None}
@@ -316,9 +311,14 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     return spec, layout
 
 
+def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> CodeSpec:
+    """A code with the shares that tell E wrong ones from the others."""
+    return replace(make(k), byzantine=byzantine)
+
+
 def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
     """What the store keeps, and what a resumed run must agree with."""
-    code = asdict(spec)
+    code, byzantine = asdict(spec), prepared.options.byzantine
     # Stores begun before there was such a thing say nothing of it.
     for name, there in (("adaptive", spec.adaptive), ("encoder", spec.scheme == "parm")):
         if not there:
@@ -326,6 +326,7 @@ def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, An
     parity = prepared.parity.handles if prepared.parity else ()
     return {
         "code": code | {"repair": prepared.options.repair},
+        **({BYZANTINE: byzantine} if spec.byzantine != byzantine else {}),
         "layout": layout.attrs(),
         "model": prepared.handle.fingerprint,
         **({"parity": [one.fingerprint for one in parity]} if parity else {}),
@@ -344,9 +345,10 @@ def expected_workers(prepared: Prepared) -> int:
     if prepared.cluster is not None and prepared.cluster.batch is not None:
         # A codeword at a time, side by side.
         k = fixed or MOST_K
-        return max(workers_needed(options.code_for(k)), k) + SPARES
+        return max(workers_needed(options.code_for(k), options.byzantine), k) + SPARES
     # Where nothing says how many: one for each core, but enough for K = 4.
-    return max(os.cpu_count() or 1, workers_needed(options.code_for(fixed or 4)) + SPARES)
+    needed = workers_needed(options.code_for(fixed or 4), options.byzantine)
+    return max(os.cpu_count() or 1, needed + SPARES)
 
 
 def _fixed_k(prepared: Prepared) -> int | None:
@@ -365,21 +367,18 @@ def open_workers(
     while batch jobs are waited for, and raises to break off."""
     options, spec = prepared.options, prepared.cluster
     if options.client is not None or (spec is not None and spec.kind == "address"):
-        needed = workers_needed(options.code_for(options.k or 1))
+        needed = workers_needed(options.code_for(options.k or 1), options.byzantine)
         return open_cluster(spec, client=options.client, needed=needed, say=say)
     workers = expected_workers(prepared)
     code, _ = settle(prepared, workers)
     sized = (spec or load_cluster({})).model_copy(update={"workers": workers})
-    needed = fewest = workers_needed(code)
+    needed = fewest = workers_needed(code, options.byzantine)
     if _fixed_k(prepared) is None:  # half of K costs twice the redundancy, but is better than none
-        fewest = workers_needed(options.code_for(-(-code.k // 2)))
+        fewest = workers_needed(options.code_for(-(-code.k // 2)), options.byzantine)
     cluster = open_cluster(sized, needed=needed, fewest=fewest, say=say, check=check)
     there = len(workers_of(cluster.client))
     if there < needed:
-        smaller = choose_k(
-            options.scheme, None, options.stragglers, options.byzantine, there,
-            adaptive=options.adaptive,
-        )  # fmt: skip
+        smaller = choose_k(options.code_for, None, there, byzantine=options.byzantine)
         prepared.notes.append(
             f"K={smaller.k} instead of {code.k}: {there} of {workers} workers came in time"
         )
@@ -446,9 +445,12 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         ),
         in_flight=options.in_flight,
         past=[e for e in past if e.get("event") in ("name", "conviction", "forgiven")],
+        notes=prepared.notes,
         quarantine=options.quarantine,
         forgive=options.forgive,
-        rule=options.rule,
+        byzantine=options.byzantine,
+        check=options.rows_checked,
+        assurance=options.assurance,
         referee=options.referee,
     )
     for host in options.forgive:

@@ -29,6 +29,8 @@ def describe(progress: Progress) -> str:
         kinds.append(f"{progress.resumed:,} from earlier sessions")
     if progress.provisional:
         kinds.append(f"{progress.provisional:,} more to be repaired")
+    if progress.unchecked:
+        kinds.append(f"{progress.unchecked:,} more to be checked")
     text = f"{progress.done:,} of {progress.rows:,} rows"
     if kinds:
         text += f" ({', '.join(kinds)})"

@@ -68,8 +68,8 @@ class WorkerRecord:
     evaluations: int = 0  #: rows whose forward pass started here
     latency: float | None = None  #: median seconds of a share, from its start
     suspected: int = 0  #: shares found suspicious
-    audited: int = 0  #: shares run again elsewhere and compared
-    #: Of its shares, the fraction of lies that its clean audits rule out with 95 % probability.
+    checked: int = 0  #: rows of it that were run again elsewhere, and agreed
+    #: The fraction of its rows that may be wrong; more its checks rule out with 95 % probability.
     bound: float | None = None
 
 
@@ -93,6 +93,7 @@ class Progress:
     workers: int = 0  #: workers ready for shares
     #: Under ``repair="doubtful"``, the part of the rows decided on that is expected to differ.
     disagreement: float | None = None
+    unchecked: int = 0  #: rows with an output that wait for checks
     convicted: int = 0  #: workers, or nodes, that this session has shown to be Byzantine
     trouble: str = ""  #: who holds what, where no share has come back for long
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from approxifer.pipeline.doubt import Disagreement
+from approxifer.pipeline.membership import Conviction, Member
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import WorkerRecord
-from approxifer.pipeline.roster import Conviction
+from approxifer.pipeline.spotchecks import Proof
 from approxifer.pipeline.timeline import natural
 from approxifer.version import __version__
 
@@ -51,11 +53,14 @@ class Report:
         Before that: cluster and models.
     scheme : str
         The code in words, as in ``systematic K=8 S=2, 10 shares``.
+    session : str
     resumed : int
         Rows that earlier sessions had committed.
     convicted : list of Conviction
         Workers, or nodes, shown to be Byzantine, with the evidence; those of earlier sessions
         first.
+    proofs : list of (Member, Proof)
+        The checks of each member that wrote rows, in whatever session, and what they prove.
     doubt : Disagreement or None
         Under ``repair="doubtful"``: how many rows are expected to differ in class from the model's,
         and what was measured, of this session's windows with decoded rows.
@@ -73,8 +78,10 @@ class Report:
     wall_seconds: float
     setup_seconds: float = 0.0
     scheme: str = ""
+    session: str = ""
     resumed: int = 0
     convicted: list[Conviction] = field(default_factory=list)
+    proofs: list[tuple[Member, Proof]] = field(default_factory=list)
     doubt: Disagreement | None = None
     failures: list[tuple[int, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -126,15 +133,21 @@ class Report:
             yield f"resumed: {self.resumed:,} rows were there from earlier sessions"
         if any(record.bound is not None for record in self.workers.values()):
             yield (
-                "lies <: a worker that lies in more than that part of its shares would have been "
-                "caught by its audits with 95 % probability"
+                "wrong <: the part of a worker's rows that may be wrong; more its checks rule out "
+                "with 95 % probability"
             )
+        for member, proof in self.proofs:
+            if member.name not in self.workers or member.session != self.session:
+                yield (
+                    f"checked: {member.name} of session {member.session}: {proof.checked:,} of "
+                    f"{proof.rows:,} rows, fewer than {percent_below(proof.bound)} wrong"
+                )
         for row, error in self.failures[:SHOWN]:
             yield f"failed: row {row:,}: {error.strip().splitlines()[-1] if error else 'no answer'}"
         if len(self.failures) > SHOWN:
             yield f"failed: {len(self.failures) - SHOWN:,} rows more; the journal has them all"
         for conviction in self.convicted:
-            yield f"convicted: {conviction}"
+            yield conviction.sentence
 
 
 def as_text(parts: Iterable[RenderableType], *, width: int = 200) -> str:
@@ -171,17 +184,23 @@ def percent(part: int, whole: int) -> str:
     return f"{min(99.99, max(0.01, 100 * part / whole)):.2f}"
 
 
+def percent_below(bound: float) -> str:
+    """A bound in percent, rounded up."""
+    digits = 1 if bound >= 0.01 or not bound else 3
+    return f"{ceil(100 * bound * 10**digits - 1e-9) / 10**digits:g} %"
+
+
 def _worker_table(workers: Iterable[WorkerRecord]) -> RenderableType:
     records = sorted(workers, key=lambda record: natural(record.name))
     checked = any(record.bound is not None for record in records)
     made = table(
         "Workers", "worker", "run", "dropped", "unstarted", "erased", "evaluations", "median ms",
-        "restarts", *(("suspected", "audited", "lies <") if checked else ()), "state",
+        "restarts", *(("suspected", "checked", "wrong <") if checked else ()), "state",
     )  # fmt: skip
     for record in records:
         latency = "" if record.latency is None else f"{1000 * record.latency:,.1f}"
-        bound = "" if record.bound is None else f"{100 * record.bound:.1f} %"
-        trust = (f"{record.suspected:,}", f"{record.audited:,}", bound) if checked else ()
+        bound = "" if record.bound is None else percent_below(record.bound)
+        trust = (f"{record.suspected:,}", f"{record.checked:,}", bound) if checked else ()
         made.add_row(
             record.name, f"{record.run:,}", f"{record.dropped:,}", f"{record.unstarted:,}",
             f"{record.erased:,}", f"{record.evaluations:,}", latency, f"{record.restarts:,}",

@@ -33,11 +33,12 @@ class BlockStream:
             self._items.append((window, block))
             self._lock.notify_all()
 
-    def committed(self, window: int, start: int, stop: int) -> None:
-        """A window is written: what is left of its blocks is read from the store from now on."""
+    def committed(self, window: int, start: int, stop: int, *, again: bool = False) -> None:
+        """A window is written: what is left of its blocks is read from the store from now on, or
+        ``again`` all of it, its blocks having been provisional."""
         with self._lock:
             left = [item for item in self._items if item[0] == window]
-            if left:
+            if left or again:
                 self._items = deque(item for item in self._items if item[0] != window)
                 self._items.append((window, (start, stop)))
                 self._lock.notify_all()

@@ -27,7 +27,7 @@ from approxifer.pipeline.records import Fate
 _STYLES: dict[str, tuple[str, str, str, str]] = {
     "used": ("used", "#0072B2", "#0072B2", ""),
     "repair": ("used, repair", "#009E73", "#004D38", "...."),
-    "audit": ("audit", "#F0E442", "#8A7F00", ""),
+    "check": ("check", "#F0E442", "#8A7F00", ""),
     "spare": ("not needed", "#A9D6F5", "#56B4E9", ""),
     "dropped": ("dropped: straggler", "#FBE3B0", "#E69F00", "/////"),
     "lost": ("lost with its worker", "#F6C6AE", "#D55E00", "xxxxx"),
@@ -121,7 +121,8 @@ def _take(
     seen: set[str],
 ) -> None:
     fate, worker = attempt["fate"], attempt["worker"]
-    style = kind if kind in ("repair", "audit") and fate == Fate.USED else fate
+    kind = "check" if kind == "audit" else kind  # as journals had it before
+    style = kind if kind in ("repair", "check") and fate == Fate.USED else fate
     if style not in _STYLES:
         return
     seen.add(worker)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.spotchecks import Check
 
 
 @dataclass
@@ -44,7 +45,9 @@ class Window:
     worker: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
     coded_left: int = 0  #: coded groups not yet finished
-    audits: int = 0  #: audits of its shares under way
+    checks: int = 0  #: checks of its rows under way
+    #: Checks that came out well, and the member that made each.
+    confirmed: list[tuple[Check, int]] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     closing: bool = False  #: being written
     avoid: frozenset[str] = frozenset()  #: workers that failed rows which may have to be repaired
@@ -79,9 +82,14 @@ class Window:
         return self.start + len(self.queries)
 
     @property
+    def scored(self) -> bool:
+        """Whether each row has its final status."""
+        return bool((self.status != Status.PENDING).all())
+
+    @property
     def whole(self) -> bool:
-        """Whether each row has its final status, and no audit is under way."""
-        return self.audits == 0 and bool((self.status != Status.PENDING).all())
+        """Whether each row has its final status, and no check is under way."""
+        return self.checks == 0 and self.scored
 
     def put(
         self, rows: np.ndarray, prediction: np.ndarray, *, status: Status, worker: int = -1

@@ -21,6 +21,16 @@ settings.load_profile("seeded")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--data=DIR``: real data that does not come with the project."""
     parser.addoption("--data", default=None, help="folder with mnist.npz (and others)")
+    parser.addoption(
+        "--kill-points", type=int, default=15, help="steps at which a client is killed; 0: all"
+    )
+
+
+@pytest.fixture(scope="session")
+def kill_points(request: pytest.FixtureRequest) -> int:
+    """The number given by ``--kill-points``."""
+    given: int = request.config.getoption("--kill-points")
+    return given
 
 
 @pytest.fixture(scope="session")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from approxifer.benchmarks import byzantine, escapes, faulty, live, published, rivals
+from approxifer.benchmarks import byzantine, clean, escapes, faulty, live, published, rivals
 from approxifer.benchmarks.byzantine_picture import draw
 from approxifer.benchmarks.byzantine_tables import describe
-from approxifer.benchmarks.clean import measure as measure_clean
 from approxifer.benchmarks.crew import crew
+from approxifer.benchmarks.outcome import Outcome, Wrong
 from approxifer.benchmarks.recorded import record
 from approxifer.benchmarks.rivals import decode_without, judge
 from approxifer.benchmarks.script import rerun
-from approxifer.benchmarks.subjects import Source, Subject
+from approxifer.benchmarks.subjects import Source, Subject, repeated
 from approxifer.benchmarks.toy import project
 from approxifer.coding import CodeSpec
 from approxifer.models.runner import Runner
@@ -51,11 +52,10 @@ def rows() -> np.ndarray:
 
 @cache
 def subject() -> Subject:
-    """K=4, E=1: six shares; the published code has ten."""
-    ours, other = (
-        record("toy", rows(), model, CodeSpec(scheme, 4, 0, 1), block=3, order="natural")
-        for scheme in ("systematic", "berrut")
-    )
+    """K=4, E=1: four shares; the published code has ten."""
+    ours = record("toy", rows(), model, CodeSpec("uncoded", 4), block=3, order="none")
+    published = CodeSpec("berrut", 4, 0, 1)
+    other = record("toy", rows(), model, published, block=3, order="natural")
     stuck = [rerun(one, lambda some: model(some) + LAST) for one in (ours, other)]
     weight = StuckWeight(parameter="nothing", index=0)
     return Subject("toy", ours, other, model(rows()).argmax(axis=1), TOLERANCE, weight, *stuck)
@@ -98,83 +98,148 @@ def test_decoding_leaves_out_what_each_codeword_is_told_to() -> None:
 # ---- sections ------------------------------------------------------------------------------------
 
 
+def source(**fields: Any) -> Source:
+    runner = Runner("toy", "", "float32", "cpu", 1, None, model)
+    labels = model(rows()).argmax(axis=1)
+    split = Split(rows(), labels, np.arange(0), np.arange(ROWS))
+    return Source(**{"name": "toy", "split": split, "chosen": np.arange(250), "runner": runner,
+                     "k": 4, "block": 3} | fields)  # fmt: skip
+
+
 @cache
 def measured() -> dict[str, Any]:
     """All sections but the real workers, which are made up."""
-    faults = ("noise, sigma 100", "2-bit flip", faulty.STUCK)
+    faults = ("noise, sigma 100", "2-bit flip", "infinity", faulty.STUCK)
     with crew(subject(), 1) as call:
         found = faulty.measure(
-            subject(), call, faults=faults, audit=0.05, seeds=2, rival_seeds=1, begin=begin
+            subject(), call, faults=faults, check=2, seeds=3, rival_seeds=1, begin=begin
         )
-        rare = escapes.measure(
-            subject(), call, fractions=(0.2,), rates=(0.1, 0.3), runs=4, begin=begin
-        )
+    short = replace(subject(), recording=repeated(subject().recording, 480, block=3, seed=0))
+    with crew(short, 1) as call:
+        rare = escapes.measure(short, call, fractions=(0.2,), check=2, runs=4, begin=begin)
     labels = model(rows()).argmax(axis=1)
     coded = published.code_rows(rows(), labels, model, (1,), seed=0)
     with crew(coded, 1) as call:
         own = published.measure(coded, call, errors=(1,), sigmas=(1.0, 100.0), seed=0)
-    runner = Runner("toy", "", "float32", "cpu", 1, None, model)
-    split = Split(rows(), labels, np.arange(0), np.arange(ROWS))
-    source = Source("toy", split, np.arange(250), runner, k=4, block=3)
-    run = {"convicted": True, "honest_convicted": 0, "groups": 5, "wrong_rows": 0}
+    quiet = [
+        clean.measure(source(), seeds=2, check=2),
+        clean.measure_many(source(), seeds=1, check=2, rows=2000, block=100),
+    ]
+    run = {"convicted": True, "honest_convicted": 0, "shares": 2, "wrong_rows": 0}
     real = live.summary([run | {"evaluations_per_query": 1.3, "seconds": 9.0}] * 2)
+    workers = {"dataset": "toy", "rows": ROWS, "block": 3, "faults": [{"fault": "noise", **real}]}
     return {
         "workers_per_run": 12,
         "seconds": {"faults": 1.0},
         "faults": [found],
         "escapes": rare,
-        "clean": [measure_clean(source, seeds=2, audit=0.05)],
+        "clean": quiet,
         "published": own,
-        "workers": {"rows": ROWS, "seeds": 2, "faults": [{"fault": "noise", **real}]},
+        "workers": [workers],
     }
 
 
-def test_ours_convicts_and_leaves_nothing_wrong() -> None:
+def fault(name: str) -> dict[str, Any]:
+    (found,) = measured()["faults"]
+    return next(one for one in found["faults"] if one["fault"] == name)
+
+
+@pytest.mark.parametrize("name", ["noise, sigma 100", "infinity", faulty.STUCK])
+def test_faults_that_no_check_misses_are_listed_by_what_was_measured(name: str) -> None:
+    one = fault(name)
+    assert one["throughout"]
+    for found in (one["broken"], one["cautious"]):
+        assert found["lied"] == found["convicted"] == 3
+        assert found["honest_convicted"] == found["wrong_rows"] == 0
+        assert found["shares"]["max"] <= 1
+        assert found["rows_above"] <= 2 * 4, "checks of one group, made again"
+    assert (one["formula"]["escaped"], one["formula"]["expected"]) == (0, 0)
+    assert (one["wrong_of_a_share"]["min"] == 1) == (name != "infinity")
+
+
+def test_faults_that_a_check_may_miss_are_held_against_the_formula() -> None:
+    one = fault("2-bit flip")
+    assert not one["throughout"]
+    assert one["wrong_of_a_share"]["min"] == pytest.approx(1 / 3)
+    found = one["formula"]
+    assert 0 < found["expected"] < 1
+    assert found["wrong_rows_exact"]
+    assert found["interval"][0] <= found["escaped"] / 3 <= found["interval"][1]
+
+
+def test_rivals_run_each_row_twice_or_more() -> None:
     (found,) = measured()["faults"]
     for one in found["faults"]:
-        assert one["ours"]["convicted"] == 2
-        assert one["ours"]["groups"]["median"] <= 3
-        assert one["ours"]["honest_convicted"] == one["ours"]["wrong_rows"] == 0
         assert one["rivals"][faulty.MAJORITY]["evaluations_per_query"] == pytest.approx(3, abs=0.1)
         assert one["rivals"][faulty.PUBLISHED]["wrong_rows"] == ROWS
-    assert found["stuck_rows"] == 1
     assert found["uncoded_accuracy"] == 1
 
 
-def test_escapes_tell_both_ways_apart() -> None:
+def outcome(**fields: Any) -> Outcome:
+    return Outcome(rows=100, **fields)
+
+
+def test_escapes_are_counted_among_the_runs_with_a_lie() -> None:
+    lie = {"w1": [Wrong(8, 2, finite=True)]}
+    pairs = [
+        (outcome(wrong={}, wrong_rows=0), outcome()),  # w0 tells no lie
+        (outcome(wrong=lie), outcome(wrong_rows=2)),
+        (outcome(wrong={"w2": [Wrong(8, 8, finite=True)]}), outcome(convicted=["w2"])),
+        (outcome(), outcome(convicted=["w7"])),
+    ]
+    found = escapes.figures(pairs, check=4)
+    assert found["without_lie"] == 2
+    assert found["corrupted"] == 1
+    assert found["escaped"] == 1
+    assert found["expected"] == pytest.approx((15 / 70 + 0) / 2)
+    assert (found["wrong_rows"], found["wrong_rows_max"]) == (1, 2)
+    assert found["wrong_rows_exact"]
+    assert found["honest_convicted"] == 1
+    left = escapes.figures([pairs[0], (pairs[1][0], outcome(wrong_rows=1))], check=4)
+    assert not left["wrong_rows_exact"]
+
+
+def test_escapes_have_lies_of_both_kinds() -> None:
     cells = measured()["escapes"]["cells"]
-    assert [cell["audit"] for cell in cells] == [0.1, 0.3]
-    assert cells[0]["expected"] > cells[1]["expected"] > 0
-    for cell in cells:
-        assert cell["corrupted"] > 0
-        assert cell["everything"].keys() == escapes.LIES.keys()
-        for one in (cell["alone"], *cell["everything"].values()):
-            assert one["wrong_rows_if_convicted"] == one["honest_convicted"] == 0
+    assert [cell["cautious"] for cell in cells] == [True, True, True, False]
+    for cell in cells[:2]:
+        assert cell["corrupted"] > 1
+        assert cell["escaped"] == cell["wrong_rows_max"] == 0
+    assert cells[2]["expected"] > 0
+    assert all(cell["honest_convicted"] == 0 for cell in cells)
 
 
-def test_clean_runs_convict_nobody() -> None:
-    (found,) = measured()["clean"]
-    assert found["convictions"] == found["wrong_rows"] == 0
-    assert found["groups"] == 2 * 21
-    assert found["suspect_limit"] >= 1
+def test_a_long_run_has_a_hundred_shares_for_each_worker() -> None:
+    longer = escapes.long_run(subject()).recording
+    assert 4 * len(longer.members) == 12 * 100
+    assert sorted(np.unique(longer.rows)) == list(range(ROWS))
+    np.testing.assert_array_equal(longer.plain, subject().recording.plain[longer.rows[:, 0]])
+
+
+def test_clean_runs_convict_nobody_and_cost_what_is_checked() -> None:
+    short, many = measured()["clean"]
+    assert short["convictions"] == short["wrong_rows"] == many["convictions"] == 0
+    assert short["checks"] == 2 * 84, "of 84 shares, the last of which have two rows"
+    assert short["evaluations_per_query"] == (84 * 3 + 168) / 250
+    assert (many["checks"], many["evaluations_per_query"]) == (40, 1.02)
+    # Batches of 64: two for a share; at most one for each checker and two share times.
+    assert 40 / 2600 < many["checking_time"] < 0.3
 
 
 def test_the_published_experiment_compares_locators() -> None:
-    ours = {one["scheme"]: one for one in measured()["published"]["settings"]}
-    berrut, systematic = ours["berrut"], ours["systematic"]
-    assert (berrut["n"], systematic["n"]) == (26, 14)
-    assert systematic["honest"]["no fault"] == 1
-    gross = berrut["wrong"][1]
-    assert gross["sigma"] == 100
-    assert abs(gross["ours, 64"] - gross["known"]) < 0.02
-    assert systematic["wrong"][1]["repaired, 64"] >= systematic["wrong"][1]["ours, 64"]
+    (found,) = measured()["published"]["settings"]
+    assert found["n"] == 26
+    weak, gross = found["wrong"]
+    assert (weak["sigma"], gross["sigma"]) == (1, 100)
+    assert abs(gross["suspects, 64"] - gross["known"]) < 0.02
+    assert found["honest"]["no fault, suspects out"] > found["honest"]["no fault"] - 0.02
 
 
 def test_the_json_has_what_the_tables_print() -> None:
     printed = describe(measured())
     assert describe(json.loads(json.dumps(measured()))) == printed
     for words in ("one of 12 workers lies", "left wrong by others", "Real workers", "Nobody lies",
-                  "audits alone", "everything on", "berrut: 307 MNIST rows"):  # fmt: skip
+                  "a check may miss", "now and then", "code: 307 MNIST rows"):  # fmt: skip
         assert words in printed
     assert describe({"seconds": {}}).strip() == "measured in:"
 
@@ -188,27 +253,35 @@ def test_a_picture_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (tmp_path / "none.png").exists()
 
 
-def test_groups_before_the_first_conviction_are_counted() -> None:
+def test_shares_returned_before_the_conviction_are_counted() -> None:
+    def group(kind: str, *attempts: tuple[str, str, float | None]) -> dict[str, Any]:
+        names = ("worker", "fate", "stop")
+        tried = [dict(zip(names, attempt, strict=True)) for attempt in attempts]
+        return {"event": "group", "kind": kind, "attempts": tried}
+
     events = [
-        {"event": "group", "kind": "coded"}, {"event": "group", "kind": "audit"},
-        {"event": "suspect"}, {"event": "group", "kind": "coded"}, {"event": "conviction"},
-        {"event": "group", "kind": "coded"}, {"event": "conviction"},
-    ]  # fmt: skip
-    assert live.groups_before(events) == 2
+        group("coded", ("w1", "used", 1.0), ("w2", "used", 1.0)),
+        group("check", ("w1", "used", 1.5)),
+        {"event": "conviction", "time": 3.0, "member": {"name": "w1"}},
+        group("coded", ("w1", "spare", 3.0), ("w1", "dropped", 2.0), ("w1", "unstarted", None)),
+        group("repair", ("w1", "used", 3.5)),
+    ]
+    assert live.returned(events, "w1") == 2
+    assert live.returned(events, "w2") == 1
 
 
 @pytest.mark.slow
 def test_real_workers_are_convicted_too() -> None:
     some = np.random.default_rng(0).normal(size=(600, 6)).astype(np.float32)
-    found = live.measure(
-        some, project(some), Tolerance(1e-5, np.ones(10)), project, names=("zeros",),
-        stuck=subject().weight, k=4, block=5, audit=0.05, seeds=1, begin=begin,
-    )  # fmt: skip
-    (one,) = found["faults"]
-    assert one["convicted"] == 1
-    assert one["groups"]["max"] < 30
+    with live.real_workers() as client:
+        (one,) = live.measure(
+            client, some, project(some), Tolerance(1e-5, np.ones(10)), project, names=("zeros",),
+            stuck=subject().weight, k=4, block=5, check=2, seeds=1, begin=begin,
+        )  # fmt: skip
+    assert one["convicted"] == one["runs"] == 1
+    assert one["shares"]["max"] < 15
     assert one["honest_convicted"] == one["wrong_rows"] == 0
-    assert 1.5 < one["evaluations_per_query"]["mean"] < 3
+    assert 1.3 < one["evaluations_per_query"]["mean"] < 2
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -236,11 +309,12 @@ def test_the_steps_are_as_many_as_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The sections put together, on the toy model; real workers are left out."""
-    labels = model(rows()).argmax(axis=1)
-    runner = Runner("toy", "", "float32", "cpu", 1, None, model)
-    split = Split(rows(), labels, np.arange(0), np.arange(ROWS))
-    source = Source("MNIST", split, np.arange(ROWS), runner, k=4, block=3, order="natural")
-    monkeypatch.setattr(byzantine, "sources", lambda *_: iter([source]))
+    toy = source(name="MNIST", chosen=np.arange(ROWS), order="natural")
+    monkeypatch.setattr(byzantine, "sources", lambda *_: iter([toy]))
+    short = replace(subject(), recording=repeated(subject().recording, 480, block=3, seed=0))
+    monkeypatch.setattr(escapes, "long_run", lambda _: short)
+    many = partial(clean.measure_many, rows=1200, block=100)
+    monkeypatch.setattr(clean, "measure_many", many)
     monkeypatch.setattr(byzantine, "record_subject", lambda _: subject())
     monkeypatch.setattr(byzantine, "ERRORS", (1,))
     monkeypatch.setattr(byzantine, "FAULTS", ("zeros", "NaN"))

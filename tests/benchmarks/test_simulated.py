@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from math import sqrt
+from math import comb
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
+from approxifer.benchmarks.outcome import Outcome, Wrong
 from approxifer.benchmarks.recorded import Recording, record
 from approxifer.benchmarks.script import Script, rerun
-from approxifer.benchmarks.simulated import Outcome, simulate
+from approxifer.benchmarks.simulated import simulate, two_share_times
 from approxifer.coding import CodeSpec
 from approxifer.errors import TrustError
-from approxifer.pipeline.audits import AuditRule
 from approxifer.pipeline.liar import Lie
 from approxifer.pipeline.lies import Noise, NotANumber, Replay, Roll, ShuffleRows, Zeros
 from approxifer.pipeline.tolerance import Tolerance
 
-NOTHING = AuditRule(0.0, first=False, least=0)
 TOLERANCE = Tolerance(1e-5, np.ones(3))
+BLOCK, CHECK = 8, 3
 
 
 def model(rows: np.ndarray) -> np.ndarray:
@@ -30,72 +31,91 @@ def model(rows: np.ndarray) -> np.ndarray:
 
 
 @cache
-def recording(groups: int = 30, k: int = 4, block: int = 5) -> Recording:
-    """Groups of K * block rows, and a last one that is smaller."""
-    rows = np.random.default_rng(7).normal(size=(groups * k * block - 7, 4, 4)).astype(np.float32)
-    return record("toy", rows, model, CodeSpec("systematic", k, 0, 1), block=block, order="random")
+def recording(groups: int = 12, k: int = 4, scheme: str = "uncoded") -> Recording:
+    """Groups of K * BLOCK rows, and a last one that is smaller."""
+    rows = np.random.default_rng(7).normal(size=(groups * k * BLOCK - 7, 4, 4)).astype(np.float32)
+    return record("toy", rows, model, CodeSpec(scheme, k), block=BLOCK, order="none")
 
 
-play = partial(simulate, tolerance=TOLERANCE, rule=AuditRule(0.05), seed=3, workers=9)
+play = partial(simulate, tolerance=TOLERANCE, check=CHECK, seed=3, workers=7)
+
+LIES = (Noise(1.0), Zeros(), Roll(), ShuffleRows(), NotANumber(), Noise(1.0, rows=0.5))
 
 
-LIES = (Noise(1.0), Noise(1.0, rows=0.2), Zeros(), Roll(), ShuffleRows(), NotANumber(), Replay())
-
-
+@pytest.mark.parametrize("cautious", [True, False])
 @pytest.mark.parametrize("lie", LIES, ids=str)
-def test_who_lies_in_every_share_is_convicted_and_nothing_of_it_is_left(lie: Lie) -> None:
-    done = play(recording(), faults={"w3": lie})
-    assert done.convicted.keys() == {"w3"}
-    assert done.convicted["w3"] <= 5, "its first share is audited, or the one before a replay"
-    assert (done.wrong_rows, done.changed_rows) == (0, 0)
-    assert "w3" not in done.bounds
-    # For the first wrong share that was audited, or for an audit of its own (a replay).
-    assert done.corrupted_audited["w3"] == done.corrupted["w3"] <= 1
+def test_who_lies_in_every_share_is_convicted_and_nothing_of_it_is_left(
+    lie: Lie, cautious: bool
+) -> None:
+    done = play(recording(), faults={"w3": lie}, cautious=cautious)
+    assert done.convicted == ["w3"]
+    assert done.lied == {"w3"}
+    assert done.wrong_rows == 0
+    assert done.shares["w3"] <= (1 if lie.rows == 1 else 3)
+    assert "w3" not in done.beyond
+
+
+def test_what_is_right_elsewhere_is_found_once_it_is_told() -> None:
+    """The first share of a worker that replays older ones is honest."""
+    done = play(recording(), faults={"w3": Replay()}, cautious=True)
+    assert (done.convicted, done.shares["w3"], done.wrong_rows) == (["w3"], 2, 0)
 
 
 def test_nobody_is_convicted_where_nobody_lies() -> None:
     done = play(recording())
-    assert done.convicted == {}
-    assert done.wrong_rows == 0
-    assert sum(done.corrupted.values()) == 0
-    assert all(bound <= 1 - 0.05 ** (1 / 3) for bound in done.bounds.values()), "three audits each"
-    # Six shares for four blocks, nothing repaired; each audit runs a share again.
-    coded = sum(outputs.shape[0] * outputs.shape[1] for outputs in recording().outputs)
-    last = recording().outputs[-1].shape[1]
-    assert coded + last * done.audits <= done.evaluations <= coded + 5 * done.audits
-    assert sum(done.shares.values()) == 6 * len(recording().members)
+    assert (done.convicted, done.wrong, done.wrong_rows, done.beyond) == ([], {}, 0, [])
+    shares = [outputs.shape[1] for outputs in recording().outputs for _ in range(4)]
+    assert done.checks == CHECK * len(shares), "of each share"
+    assert done.evaluations == sum(shares) + done.checks
+    assert sum(done.shares.values()) == len(shares)
+
+
+def test_a_conviction_costs_the_shares_that_the_liar_returned_and_the_checks_it_made() -> None:
+    clean = play(recording()).evaluations
+    one = play(recording(), faults={"w3": Noise(1.0)}, cautious=True)
+    assert one.shares["w3"] == 1
+    above = one.evaluations - clean - (BLOCK + CHECK)
+    assert 0 <= above <= 2 * CHECK, "checks of one group, made again"
+
+
+def test_checks_fill_micro_batches_up_unless_they_wait() -> None:
+    often, seldom = (play(recording(), wait=wait) for wait in (1, 12))
+    assert often.evaluations == seldom.evaluations
+    assert often.checks_padded > 2 * seldom.checks_padded >= 2 * seldom.checks
+    rest = {one.padded - one.checks_padded for one in (often, seldom)}
+    assert rest == {BLOCK * sum(often.shares.values())}
+
+
+def test_two_share_times_are_as_many_groups_as_the_workers_run_meanwhile() -> None:
+    assert two_share_times(8, 12) == 3
+    assert two_share_times(4, 12) == 6
+    assert two_share_times(12, 4) == 1
 
 
 def test_where_nobody_looks_each_row_that_it_ran_is_wrong() -> None:
-    done = play(recording(), rule=NOTHING, detectors=False, faults={"w3": Noise(10.0)})
-    assert done.convicted == {}
-    assert done.audits == 0
-    assert done.shares["w3"] == done.corrupted["w3"] > 0
-    # Of six shares four carry blocks of five rows.
-    assert done.wrong_rows == pytest.approx(5 * done.corrupted["w3"] * 4 / 6, rel=0.35)
+    done = play(recording(), check=0, faults={"w3": Noise(10.0)})
+    assert done.convicted == []
+    assert done.checks == 0
+    assert done.wrong_rows == done.left("w3") > 0
+    assert all(share.wrong == share.rows for share in done.wrong["w3"])
+    assert len(done.wrong["w3"]) <= done.shares["w3"], "of a short group some are padding alone"
 
 
-def test_suspicion_finds_gross_lies_without_audits() -> None:
-    done = play(recording(groups=40), rule=NOTHING, faults={"w3": Noise(100.0)})
-    assert done.convicted.keys() == {"w3"}
-    assert done.wrong_rows == 0
-
-
-def test_a_worker_that_breaks_late_is_found_by_the_audits_at_the_end() -> None:
-    """By then all its rows are written: they are taken back and run by others."""
+def test_a_worker_that_breaks_late_loses_all_that_it_wrote() -> None:
     script = Script(recording())
     spoiled = script.honest.copy()
-    late = np.concatenate([script.share(g, s) for g in range(10, 30) for s in range(6)])
+    late = np.concatenate([script.share(g, s) for g in range(8, 12) for s in range(4)])
     spoiled[late] += 1
-    rule = AuditRule(1e-9)
-    done = play(recording(), rule=rule, detectors=False, faults={"w3": spoiled})
-    assert done.convicted == {"w3": len(recording().members)}
+    done = play(recording(), faults={"w3": spoiled}, cautious=True)
+    assert done.convicted == ["w3"]
     assert done.wrong_rows == 0
-    clean = play(recording(), rule=rule, detectors=False)
-    assert done.evaluations > clean.evaluations + 4 * done.corrupted["w3"], "rows are run again"
+    clean = play(recording())
+    again = (BLOCK + CHECK) * (done.shares["w3"] - 1)
+    assert done.shares["w3"] > 3
+    assert done.evaluations >= clean.evaluations + again, "also rows that were right"
 
 
-def test_more_liars_than_the_code_is_made_for_end_the_run() -> None:
+def test_more_liars_than_there_may_be_end_the_run() -> None:
     with pytest.raises(TrustError, match="2 workers are convicted, and byzantine=1"):
         play(recording(), faults={"w3": Noise(1.0), "w4": Noise(1.0)})
 
@@ -107,36 +127,58 @@ def test_a_run_follows_from_its_seed() -> None:
     assert first != other
 
 
-def rare_lies(rate: float, seed: int, *, cautious: bool = True) -> Outcome:
+def test_runs_of_one_seed_are_placed_alike_until_somebody_is_convicted() -> None:
+    lie = {"w3": Noise(1.0, rows=1 / BLOCK)}
+    free, checked = (play(recording(), faults=lie, check=m, cautious=True) for m in (0, CHECK))
+    assert checked.convicted
+    assert free.wrong["w3"][: len(checked.wrong["w3"])] == checked.wrong["w3"]
+
+
+def test_a_share_is_missed_with_the_probability_of_an_unlucky_draw() -> None:
+    assert Wrong(64, 1, finite=True).missed(3) == pytest.approx(61 / 64)
+    assert Wrong(64, 62, finite=True).missed(3) == 0
+    assert Wrong(2, 1, finite=True).missed(3) == 0, "all two of them are checked"
+    assert Wrong(64, 1, finite=False).missed(3) == 0
+    assert Wrong(8, 2, finite=True).missed(3) == pytest.approx(comb(6, 3) / comb(8, 3))
+
+
+@cache
+def rare_lies(check: int, seed: int, *, cautious: bool = True) -> Outcome:
     return simulate(
-        recording(groups=6, k=2, block=2),
+        recording(groups=6, k=2),
         tolerance=TOLERANCE,
-        rule=AuditRule(rate, first=False, least=0),
+        check=check,
         seed=seed,
-        faults={"w0": Noise(1.0, shares=0.6)},
-        workers=5,
-        detectors=False,
+        faults={"w0": Noise(1.0, shares=0.4, rows=1 / BLOCK)},
+        workers=4,
         cautious=cautious,
     )
 
 
-def test_with_audits_alone_the_chance_to_escape_is_what_it_should_be() -> None:
-    rate, runs = 0.3, 200
-    corrupted = np.array([rare_lies(0.0, seed).corrupted["w0"] for seed in range(runs)])
-    caught = np.array([bool(rare_lies(rate, seed).convicted) for seed in range(runs)])
-    chances = (1 - rate) ** corrupted
-    deviation = sqrt((chances * (1 - chances)).sum())
-    assert abs((~caught).sum() - chances.sum()) < 3 * deviation
-    assert 0.3 < chances.mean() < 0.7, "else it would tell little"
-    assert not caught[corrupted == 0].any()
-    # Who lies where it audits others is also found out there.
-    escaped = np.flatnonzero(~caught).tolist()
-    assert any(rare_lies(rate, seed, cautious=False).convicted for seed in escaped[:20])
+def test_the_chance_to_escape_is_what_it_should_be() -> None:
+    free = [rare_lies(0, seed) for seed in range(100)]
+    checked = [rare_lies(CHECK, seed) for seed in range(100)]
+    caught = np.array([bool(run.convicted) for run in checked])
+    expected = np.mean([run.chance("w0", CHECK) for run in free])
+    interval = binomtest(int((~caught).sum()), len(free)).proportion_ci(0.99)
+    assert interval.low < expected < interval.high
+    assert 0.3 < expected < 0.7, "else it would tell little"
+    for one, run in zip(free, checked, strict=True):
+        assert run.wrong_rows == (0 if run.convicted else one.left("w0"))
+    # Who lies where it checks others is also found out there.
+    escaped = np.flatnonzero(~caught & [bool(one.wrong) for one in free]).tolist()
+    assert any(rare_lies(CHECK, seed, cautious=False).convicted for seed in escaped[:20])
+
+
+def test_bounds_hold_for_liars_that_escape() -> None:
+    runs = [rare_lies(CHECK, seed) for seed in range(100)]
+    assert sum(bool(run.beyond) for run in runs) <= 5
 
 
 def test_a_script_has_all_rows_in_order() -> None:
-    script = Script(recording())
-    np.testing.assert_array_equal(rerun(recording(), model), script.honest)
-    np.testing.assert_array_equal(script.honest[script.share(4, 5)], recording().outputs[4][5])
-    rows = np.array([3, 0, 500])
-    np.testing.assert_array_equal(script.honest[script.plain(rows)], recording().plain[rows])
+    coded = recording(scheme="systematic")
+    script = Script(coded)
+    np.testing.assert_array_equal(rerun(coded, model), script.honest)
+    np.testing.assert_array_equal(script.honest[script.share(4, 3)], coded.outputs[4][3])
+    rows = np.array([3, 0, 300])
+    np.testing.assert_array_equal(script.honest[script.plain(rows)], coded.plain[rows])

@@ -35,7 +35,7 @@ def test_conflicting_shares_lie_on_distinct_nodes(
     cluster = {"workers": workers, "job-extra-directives": directives, "memory": "200MB"}
     run = start(digits[0], cluster, "-k", "8", "-s", "1", "--block", "40")
     run.wait(240)
-    node = {event["worker"]: event["host"] for event in run.events("name")}
+    node = {event["worker"]: event["node"] for event in run.events("name")}
     assert len(node) == workers
     assert sorted(Counter(node.values()).values()) == [per_node] * nodes
     assert set(node.values()) <= set(quiet.nodes)

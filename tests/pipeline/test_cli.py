@@ -64,7 +64,7 @@ ALL = {
     "--redundancy lazy": {"redundancy": "lazy"},
     "--patience 0": {"patience": 0.0},
     "--late 2.5": {"late": 2.5},
-    "--audit 0.05": {"audit": 0.05},
+    "--check 5": {"check": 5},
     "--assurance 0.01": {"assurance": 0.01},
     "--referee quorum": {"referee": "quorum"},
     "--quarantine node": {"quarantine": "node"},
@@ -179,7 +179,7 @@ def test_demo(monkeypatch, tmp_path):
         (*MINIMUM, "--unknown"),
         (*MINIMUM, "-k", "0"),
         (*MINIMUM, "-k", "many"),
-        (*MINIMUM, "--audit", "2"),
+        (*MINIMUM, "--check", "-1"),
         ("inspect",),
     ],
 )

@@ -90,7 +90,7 @@ def test_with_a_liar_what_is_kept_is_free_of_its_lies(
     faults.install(client, {"4": lies.Roll()})
     report = score(
         store, out=tmp_path / "out.zarr", client=client,
-        **COMMON | {"k": 2, "stragglers": 0, "byzantine": 1, "audit": 0.2},
+        **COMMON | {"k": 2, "stragglers": 0, "byzantine": 1, "check": 1},
     )  # fmt: skip
     found, truth = report.predictions.load(), toy_models.classify(rows)
     assert [conviction.member.name for conviction in report.convicted] == ["4"]

@@ -169,7 +169,9 @@ def test_rows_with_nan_are_run_plainly_and_spoil_nothing(client: Client, tmp_pat
     found = report.predictions.load()
     bad = ~np.isfinite(rows).all(axis=1)
     np.testing.assert_array_equal(found.status.values[bad], Status.EXACT)
-    np.testing.assert_array_equal(found.prediction.values[bad], toy_models.linear(rows)[bad])
+    with np.errstate(invalid="ignore"):  # some processors' kernels say so
+        right = toy_models.linear(rows)
+    np.testing.assert_array_equal(found.prediction.values[bad], right[bad])
     assert np.isfinite(found.prediction.values[~bad]).all()
 
 

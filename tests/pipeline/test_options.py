@@ -77,7 +77,6 @@ WHOLE = "give a whole number, at least 1"
         ({"scheme": "sistematic"}, ["'sistematic'", "systematic", "berrut", "uncoded"]),
         ({"scheme": "parm"}, ["'parm'", "parity=None", "train-parity"]),
         ({"parity": "folder"}, ["'systematic'", "parity='folder'", "no other scheme"]),
-        ({"scheme": "parm", "parity": "folder", "audit": 0.1}, ["audit=", "systematic"]),
         ({"scheme": None}, ["None", "systematic"]),
         ({"k": 0}, ["k=0", "at least 1"]),
         ({"k": -3}, ["k=-3", "at least 1"]),
@@ -102,10 +101,20 @@ WHOLE = "give a whole number, at least 1"
         ({"hedge": "spark"}, ["'systematic' has parity", "'uncoded' or 'replication'"]),
         ({"adaptive": True}, ["adaptive=True", "'replication' with byzantine", "leave it out"]),
         ({"adaptive": 1}, ["adaptive=1", "True or False"]),
-        ({"audit": 5}, ["audit=5", "from 0 to 1"]),
-        ({"audit": -0.1}, ["audit=-0.1", "from 0 to 1"]),
-        ({"audit": float("nan")}, ["audit=nan", "from 0 to 1"]),
-        ({"audit": True}, ["audit=True", "from 0 to 1"]),
+        ({"check": -1}, ["check=-1", "at least 0"]),
+        ({"check": 0.05}, ["check=0.05", "whole number"]),
+        ({"check": True}, ["check=True", "whole number"]),
+        *(
+            ({"scheme": scheme, "byzantine": 1, "check": 0} | more, ["check=0", "'berrut'"])
+            for scheme, more in (("uncoded", {}), ("systematic", {}), ("parm", {"parity": "x"}))
+        ),
+        ({"check": 3, "referee": "quorum"}, ["check=3", "byzantine=0", "referee='client'"]),
+        ({"assurance": 0.1, "check": 0}, ["assurance=0.1", "leave check="]),
+        ({"assurance": 0.1, "repair": "none"}, ["assurance=0.1", "repair='exact'"]),
+        (
+            {"scheme": "replication", "byzantine": 1, "adaptive": True, "check": 3},
+            ["adaptive=True", "check=3"],
+        ),
         ({"assurance": 0}, ["assurance=0", "from 0.001"]),
         ({"assurance": 1}, ["assurance=1", "to 0.999"]),
         ({"quarantine": "host"}, ["quarantine='host'", "'worker'", "'node'"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -72,15 +73,19 @@ def layout(code: CodeSpec | None = None, measures: Measures = MEASURES, **change
 def test_k_is_the_largest_that_the_workers_allow(
     scheme: str, stragglers: int, workers: int, k: int
 ) -> None:
-    chosen = choose_k(scheme, None, stragglers, 0, workers)
+    chosen = choose_k(make(scheme, stragglers), None, workers, byzantine=0)
     assert chosen == spec(scheme, k, stragglers)
-    check_workers(chosen, workers)
+    check_workers(chosen, workers, byzantine=0)
+
+
+def make(scheme: str, stragglers: int, **more: Any) -> Callable[[int], CodeSpec]:
+    return lambda k: CodeSpec(scheme, k, stragglers, **more)
 
 
 def test_a_given_k_is_taken() -> None:
-    assert choose_k("systematic", 12, 1, 0, 3).k == 12
+    assert choose_k(make("systematic", 1), 12, 3, byzantine=0).k == 12
     with pytest.raises(ConfigError):
-        choose_k("systematic", 0, 1, 0, 3)
+        choose_k(make("systematic", 1), 0, 3, byzantine=0)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,7 @@ def test_a_given_k_is_taken() -> None:
 )
 def test_not_even_one_query_fits(scheme: str, stragglers: int, workers: int) -> None:
     with pytest.raises(TooFewWorkersError) as caught:
-        choose_k(scheme, None, stragglers, 0, workers)
+        choose_k(make(scheme, stragglers), None, workers, byzantine=0)
     needed = {"systematic": 2, "berrut": 4, "replication": 3, "uncoded": 1}[scheme]
     assert f"at least {needed} workers, there are {workers}" in str(caught.value)
 
@@ -107,14 +112,23 @@ def test_not_even_one_query_fits(scheme: str, stragglers: int, workers: int) -> 
 def test_workers_needed(scheme: str, k: int, stragglers: int, needed: int) -> None:
     code = spec(scheme, k, stragglers)
     assert conflicting(code) == needed
-    check_workers(code, needed)
+    check_workers(code, needed, byzantine=0)
     with pytest.raises(TooFewWorkersError, match=f"at least {needed}"):
-        check_workers(code, needed - 1)
+        check_workers(code, needed - 1, byzantine=0)
+
+
+def test_byzantine_workers_need_as_many_and_one_more_to_spare() -> None:
+    code = spec("uncoded", 8, 0)
+    assert workers_needed(code, 0) == 1
+    assert workers_needed(code, 2) == 4
+    assert workers_needed(spec("systematic", 8, 1), 1) == 11
+    with pytest.raises(TooFewWorkersError, match="2 to spare for E=1"):
+        check_workers(code, 2, byzantine=1)
 
 
 def test_a_code_too_large_for_k_8_is_tried_with_less() -> None:
     """replication with S = 200 has 1,608 shares at K = 8, more than a code may have."""
-    assert choose_k("replication", None, 200, 0, 201).k == 5
+    assert choose_k(make("replication", 200), None, 201, byzantine=0).k == 5
 
 
 def test_groups_in_flight() -> None:
@@ -366,22 +380,26 @@ def test_no_memory_makes_a_chunk_for_each_row() -> None:
 @pytest.mark.parametrize("stragglers", [0, 3])
 def test_adaptive_copies_need_workers_for_more_of_them(stragglers: int, byzantine: int) -> None:
     """E + 1 run each block, and where these differ E more, whatever S is."""
-    spec = choose_k("replication", None, stragglers, byzantine, 20, adaptive=True)
+    of = make("replication", stragglers, byzantine=byzantine, adaptive=True)
+    spec = choose_k(of, None, 20, byzantine=byzantine)
     assert (spec.k, spec.n) == (8, 8 * (byzantine + 1))
-    assert workers_needed(spec) == 2 * byzantine + 2
-    assert fewest_workers(spec) == byzantine + 2
+    assert workers_needed(spec, byzantine) == 2 * byzantine + 2
+    assert fewest_workers(spec, byzantine) == byzantine + 2
 
 
 @pytest.mark.parametrize(
-    ("spec", "fewest"),
+    ("spec", "byzantine", "fewest"),
     [
-        (CodeSpec("uncoded", 4), 1),
-        (CodeSpec("systematic", 4, 2), 4),
-        (CodeSpec("systematic", 4, 2, 1), 7),
-        (CodeSpec("replication", 4, 1), 1),
-        (CodeSpec("replication", 4, 1, 1), 4),
+        (CodeSpec("uncoded", 4), 0, 1),
+        (CodeSpec("uncoded", 4), 1, 2),
+        (CodeSpec("systematic", 4, 2), 0, 4),
+        (CodeSpec("systematic", 4, 2), 1, 5),
+        (CodeSpec("replication", 4, 1), 0, 1),
+        (CodeSpec("replication", 4, 1, 1), 1, 4),
     ],
     ids=str,
 )
-def test_without_stragglers_there_is_still_an_output(spec: CodeSpec, fewest: int) -> None:
-    assert fewest_workers(spec) == fewest
+def test_without_stragglers_there_is_still_an_output(
+    spec: CodeSpec, byzantine: int, fewest: int
+) -> None:
+    assert fewest_workers(spec, byzantine) == fewest

@@ -31,7 +31,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return heard
 
 
-def test_nothing_that_reaches_a_worker_tells_an_audit_from_a_share(
+def test_nothing_that_reaches_a_worker_tells_a_check_from_a_share(
     client: Client,
     store: Path,
     rows: np.ndarray,
@@ -41,7 +41,7 @@ def test_nothing_that_reaches_a_worker_tells_an_audit_from_a_share(
     client.register_plugin(task_log.TaskLog())
     report = approxifer.score(
         store, model=toy_models.slow_linear, out=tmp_path / "out.zarr", client=client, k=2,
-        stragglers=0, byzantine=1, block=5, window=100, audit=0.5, progress=False,
+        stragglers=0, byzantine=1, block=5, window=100, check=3, progress=False,
     )  # fmt: skip
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
     seen = {key: said for one in client.run(task_log.read).values() for key, said in one.items()}
@@ -54,17 +54,17 @@ def test_nothing_that_reaches_a_worker_tells_an_audit_from_a_share(
         for to in event["to"]
     }
     ours = {key: said for key, said in seen.items() if str(key[0]).startswith("approxifer-")}
-    assert len(ours) > 150
+    assert len(ours) > 100
     assert ours.keys() <= sent.keys()
     assert len({name for name, _ in ours}) == 1
     assert {len(token) for _, token in ours} == {16}
     assert len({said for _, said in ours.values()}) == 1, "one function, the same arguments"
     ranks = {
         kind: [rank for key, (rank, _) in ours.items() if sent[key][1] == kind]
-        for kind in ("coded", "audit")
+        for kind in ("coded", "check")
     }
-    assert len(ranks["audit"]) > 40
-    assert min(ranks["audit"]) >= min(ranks["coded"])
+    assert len(ranks["check"]) > 20
+    assert min(ranks["check"]) >= min(ranks["coded"])
 
     # The news themselves: who ran what, by process.
     who = {e["incarnation"]: e for e in events if e["op"] == "worker" and e["what"] == "ready"}
@@ -72,14 +72,14 @@ def test_nothing_that_reaches_a_worker_tells_an_audit_from_a_share(
     ready = open_model(toy_models.slow_linear).load(1)
     for one in who.values():
         assert (one["host"], one["node"], one["device"]) == ("127.0.0.1", "", "cpu")
-        assert one["hardware"].startswith(f"cpu | {processor()} | numpy {np.__version__} | ")
-        assert one["hardware"].split(" | ")[-1] == hardware_class(ready, 1).split(" | ")[-1]
+        assert one["hardware"].startswith(f"cpu | {processor()} | ")
+        assert one["hardware"] == hardware_class(ready, 1)
     for event in events:
         if event["op"] == "in":
             to, _ = sent[tuple(event["key"])]
             assert list(to[:3]) == [event["share"], event["attempt"], event["address"]]
             assert event["member"] in who
-            assert 5 * 3 * 4 <= event["nbytes"] < 5 * 3 * 4 + 1000
+            assert 3 * 4 <= event["nbytes"] < 5 * 3 * 4 + 1000, "one to five rows"
         elif event["op"] == "complete":
             for attempt in event["attempts"]:
                 assert who[attempt["member"]]["worker"] == attempt["worker"]

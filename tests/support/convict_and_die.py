@@ -26,7 +26,7 @@ def main() -> None:
     with Client(scheduler, set_as_default=False) as client:
         report = score(
             store, model=toy_models.slow_linear, out=out, client=client, k=4, stragglers=0,
-            byzantine=1, block=5, window=40, audit=1e-9, progress=False,
+            byzantine=1, block=5, window=40, scheme="uncoded", check=1, progress=False,
         )  # fmt: skip
     raise SystemExit(f"nobody was convicted:\n{report}")
 

@@ -124,3 +124,8 @@ class Cyclic:
 def cyclic() -> Cyclic:
     """A factory."""
     return Cyclic()
+
+
+def tripled(rows: np.ndarray) -> np.ndarray:
+    """Three times each number: exact, whatever the batch."""
+    return 3 * rows

@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import Journal, OutputStore, open_source
-from approxifer.pipeline.makegood import sweep, tainted_groups, touched
+from approxifer.pipeline.membership import Conviction, Evidence, Membership
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.roster import Evidence, Roster
+from approxifer.pipeline.taint import standing, sweep, tainted_groups, touched
 
 PENDING, EXACT, DECODED, REPAIRED, FAILED = Status
 EVIDENCE = Evidence(0, 0, 1, 1, 1.0, 0.1, "client", "random")
@@ -32,13 +32,21 @@ def coded(group: int, *names: str, session: str = "s2", **fields: Any) -> dict[s
     } | fields  # fmt: skip
 
 
-def roster(*names: str, past: Any = ()) -> Roster:
-    """A roster in whose session these workers contributed, in this order."""
-    made = Roster("s2", past)
-    for name in names:
-        made.heard(name, "n1", "cpu")
-        made.index(name)
+def membership(*names: str, past: Any = ()) -> Membership:
+    """Members of a session in which these workers contributed, in this order."""
+    made = Membership("s2", past)
+    for number, name in enumerate(names):
+        made.heard(number, name, host="n1", node="", device="cpu", hardware="any")
+        made.index(number)
     return made
+
+
+def convict(made: Membership, name: str) -> Conviction:
+    """Convict the last member of that name."""
+    index = max(i for i, member in enumerate(made.members) if member.name == name)
+    conviction = made.convict(index, EVIDENCE)
+    assert conviction is not None
+    return conviction
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -65,8 +73,8 @@ def test_without_a_conviction_nothing_is_touched() -> None:
 
 
 def test_groups_are_tainted_to_which_a_convicted_worker_contributed() -> None:
-    made = roster("a", "b", "liar")
-    made.convict("liar", EVIDENCE)
+    made = membership("a", "b", "liar")
+    convict(made, "liar")
     events = [
         coded(0, "a", "b"),
         coded(1, "a", "liar"),
@@ -84,14 +92,35 @@ def test_a_group_counts_as_it_was_run_last() -> None:
     """Run by one session, not written before it was killed, and run again by the next."""
     past = [{"event": "name", "session": "s1", "worker": name, "host": "n1", "device": "cpu"}
             for name in ("a", "liar")]  # fmt: skip
-    made = roster("a", "liar", past=past)
-    made.convict("liar", EVIDENCE)
+    made = membership("a", "liar", past=past)
+    convict(made, "liar")
     honest, lying = coded(7, "a"), coded(7, "a", "liar")
     assert tainted_groups([honest, lying], made) == {7}
     assert tainted_groups([lying, honest], made) == frozenset()
     # In the session before, on one host, a worker of that name was another one.
     assert tainted_groups([coded(7, "liar", session="s1")], made) == frozenset()
     assert tainted_groups([lying, coded(7, "liar", session="s1")], made) == frozenset()
+
+
+def test_a_group_is_tainted_by_its_members_and_not_by_their_names() -> None:
+    """The liar's name came back as another process."""
+    made = membership("a", "liar")
+    members = {"0": 0, "1": 1}
+    made.heard(7, "liar", host="n9", node="", device="cpu", hardware="any")
+    made.index(7)
+    made.convict(0, EVIDENCE)
+    events = [coded(0, "a", "liar", members=members), coded(1, "a", "liar", members={"0": 2})]
+    assert tainted_groups(events, made) == {0}
+
+
+def test_of_some_rows_those_stand_that_a_member_wrote_or_that_its_group_was_decoded_for() -> None:
+    window = {
+        "status": np.array([EXACT, REPAIRED, EXACT, DECODED, DECODED, PENDING]),
+        "worker": np.array([3, 3, 1, -1, -1, 3]),
+        "group": np.array([5, 5, 5, 5, 6, 5]),
+    }
+    found = standing(window, 100, range(101, 106), member=3, group=5)
+    assert rows_of(found) == [1, 3]
 
 
 # ---- the store -----------------------------------------------------------------------------------
@@ -135,8 +164,8 @@ def test_the_rows_of_a_convicted_worker_are_set_to_pending_and_no_others(
     write(store, SPANS[0], worker=np.zeros(8, int))
     write(store, SPANS[1])
     before = everything(store)
-    made = roster("honest", "liar")
-    made.convict("liar", EVIDENCE)
+    made = membership("honest", "liar")
+    convict(made, "liar")
     found = sweep(store, SPANS, made)
     after = everything(store)
     assert rows_of(before["status"] != after["status"]) == [9, 11, 13, 15]
@@ -149,9 +178,9 @@ def test_the_rows_of_a_convicted_worker_are_set_to_pending_and_no_others(
 
 def test_a_second_sweep_finds_nothing(store: OutputStore) -> None:
     write(store, SPANS[0])
-    made = roster("honest", "liar")
+    made = membership("honest", "liar")
     assert sweep(store, SPANS, made) == {}
-    made.convict("liar", EVIDENCE)
+    convict(made, "liar")
     assert list(sweep(store, SPANS, made)) == [0]
     before = everything(store)
     assert sweep(store, SPANS, made) == {}
@@ -169,8 +198,8 @@ def test_rows_decoded_with_a_convicted_workers_help_are_taken_back(store: Output
         journal.append(coded(1, "honest"))
         journal.append(coded(2, "honest", "liar", session="s1"))  # that run was killed
         journal.append(coded(2, "honest"))
-    made = roster("honest", "liar")
-    made.convict("liar", EVIDENCE)
+    made = membership("honest", "liar")
+    convict(made, "liar")
     found = sweep(store, SPANS, made)
     assert rows_of(store.status()[:8] == PENDING) == [1, 2, 4]
     assert (store.status()[16:] == DECODED).all()
@@ -182,18 +211,17 @@ def test_rows_decoded_with_a_convicted_workers_help_are_taken_back(store: Output
 def test_what_was_made_good_is_not_taken_back_again(store: OutputStore) -> None:
     """The next session sweeps before it begins; the convictions are those of the journal."""
     write(store, SPANS[0])
-    made = roster("honest", "liar")
-    conviction = made.convict("liar", EVIDENCE)
-    assert conviction is not None
+    made = membership("honest", "liar")
+    conviction = convict(made, "liar")
     past: list[dict[str, Any]] = [
         {"event": "name", "session": "s2", "worker": name, "host": "n1", "device": "cpu"}
         for name in ("honest", "liar")
     ]
     past.append({"event": "conviction", "session": "s2"} | conviction.event())
-    later = Roster("s3", past)  # the session that convicted was killed before its own sweep
+    later = Membership("s3", past)  # the session that convicted was killed before its own sweep
     assert list(sweep(store, SPANS, later)) == [0]
-    later.heard("liar", "n1", "cpu")  # another process
-    again = np.where(store.status()[:8] == PENDING, later.index("liar"), 0)
+    later.heard(0, "liar", host="n1", node="", device="cpu", hardware="any")  # another process
+    again = np.where(store.status()[:8] == PENDING, later.index(0), 0)
     write(store, SPANS[0], worker=again, status=np.where(again, REPAIRED, EXACT))
     assert sweep(store, SPANS, later) == {}
-    assert sweep(store, SPANS, Roster("s4", past)) == {}
+    assert sweep(store, SPANS, Membership("s4", past)) == {}

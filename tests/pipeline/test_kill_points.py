@@ -1,0 +1,75 @@
+"""The client is killed wherever it may be, with a liar among the workers; the next one goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import killed_at
+import numpy as np
+import pytest
+import toy_lies
+import toy_models
+import xarray as xr
+from distributed import Client, LocalCluster
+
+from approxifer import score
+from approxifer.datasets import Journal
+from approxifer.pipeline import faults
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+def run_until(step: int, cluster: LocalCluster, store: Path, out: Path) -> tuple[int, str]:
+    """A client that ends before that step: its return code, and what it printed."""
+    command = [sys.executable, str(SUPPORT / "killed_at.py"), cluster.scheduler_address]
+    done = subprocess.run(
+        [*command, str(store), str(out), str(step)],
+        env=os.environ | {"PYTHONPATH": str(SUPPORT)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_nothing_wrong_stays_wherever_the_client_was_killed(
+    cluster: LocalCluster,
+    client: Client,
+    store: Path,
+    rows: np.ndarray,
+    tmp_path: Path,
+    kill_points: int,
+) -> None:
+    """Other steps each day; ``--kill-points 0`` takes all."""
+    # Honest for long enough to have written, and checked others, before it is found out.
+    faults.install(client, {"3": toy_lies.Later(after=12)})
+    code, told = run_until(0, cluster, store, tmp_path / "whole.zarr")
+    assert code == 0
+    steps, convicted = map(int, told.split())
+    assert convicted == 1
+    points = range(1, steps + 1)
+    if kill_points:
+        points = random.Random(date.today().toordinal()).sample(points, kill_points)
+    right = toy_models.linear(rows)
+    for step in points:
+        out = tmp_path / f"{step}.zarr"
+        faults.install(client, {"3": toy_lies.Later(after=12)})  # it counts anew
+        run_until(step, cluster, store, out)
+        if out.exists():
+            there = xr.open_zarr(out, consolidated=False)
+            sessions = [e for e in Journal.read(out) if e["event"] == "session"]
+            assert len(sessions) <= 1
+            assert there.status.shape == (400,)
+        report = score(store, out=out, client=client, **killed_at.OPTIONS)
+        wrong = np.flatnonzero((report.predictions.prediction.to_numpy() != right).any(axis=1))
+        assert wrong.size == 0, f"killed before step {step} of {steps}: rows {wrong} are wrong"
+        assert report.counts["exact"] + report.counts["repaired"] == 400
