@@ -22,10 +22,11 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from approxifer import score
 from approxifer.coding import CodeSpec, block_rows, gather, order_rows
 from approxifer.datasets import Journal, OutputStore
-from approxifer.errors import TooFewWorkersError, TrustError
+from approxifer.errors import ClusterError, TooFewWorkersError, TrustError
 from approxifer.pipeline import faults, lies
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.report import Report
+from approxifer.pipeline.session import Session
 
 SUPPORT = Path(__file__).parents[1] / "support"
 #: Uncoded, K = 4: four shares a group, two groups a window, ten windows. The shares last 20 ms, so
@@ -249,6 +250,29 @@ def test_two_colluders_are_held_with_two_byzantine_workers(
         assert sorted(convicted(report)) == ["1", "4"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_accomplices_who_know_every_row_and_answer_at_once_leave_no_wrong_row(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """Twenty runs; the checkers of a share are three different ones, so one of them is honest."""
+    found = Counter[str]()
+    for number in range(20):
+        told = tmp_path / f"told-{number}"
+        told.mkdir()
+        pair = toy_lies.Accomplice(str(told), block=COMMON["block"])
+        faults.install(client, {"3": pair, "4": pair}, seed=number)
+        report = score(
+            store, out=tmp_path / f"{number}.zarr", client=client, **COMMON | {"byzantine": 2}
+        )
+        check_whole(report, rows)
+        assert set(convicted(report)) <= {"3", "4"}
+        if any(told.iterdir()):
+            assert report.convicted
+        found.update(convicted(report))
+    assert min(found["3"], found["4"]) > 10
+
+
 def test_three_colluders_with_two_byzantine_workers_end_the_run_or_touch_nothing(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -278,6 +302,32 @@ def test_too_many_liars_end_the_run_and_leave_what_they_touched_pending(
     there = now.status() != Status.PENDING
     right = toy_models.linear(rows)
     np.testing.assert_array_equal(now.read_prediction(0, 400)[there], right[there])
+
+
+def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The conviction is on the disk before the scheduler hears of it."""
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"5": toy_lies.Later(after=10)})
+    tell = Session.tell
+
+    async def dead(self: Session, what: str, **fields: Any) -> Any:
+        if what == "bar":
+            raise ClusterError("the scheduler is gone")
+        return await tell(self, what, **fields)
+
+    monkeypatch.setattr(Session, "tell", dead)
+    with pytest.raises(ClusterError, match="the scheduler is gone"):
+        score(store, out=out, client=client, **COMMON | {"check": 1})
+    monkeypatch.setattr(Session, "tell", tell)
+    assert [event["member"]["name"] for event in of_kind(out, "conviction")] == ["5"]
+    faults.remove(client)
+    report = score(store, out=out, client=client, **COMMON | {"check": 1})
+    check_whole(report, rows)
+    first = of_kind(out, "session")[0]["session"]
+    bad = {e["index"] for e in of_kind(out, "name") if e["worker"] == "5" and e["session"] == first}
+    assert not bad & set(report.predictions.worker.values.tolist())
 
 
 def test_a_run_killed_between_conviction_and_make_good(

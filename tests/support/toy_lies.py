@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import toy_models
 import xarray as xr
 
 from approxifer.pipeline.liar import Array, Liar, Lie
@@ -85,3 +88,39 @@ class _Dressing(Liar):
         if self._of not in (None, len(output)):
             return output
         return DRESSES[self._kind](output)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Accomplice:
+    """A worker that lies in every row of some of its shares, and vouches for its partners' lies.
+
+    They share a folder, in which each row is named that one of them has lied about; they know a
+    share of theirs by its ``block`` different rows; and they answer at once.
+    """
+
+    folder: str
+    block: int
+    shares: float = 0.5
+
+    def arm(self, rng: np.random.Generator) -> Callable[[Any], Any]:
+        """Called once for each worker; what it returns, for each share or check."""
+
+        def spoil(run: Any) -> Any:
+            lies = rng.random() < self.shares
+
+            def answer(rows: Array) -> Array:
+                said = toy_models.linear(rows)
+                told = [self._told(row) for row in rows]
+                if lies and len(np.unique(rows.reshape(len(rows), -1), axis=0)) == self.block:
+                    for name in told:
+                        name.touch()
+                wrong = [name.exists() for name in told]
+                said[wrong] = np.roll(said[wrong], 1, axis=-1)
+                return said
+
+            return answer
+
+        return spoil
+
+    def _told(self, row: Array) -> Path:
+        return Path(self.folder) / hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest()
