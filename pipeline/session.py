@@ -93,7 +93,7 @@ class Session:
         finally:
             loading.cancel()
             with contextlib.suppress(ClusterError, TimeoutError):
-                self.ledger |= await asyncio.wait_for(self.tell("close"), 10)
+                self.ledger |= await asyncio.wait_for(self.tell("close"), 10) or {}
 
     async def _open(self, fields: dict[str, Any]) -> None:
         try:
@@ -139,6 +139,11 @@ class Session:
         """Pass on the plugin's news, for ever."""
         while True:
             reply = await self.tell("poll")
+            if reply is None:  # the scheduler has lost this client, and ended its runs
+                raise ClusterError(
+                    "the connection to the scheduler was lost; what is written stays, and the same "
+                    "command goes on from there"
+                )
             events = reply.pop("events")
             self.ready, self.present = reply.pop("ready"), reply.pop("present")
             self.ledger |= reply
