@@ -172,6 +172,7 @@ class Engine:
                     self.started = time.monotonic()
                     await self.guard.decide_what_is_left()
                     self.pending = self._pending()
+                    self._again.clear()  # these are among them
                     if setup.decoder == "fitted" and self.pending:
                         await self._learn()
                     await self._score()
@@ -289,6 +290,7 @@ class Engine:
             members = window.order[span.start : span.stop]
             number = window.index * self.groups_per_window + i
             await self._open(Batch(number, self.code, window, members, Status.EXACT, coded=True))
+        await self._close(window)  # its rows may all be there already
 
     async def _room(self) -> None:
         """Wait until one more group may be in flight: as many as keep the workers that are there

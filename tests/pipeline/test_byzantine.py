@@ -25,6 +25,7 @@ from approxifer.datasets import Journal, OutputStore
 from approxifer.errors import ClusterError, TooFewWorkersError, TrustError
 from approxifer.pipeline import faults, lies
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.referee import Referee
 from approxifer.pipeline.report import Report
 from approxifer.pipeline.session import Session
 
@@ -328,6 +329,28 @@ def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
     first = of_kind(out, "session")[0]["session"]
     bad = {e["index"] for e in of_kind(out, "name") if e["worker"] == "5" and e["session"] == first}
     assert not bad & set(report.predictions.worker.values.tolist())
+
+
+def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.zarr"
+    faults.install(client, {"5": toy_lies.Later(after=10)})
+    judge = Referee.judge
+
+    async def dies(*_: Any) -> Any:
+        raise ClusterError("killed here")
+
+    monkeypatch.setattr(Referee, "judge", dies)
+    with pytest.raises(ClusterError, match="killed here"):
+        score(store, out=out, client=client, **COMMON | {"check": 1})
+    monkeypatch.setattr(Referee, "judge", judge)
+    assert of_kind(out, "mismatch")
+    assert of_kind(out, "conviction") == []
+    report = score(store, out=out, client=client, **COMMON | {"check": 1})
+    check_whole(report, rows)
+    # Of the first session, by its evidence; and again in this one, where it lies from the start.
+    assert convicted(report) == ["5", "5"]
 
 
 def test_a_run_killed_between_conviction_and_make_good(
