@@ -32,7 +32,7 @@ class CodeSpec:
         Stragglers tolerated, S >= 0. ``"uncoded"`` tolerates none, whatever is said here.
     byzantine : int
         Byzantine workers tolerated, E >= 0: workers whose outputs may be anything. ``"uncoded"``
-        cannot tell any; there only audits protect. ``"parm"`` takes none.
+        cannot tell any; there only spot checks protect. ``"parm"`` takes none.
     grid : "authors" or "textbook"
         The share nodes of ``"berrut"``; see `approxifer.coding.nodes.berrut_nodes`.
     encoder : "addition" or "concatenation"

@@ -1,6 +1,6 @@
 """The probe: does a row's output depend on nothing but that row?
 
-Coding, repairs and audits all run a row again among other rows. A model that normalises over its
+Coding, repairs and checks all run a row again among other rows. A model that normalises over its
 batch, or draws random numbers, gives another answer each time, and every check would be void.
 """
 

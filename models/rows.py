@@ -2,7 +2,7 @@
 
 A network's last bits change with the shape of its batch (batch 1 against 1,024 changes every row),
 because libraries pick other kernels for other shapes. So every forward pass of a run has exactly M
-rows, whatever asked for it: first try, repair, audit or resume.
+rows, whatever asked for it: first try, repair, check or resume.
 
 Within that shape, a row's place may still count for small M: on CPUs, matrix products of 2, 3, 5 or
 7 rows gave the last rows other last bits, while every multiple of 8 gave all places the same bits.
