@@ -236,7 +236,7 @@ class Checking:
     # ---- and over -------------------------------------------------------------------------------
 
     def _moot(self, check: Check) -> bool:
-        """Whether the output is not used any more: its worker is convicted."""
+        """True if the output is not used any more: its worker is convicted."""
         return check.of.member in self.tainted
 
     def _confirmed(self, check: Check, member: int) -> None:

@@ -464,7 +464,7 @@ class Guard:
 
 
 def _fits(bar: Mapping[str, Any], member: Member) -> bool:
-    """Whether the scheduler shuts a member out for this bar."""
+    """Tell whether the scheduler shuts a member out for this bar."""
     return all(value in (None, getattr(member, name)) for name, value in bar.items())
 
 

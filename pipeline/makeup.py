@@ -21,7 +21,7 @@ OWN = (Status.EXACT, Status.REPAIRED)
 
 
 class MakeUp:
-    """What is still to be checked of a store. Everything here reads, in the caller's thread.
+    """The rows of a store that are still to be checked. All here reads, in the caller's thread.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class Member:
         return (self.host, self.node, self.device)
 
     def at(self, other: Member) -> bool:
-        """Whether both run in one place."""
+        """True if both run in one place."""
         if -1 in (self.incarnation, other.incarnation):  # the node's name alone was kept
             here, there = ({m.host, m.node} - {""} for m in (self, other))
             return self.device == other.device and not here.isdisjoint(there)
@@ -92,7 +92,7 @@ class Conviction:
     aside: bool = False
 
     def bars(self, member: Member) -> bool:
-        """Whether it shuts this member out."""
+        """True if it shuts this member out."""
         mine = self._of_name(member)
         if self.kind == "worker":
             return mine
@@ -100,7 +100,7 @@ class Conviction:
         return self.member.at(member) and not other
 
     def taints(self, member: Member) -> bool:
-        """Whether what this member did up to the verdict is scored again."""
+        """True if what this member did up to the verdict is scored again."""
         return self._of_name(member) or self.bars(member)
 
     def _of_name(self, member: Member) -> bool:
@@ -274,7 +274,7 @@ class Membership:
         )
 
     def _together(self, a: Member, b: Member) -> bool:
-        """Whether a conviction of one could be one of the other: they are no witnesses for each
+        """True if a conviction of one could be one of the other: they are no witnesses for each
         other."""
         return a.name == b.name or (self.kind == "node" and a.at(b))
 
@@ -316,7 +316,7 @@ class Membership:
         return conviction
 
     def is_convicted(self, incarnation: int) -> bool:
-        """Whether a worker of this session is shut out."""
+        """True if a worker of this session is shut out."""
         member = self._known[incarnation]
         return any(
             number not in self._forgiven and conviction.bars(member)

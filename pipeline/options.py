@@ -219,7 +219,7 @@ class Options:
 
     @property
     def votes(self) -> bool:
-        """Whether wrong outputs are told by other shares' alone, which takes more of them."""
+        """True where only other shares' outputs tell wrong ones, which takes more shares."""
         return self.byzantine > 0 and not self.rows_checked
 
     @property

@@ -104,7 +104,7 @@ class Referee:
 
     @property
     def is_client(self) -> bool:
-        """Whether the client decides."""
+        """True if the client decides."""
         return self._own is not None
 
     def hardware(self, member: int) -> str:
@@ -112,7 +112,7 @@ class Referee:
         return self._hardware if member == CLIENT else self._members.members[member].hardware
 
     def agree(self, a: Answer, b: Answer) -> bool:
-        """Whether two members' runs of one row are equal, as far as they have to be."""
+        """Tell whether two members' runs of one row are equal, as far as they have to be."""
         if a.output is None or b.output is None:
             return False
         pair = frozenset((self.hardware(a.member), self.hardware(b.member)))
@@ -247,7 +247,7 @@ class Referee:
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two outputs are equal; NaN equals NaN."""
+    """Tell whether two outputs are equal; NaN equals NaN."""
     if a.dtype.kind not in "fc":
         return bool(np.array_equal(a, b))
     return bool(np.array_equal(a, b, equal_nan=True))

@@ -221,7 +221,7 @@ Share = tuple[int, int, int]
 
 
 def proofs(events: Iterable[Mapping[str, Any]], void: Collection[int]) -> dict[int, Proof]:
-    """What the checks of a journal prove, by the index of the member.
+    """Sum up the checks of a journal, by the index of the member.
 
     Parameters
     ----------

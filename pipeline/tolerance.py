@@ -271,7 +271,7 @@ def magnitude(outputs: np.ndarray) -> np.ndarray:
 
 
 def _sizes(outputs: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """What differences are relative to: (B, *out)."""
+    """The sizes that differences are relative to: (B, *out)."""
     value = magnitude(outputs)
     row = value.max(axis=tuple(range(1, value.ndim)), keepdims=True, initial=0.0)
     sizes: np.ndarray = np.maximum(value, np.minimum(usual, row))

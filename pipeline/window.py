@@ -83,12 +83,12 @@ class Window:
 
     @property
     def scored(self) -> bool:
-        """Whether each row has its final status."""
+        """True if each row has its final status."""
         return bool((self.status != Status.PENDING).all())
 
     @property
     def whole(self) -> bool:
-        """Whether each row has its final status, and no check is under way."""
+        """True if each row has its final status, and no check is under way."""
         return self.checks == 0 and self.scored
 
     def put(
