@@ -112,7 +112,7 @@ def measure(
 
 
 def figures(pairs: Sequence[tuple[Outcome, Outcome]], check: int) -> dict[str, Any]:
-    """What became of the runs with seeds 0, 1, ..., those without a lie counted apart."""
+    """Sum up the runs with seeds 0, 1, ..., those without a lie counted apart."""
     lied = [seed for seed, (free, _) in enumerate(pairs) if free.wrong]
     checked = [run for _, run in pairs]
     some = [(liar(seed), *pairs[seed]) for seed in lied]

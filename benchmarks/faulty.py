@@ -154,8 +154,8 @@ def measure(
 
 
 def _extent(free: Sequence[Outcome]) -> dict[str, Any]:
-    """Where nobody looks: the fraction of the rows that are wrong in a share that is, and whether a
-    check cannot but see it: every row is wrong, or some output is not finite."""
+    """With no checks made: the fraction of the rows that are wrong in a share that is, and whether
+    a check cannot but see it: every row is wrong, or some output is not finite."""
     shares = [share for seed, run in enumerate(free) for share in run.wrong.get(liar(seed), ())]
     fractions = [share.wrong / share.rows for share in shares]
     return {
@@ -165,7 +165,7 @@ def _extent(free: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def summary(runs: Sequence[Outcome], clean: int, price: int) -> dict[str, Any]:
-    """What became of the runs with seeds 0, 1, ...
+    """Sum up the runs with seeds 0, 1, ...
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What becomes of a simulated run against Byzantine workers."""
+"""The outcome of a simulated run against Byzantine workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wrong:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes
     ----------

@@ -254,7 +254,7 @@ class _Run:
         return self.script.share(batch.number, share)
 
     def _ask(self, name: str, rows: np.ndarray, *, check: bool = False) -> np.ndarray:
-        """What a worker returns for rows, by their numbers."""
+        """The outputs that a worker returns for rows, by their numbers."""
         filled = self.micro_batch * ceil(len(rows) / self.micro_batch)
         self.done.evaluations += len(rows)
         self.done.padded += filled

@@ -75,6 +75,10 @@ class GroupRun:
         """What became of each attempt at each share, as the journal keeps it."""
         return list(self.completion["attempts"]) if self.completion else []
 
+    def asked(self, share: int) -> frozenset[int]:
+        """The incarnations that a share was sent to, whatever became of it."""
+        return frozenset(a["member"] for a in self.history if a["share"] == share)
+
     def release(self) -> None:
         """Let the scheduler forget what is left of it."""
         for future in self.futures.values():
@@ -266,7 +270,7 @@ class Courier:
 
 
 def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
-    """What is wrong with an output that is to be a plain array of that shape and dtype; None if
+    """The fault of an output that is to be a plain array of that shape and dtype; None if
     nothing is.
 
     Subclasses (masked arrays, for one) compare in their own way: what is masked equals everything.

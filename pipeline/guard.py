@@ -216,8 +216,7 @@ class Guard:
         self._context.journal(
             "suspect", group=batch.number, share=share, worker=told.worker, why=told.malformed
         )
-        asked = frozenset(a["member"] for a in group.history if a["share"] == share)
-        member = self._members.index(told.member)
+        member, asked = self._members.index(told.member), group.asked(share)
         of = Checked(member, batch.number, share, window=batch.window, asked=asked)
         query, model = group.shares[share][0].copy(), group.models[share]
         self._checking.begin(Check(of, sources(batch, share, 0), query, None, model))
@@ -234,7 +233,7 @@ class Guard:
         """Have drawn rows checked, before the window that they belong to can be written."""
         for one in drawn:
             assert self._checking is not None
-            asked = frozenset(a["member"] for a in group.history if a["share"] == one.share)
+            asked = group.asked(one.share)
             pairs = choose_checkers(
                 len(one.rows), self._members.checkers(asked), self._byzantine, self._rng
             )

@@ -495,7 +495,7 @@ class RunState:
         return [key for key, (_, a) in self.by_key.items() if a.live and a.address in addresses]
 
     def _may_serve(self, worker: WorkerState) -> bool:
-        """Whether it has this run's model, and is not convicted."""
+        """True if it has this run's model, and is not convicted."""
         return self.run in worker.ready and not self.is_barred(worker)
 
     def is_barred(self, worker: WorkerState) -> bool:

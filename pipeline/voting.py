@@ -92,7 +92,7 @@ class Voting:
         do not stand."""
         rows = group.shares[shares[0]]
         votes = [told[share] for share in shares]
-        asked = {attempt["member"] for attempt in group.history if attempt["share"] in shares}
+        asked: set[int] = set().union(*(group.asked(share) for share in shares))
         while True:
             agreed = await self._context.compute(partial(self._agreeing, votes))
             if len(agreed) > self._byzantine:
