@@ -1,6 +1,6 @@
 """Runs of honest workers: nobody is to be convicted, and what that costs.
 
-The rows to check wait for two share times, as in the engine, so that also the micro-batches that
+The rows to check wait as long as in the engine, so that also the micro-batches that
 they leave unfilled are counted.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from approxifer.benchmarks.outcome import Outcome
 from approxifer.benchmarks.recorded import Recording, record
-from approxifer.benchmarks.simulated import simulate, two_share_times
+from approxifer.benchmarks.simulated import groups_waited, simulate
 from approxifer.benchmarks.subjects import MICRO_BATCH, Source, repeated, some_of
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.tolerance import Tolerance, measure_tolerance
@@ -53,7 +53,7 @@ def _tolerance(source: Source, rows: np.ndarray, seed: int) -> Tolerance:
 
 
 def _play(recording: Recording, tolerance: Tolerance, *, check: int, seed: int) -> Outcome:
-    wait = two_share_times(recording.code.n)
+    wait = groups_waited(recording.code.n)
     return simulate(recording, tolerance=tolerance, check=check, seed=seed, wait=wait)
 
 

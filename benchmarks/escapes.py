@@ -16,7 +16,7 @@ from typing import Any
 from approxifer.benchmarks.crew import Crew
 from approxifer.benchmarks.faulty import formula, liar
 from approxifer.benchmarks.outcome import Outcome
-from approxifer.benchmarks.simulated import WORKERS, simulate, two_share_times
+from approxifer.benchmarks.simulated import WORKERS, groups_waited, simulate
 from approxifer.benchmarks.subjects import Subject, repeated
 from approxifer.pipeline.liar import Lie
 from approxifer.pipeline.lies import Noise
@@ -75,7 +75,7 @@ def play(subject: Subject, cell: Cell, check: int, seed: int) -> tuple[Outcome, 
             seed=seed,
             faults={liar(seed): cell.lie},
             cautious=cell.cautious,
-            wait=two_share_times(recording.code.n),
+            wait=groups_waited(recording.code.n),
         )
 
     return run(0), run(check)

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import comb, prod
 
+from approxifer.pipeline.spotchecks import random_rows
+
 
 @dataclass(frozen=True)
 class Wrong:
@@ -26,10 +28,11 @@ class Wrong:
     finite: bool
 
     def missed(self, check: int) -> float:
-        """The probability that none of the wrong rows is checked."""
+        """The probability that none of the wrong rows is among the random ones that are checked.
+        The row of the furthest output, which is checked besides, may be wrong too."""
         if not self.finite:
             return 0.0
-        drawn = min(check, self.rows)
+        drawn = random_rows(check, self.rows)
         return comb(self.rows - self.wrong, drawn) / comb(self.rows, drawn)
 
 
@@ -78,7 +81,8 @@ class Outcome:
         return self.evaluations / self.rows
 
     def chance(self, name: str, check: int) -> float:
-        """The probability that a worker which returned these shares passes for honest."""
+        """The largest probability that a worker which returned these shares passes for honest:
+        that of the random rows."""
         return prod(share.missed(check) for share in self.wrong.get(name, ()))
 
     def left(self, name: str) -> int:

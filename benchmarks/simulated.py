@@ -49,7 +49,7 @@ WORKERS = 12
 BYZANTINE = 1
 
 
-def two_share_times(shares: int, workers: int = WORKERS) -> int:
+def groups_waited(shares: int, workers: int = WORKERS) -> int:
     """The groups of so many shares that the workers run while the engine's queues wait."""
     return ceil(QUEUE_TIMES * workers / shares)
 

@@ -31,6 +31,7 @@ from approxifer.pipeline.hardware import hardware_class
 from approxifer.pipeline.intake import Batch, Returned
 from approxifer.pipeline.makeup import MakeUp
 from approxifer.pipeline.membership import Conviction, Evidence, Member, Membership
+from approxifer.pipeline.outliers import Outliers
 from approxifer.pipeline.records import Status, WorkerRecord
 from approxifer.pipeline.referee import Answer, Referee, Verdict
 from approxifer.pipeline.spotchecks import (
@@ -108,6 +109,7 @@ class Guard:
         self._checking: Checking | None = None
         self._referee: Referee | None = None
         self._voting: Voting | None = None
+        self._outliers: dict[tuple[int, bool], Outliers] = {}
         self._numbers = count()  #: of mismatches
 
     # ---- before the first window ----------------------------------------------------------------
@@ -227,16 +229,26 @@ class Guard:
         if self._checking is None:
             return []
         stays = setup.repair != "exact"
-        return draw(batch, group, returned, check=setup.check, decoded_stays=stays, rng=self._rng)
+        return draw(
+            batch,
+            group,
+            returned,
+            check=setup.check,
+            decoded_stays=stays,
+            outliers=self._outliers_of,
+            rng=self._rng,
+        )
+
+    def _outliers_of(self, model: int, mixed: bool) -> Outliers:
+        return self._outliers.setdefault((model, mixed), Outliers(self._rng))
 
     def start(self, batch: Batch, group: GroupRun, drawn: Sequence[Drawn]) -> None:
         """Have drawn rows checked, before the window that they belong to can be written."""
         for one in drawn:
             assert self._checking is not None
             asked = group.asked(one.share)
-            pairs = choose_checkers(
-                len(one.rows), self._members.checkers(asked), self._byzantine, self._rng
-            )
+            allowed = self._checking.turns.order(self._members.checkers(asked))
+            pairs = choose_checkers(len(one.rows), allowed, self._byzantine, self._rng)
             honest = honest_part([checker for _, checker in pairs], self._byzantine)
             checked = Checked(
                 self._members.index(one.member),

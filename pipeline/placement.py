@@ -5,8 +5,7 @@ one bad node cannot hold two, while there is another one and it is not much busi
 otherwise they are spread over the nodes as far as that delays nothing. Among equally loaded workers
 the choice is random, so that no worker always holds the same share of a group. Shares that carry a
 block unchanged are placed first: what is left for parity is the slowest or the fullest worker,
-whose loss then costs nothing. With Byzantine workers the shares are placed in random order instead:
-shares are held against the history of their index, which no worker may have to itself.
+whose loss then costs nothing.
 """
 
 from __future__ import annotations
@@ -83,8 +82,7 @@ def place(
     unit = float(np.median([c.time for c in candidates])) if candidates else 1.0
     node = {c.address: c.node or c.address for c in candidates}
     order = [shares[i] for i in rng.permutation(len(shares))]
-    if not code.spec.byzantine:
-        order.sort(key=lambda s: code.carries[s] is None)
+    order.sort(key=lambda s: code.carries[s] is None)
     placed: dict[int, str] = {}
     for share in order:
         rivals = {share}.union(*(c for c in code.conflicts if share in c))

@@ -1,9 +1,10 @@
 """Spot checks: a few rows of every share that is used are run again elsewhere. Pure.
 
 Which rows, and by whom, is drawn by the client once the output is in its hands, so a worker can
-foresee neither. For a share of B rows of which w are wrong, m checked ones miss all of them with
+foresee neither. For a share of B rows of which w are wrong, m random ones miss all of them with
 probability C(B - w, m) / C(B, m), at most (1 - m/B)^w. Whole shares checked at the same cost, a
-fraction m/B of them, miss it with probability 1 - m/B, whatever w is.
+fraction m/B of them, miss it with probability 1 - m/B, whatever w is. Of several rows one is not
+random but that whose output is furthest from the others (`outliers`): no bound rests on it.
 """
 
 from __future__ import annotations
@@ -73,47 +74,82 @@ class Check:
     alone: bool = False  #: to be run in a batch of its own
 
 
+def random_rows(check: int, rows: int) -> int:
+    """The number of a share's rows that are drawn at random: all that are checked, but for the one
+    of the furthest output."""
+    return rows if check >= rows else max(1, check - 1)
+
+
 def choose_rows(
-    relevant: np.ndarray, odd: np.ndarray, check: int, rng: np.random.Generator
+    distances: np.ndarray, odd: np.ndarray, check: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw the rows of a share that are checked.
 
     Parameters
     ----------
-    relevant : int (n,)
-        Rows of the share that will be written or decoded from.
+    distances : (n,)
+        Of the output of each row that will be written or decoded from, from what is usual.
     odd : int (o,)
         Those of them that are not finite though their input is: checked besides, up to `ODD`.
     check : int
-        Rows to draw at random: m.
+        Rows to check: m. The last of at least two is the furthest of those that are not drawn.
     """
-    drawn = rng.choice(relevant, min(check, len(relevant)), replace=False)
-    return np.union1d(drawn, rng.permutation(odd)[:ODD]).astype(int)
+    rows = len(distances)
+    drawn = rng.choice(rows, random_rows(check, rows), replace=False)
+    found = [drawn, rng.permutation(odd)[:ODD]]
+    rest = np.setdiff1d(np.arange(rows), np.concatenate([drawn, odd]))
+    if len(rest) and len(drawn) < check:
+        found.append(rest[[np.argmax(distances[rest])]])
+    return np.unique(np.concatenate(found)).astype(int)
+
+
+class Turns:
+    """The order in which workers are asked to check: random, and kept until a batch is full.
+
+    Drawn for each row by itself, rows wait for as many batches as there are workers, of which few
+    are full. With one order for a while the first one allowed has them all, and is still as likely
+    to be any other.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        No worker may foresee it.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._places: dict[int, float] = {}
+
+    def order(self, allowed: Iterable[int]) -> list[int]:
+        """Arrange incarnations as they are asked."""
+        return sorted(allowed, key=lambda one: self._places.setdefault(one, self._rng.random()))
+
+    def draw_again(self) -> None:
+        """Have another order from now on."""
+        self._places.clear()
 
 
 def choose_checkers(
     rows: int, allowed: Sequence[int], byzantine: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Draw a checker for each row, whatever its load.
+    """Give each row a checker: the first of those allowed, in the order of `Turns`.
 
     With E of at least 2 the checkers of a share are at least E + 1 different ones, a row having
-    two where there are fewer rows: E - 1 of them may be accomplices. Where fewer than E are
-    allowed, so that all might be, or none is, the client is asked too (`CLIENT`).
+    two where there are fewer rows: E - 1 of them may be accomplices. Which of them has which row
+    is drawn. Where fewer than E are allowed, so that all might be accomplices, or none is, the
+    client is asked too (`CLIENT`).
 
     Returns
     -------
     list of (row, checker)
     """
-    needed = max(rows, byzantine + 1 if byzantine > 1 else 0)
     if byzantine <= 1:
-        drawn = [int(rng.choice(allowed)) for _ in range(needed)] if allowed else []
-    else:
-        order = rng.permutation(np.asarray(allowed, int))[:needed].tolist()
-        if len(allowed) < byzantine:
-            order.append(CLIENT)
-        drawn = [order[i % len(order)] for i in range(max(needed, len(order)))]
-    drawn = drawn or [CLIENT] * needed
-    return [(i % rows, checker) for i, checker in enumerate(drawn)]
+        return [(row, allowed[0] if allowed else CLIENT) for row in range(rows)]
+    needed = max(rows, byzantine + 1)
+    chosen = list(allowed[:needed]) + [CLIENT] * (len(allowed) < byzantine)
+    chosen = rng.permutation(chosen).tolist()
+    needed = max(needed, len(chosen))
+    return [(i % rows, chosen[i % len(chosen)]) for i in range(needed)]
 
 
 def honest_part(checkers: Sequence[int], byzantine: int) -> float:

@@ -10,7 +10,8 @@ import numpy as np
 from approxifer.coding import Code, block_rows, gather
 from approxifer.pipeline.courier import GroupRun
 from approxifer.pipeline.intake import Batch, Returned
-from approxifer.pipeline.spotchecks import choose_rows
+from approxifer.pipeline.outliers import Outliers
+from approxifer.pipeline.spotchecks import choose_rows, random_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ def draw(
     *,
     check: int,
     decoded_stays: bool,
+    outliers: Callable[[int, bool], Outliers],
     rng: np.random.Generator,
 ) -> list[Drawn]:
     """Draw `check` rows of each share that is used, and what is not finite for no visible reason.
@@ -45,6 +47,8 @@ def draw(
     decoded_stays
         Whether decoded rows may stay in the output. Else a share that is only decoded from is
         checked all the same, and the bound is not about it.
+    outliers
+        Those of a model, and of shares that carry a block or mix several.
     """
     code, members = batch.code, batch.members
     blocks = [len(rows) for rows in block_rows(members, code.k)]
@@ -62,13 +66,14 @@ def draw(
             continue
         queries = group.shares[share]
         odd = np.flatnonzero(_finite(queries[:relevant]) & ~_finite(output[:relevant]))
-        rows = choose_rows(np.arange(relevant), odd, check, rng)
+        alike = outliers(code.models[share], code.carries[share] is None)
+        rows = choose_rows(alike.distances(output[:relevant]), odd, check, rng)
         found.append(
             Drawn(
                 share,
                 returned.told[share].member,
                 of=relevant if decoded_stays else written,
-                rate=min(check, relevant) / relevant,
+                rate=random_rows(check, relevant) / relevant,
                 rows=[sources(batch, share, int(row)) for row in rows],
                 queries=queries[rows],
                 outputs=output[rows],

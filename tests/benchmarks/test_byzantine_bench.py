@@ -191,7 +191,7 @@ def test_escapes_are_counted_among_the_runs_with_a_lie() -> None:
     assert found["without_lie"] == 2
     assert found["corrupted"] == 1
     assert found["escaped"] == 1
-    assert found["expected"] == pytest.approx((15 / 70 + 0) / 2)
+    assert found["expected"] == pytest.approx((20 / 56 + 0) / 2)
     assert (found["wrong_rows"], found["wrong_rows_max"]) == (1, 2)
     assert found["wrong_rows_exact"]
     assert found["honest_convicted"] == 1

@@ -104,7 +104,8 @@ def test_nobody_is_convicted_on_a_healthy_cluster(
         assert worker.checked == sum(len(event["rows"]) for event in mine)
         if sum(event["of"] for event in mine):
             assert worker.bound is not None
-            assert worker.bound < 3 / max(1, sum(3 for e in mine if e["of"]))
+            at_random = sum(2 for e in mine if e["of"])  # the third is that of the furthest output
+            assert worker.bound < 3 / max(1, at_random)
     assert of_kind(out, "mismatch") == []
     assert "wrong <" in str(report)
 

@@ -21,11 +21,13 @@ from approxifer.pipeline.spotchecks import (
     Checked,
     Proof,
     Queues,
+    Turns,
     choose_checkers,
     choose_rows,
     honest_part,
     owed,
     proofs,
+    random_rows,
 )
 
 
@@ -36,31 +38,47 @@ def rng(seed: int = 0) -> np.random.Generator:
 # ---- rows ----------------------------------------------------------------------------------------
 
 
+ALIKE = np.zeros(1000)
+
+
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(0, 9))
 def test_as_many_different_rows_as_asked_and_only_relevant_ones(
     rows: int, check: int, seed: int
 ) -> None:
-    found = choose_rows(np.arange(rows), np.arange(0), check, rng(seed))
+    found = choose_rows(ALIKE[:rows], np.arange(0), check, rng(seed))
     assert len(set(found.tolist())) == min(rows, check)
     assert found.min() >= 0
     assert found.max() < rows
 
 
 def test_each_row_is_as_likely() -> None:
+    """The furthest one, or the next if it is drawn, is checked besides."""
     found = Counter(
         int(row)
         for seed in range(4000)
-        for row in choose_rows(np.arange(8), np.arange(0), 2, rng(seed))
+        for row in choose_rows(np.arange(8.0), np.arange(0), 3, rng(seed))
     )
+    assert found.pop(7) == 4000
+    assert 1700 < found.pop(6) < 2000
+    found.pop(5)  # where both of these are drawn
     assert min(found.values()) > 850
     assert max(found.values()) < 1150
 
 
+def test_one_row_is_random_where_only_one_is_checked() -> None:
+    found = Counter(
+        int(choose_rows(np.arange(8.0), np.arange(0), 1, rng(seed))[0]) for seed in range(4000)
+    )
+    assert min(found.values()) > 400
+    assert [random_rows(1, 8), random_rows(2, 8), random_rows(3, 8)] == [1, 1, 2]
+    assert [random_rows(1, 1), random_rows(8, 8), random_rows(9, 8)] == [1, 8, 8]
+
+
 def test_rows_that_are_not_finite_are_checked_besides() -> None:
     odd = np.arange(100, 200)
-    found = choose_rows(np.arange(1000), odd, 3, rng())
+    found = choose_rows(ALIKE, odd, 3, rng())
     assert ODD <= np.isin(found, odd).sum() <= ODD + 3
-    assert (~np.isin(found, odd)).sum() <= 3
+    assert 1 <= (~np.isin(found, odd)).sum() <= 3
 
 
 # ---- checkers ------------------------------------------------------------------------------------
@@ -68,13 +86,26 @@ def test_rows_that_are_not_finite_are_checked_besides() -> None:
 
 @pytest.mark.parametrize("byzantine", [0, 1, 2, 3])
 def test_checkers_are_drawn_uniformly(byzantine: int) -> None:
-    """An accomplice that answers at once gets no more rows than the others."""
-    found: Counter[int] = Counter()
+    """An accomplice that answers at once gets no more rows than the others, nor others of them."""
+    found: Counter[tuple[int, int]] = Counter()
     for seed in range(3000):
-        found.update(who for _, who in choose_checkers(4, list(range(10)), byzantine, rng(seed)))
-    assert sorted(found) == list(range(10))
-    assert min(found.values()) > 0.85 * 4 * 300
-    assert max(found.values()) < 1.15 * 4 * 300
+        order = Turns(rng(seed)).order(range(10))
+        found.update(choose_checkers(4, order, byzantine, rng(seed)))
+    assert sorted({who for _, who in found}) == list(range(10))
+    assert min(found.values()) > 0.75 * 300
+    assert max(found.values()) < 1.25 * 300
+
+
+def test_an_order_lasts_until_it_is_drawn_again_and_takes_in_who_comes() -> None:
+    turns = Turns(rng())
+    order = turns.order(range(10))
+    assert turns.order(reversed(range(10))) == order
+    assert turns.order(order[3:]) == order[3:], "the first of those allowed"
+    assert [one for one in turns.order(range(11)) if one != 10] == order
+    turns.draw_again()
+    assert turns.order(range(10)) != order
+    places = Counter(Turns(rng(seed)).order(range(5)).index(4) for seed in range(1000))
+    assert min(places.values()) > 140
 
 
 def test_two_byzantine_workers_never_check_all_rows_of_a_share() -> None:
