@@ -24,8 +24,8 @@ from approxifer.pipeline.window import Window
 #: In share times: how long rows wait for others that go to the same checker. Twice as long fills no
 #: more batches, half as long takes twice the workers' time (`benchmarks.clean`, 100,000 rows).
 QUEUE_TIMES = 1.0
-#: A share time while none is known, and seconds between two looks at the queues.
-UNKNOWN, LOOK = 0.25, 0.05
+#: A share time while none is known, and the least seconds between two looks at the queues.
+UNKNOWN, LOOK = 0.05, 0.002
 
 #: Decide on a check that differs from the answer, or that only the client can make; then whether
 #: the model raises on it, and the member that confirms it.
@@ -95,8 +95,8 @@ class Checking:
     async def send_old(self) -> None:
         """Send rows that have waited for long enough, for ever."""
         while True:
-            await asyncio.sleep(LOOK)
             wait = QUEUE_TIMES * (self._context.session.ledger["typical"] or UNKNOWN)
+            await asyncio.sleep(max(LOOK, wait / 4))
             self._send(self._queues.older(time.monotonic() - wait))
 
     def flush(self, window: Window) -> None:
