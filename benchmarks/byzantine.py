@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 SECTIONS = ("faults", "clean", "escapes", "published", "workers")
-FRACTIONS = (0.01, 0.05, 0.2)
+FRACTIONS = (0.05,)
 ERRORS, SIGMAS = (1, 2, 3), (1.0, 10.0, 100.0)
 #: Faults of real workers on other data than MNIST, each told once.
 FEW = ("noise, sigma 1", "top 2 swapped", "NaN", "replay", faulty.STUCK)
