@@ -173,12 +173,26 @@ def batch_spec(
         | (given.get("scheduler_options") or site.get("scheduler-options") or {}),
     }
     if isinstance(secured := given.get("security"), Mapping):
-        try:
-            files = {str(key).replace("-", "_"): value for key, value in secured.items()}
-            keywords["security"] = Security(**files)
-        except (TypeError, ImportError) as error:
-            raise ConfigError(f"{origin}: security: {error}") from error
+        keywords["security"] = tls_files(secured, origin)
     return BatchSpec(kind, job_name, keywords, wait, resubmissions, steady)
+
+
+def tls_files(given: object, origin: str) -> Security:
+    """The files of Dask's TLS, by Dask's names for them: ``tls-ca-file`` and so on.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{origin}: security is {given!r}; give the files of TLS: tls-ca-file, "
+            "tls-client-cert, tls-client-key, and the same for scheduler and worker"
+        )
+    try:
+        return Security(**{str(key).replace("-", "_"): value for key, value in given.items()})
+    except (TypeError, ImportError) as error:
+        raise ConfigError(f"{origin}: security: {error}") from error
 
 
 def job_class(kind: str) -> Any:

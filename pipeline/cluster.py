@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
+from approxifer.pipeline.batchspec import tls_files
 from approxifer.pipeline.clusterspec import ClusterSpec, load_cluster
 
 if TYPE_CHECKING:
@@ -196,8 +197,16 @@ def _connect(spec: ClusterSpec, needed: int, timeout: float, stack: contextlib.E
     from distributed import Client
 
     address = spec.options.get("address") or _written(spec, timeout)
+    files = spec.options.get("security")
+    security = tls_files(files, spec.origin) if files is not None else None
     try:
-        client = Client(address, timeout=timeout, set_as_default=False)
+        client = Client(address, timeout=timeout, set_as_default=False, security=security)
+    except TypeError as error:  # no certificate for an address that begins with tls://
+        raise ClusterError(
+            f"{spec.origin}: {address} wants TLS: give security: with tls-ca-file, tls-client-cert "
+            "and tls-client-key, or set them in Dask's configuration (distributed.comm.tls): "
+            f"{error}"
+        ) from error
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         raise ClusterError(
             f"{spec.origin}: no Dask scheduler answered at {address} within {timeout:g} s "

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.batchspec import BATCH, BatchSpec, batch_spec, legal_keys
+from approxifer.pipeline.batchspec import BATCH, BatchSpec, batch_spec, legal_keys, tls_files
 from approxifer.pipeline.yamlfile import check_keys, nearest, read_mapping
 
 #: The keys that mean the same for every kind.
@@ -25,11 +25,14 @@ LOCAL_KEYS = (
     "dashboard_address", "death_timeout", "env", "heartbeat_interval", "host", "interface",
     "lifetime", "lifetime_restart", "lifetime_stagger", "local_directory", "name", "preload",
     "preload_argv", "preload_nanny", "preload_nanny_argv", "protocol", "resources",
-    "scheduler_port", "silence_logs", "worker_dashboard_address", "worker_port",
+    "scheduler_port", "security", "silence_logs", "worker_dashboard_address", "worker_port",
 )  # fmt: skip
 
 #: What each kind takes besides the common keys; the others (`BATCH`) take dask-jobqueue's.
-KEYS: dict[str, tuple[str, ...]] = {"local": LOCAL_KEYS, "address": ("address", "scheduler_file")}
+KEYS: dict[str, tuple[str, ...]] = {
+    "local": LOCAL_KEYS,
+    "address": ("address", "scheduler_file", "security"),
+}
 
 #: All kinds.
 KINDS = (*KEYS, *BATCH)
@@ -134,6 +137,11 @@ def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
     options = {key: value for key, value in entries.items() if key not in COMMON_KEYS}
     if kind == "address":
         _check_address(options, origin)
+    if kind == "local" and not isinstance(options.get("security", True), bool):
+        raise ConfigError(
+            f"{origin}: security is {options['security']!r}; give true (TLS with a certificate of "
+            "this run, the default) or false (whoever has an account here can run code as you)"
+        )
     common = {key: entries[key] for key in COMMON_KEYS if key in entries}
     try:
         spec = ClusterSpec(**common, options=options, origin=origin)
@@ -161,3 +169,5 @@ def _check_address(options: Mapping[str, Any], origin: str) -> None:
         )
     if file is not None and not isinstance(file, str):
         raise ConfigError(f"{origin}: scheduler_file is {file!r}; give a path")
+    if "security" in options:
+        tls_files(options["security"], origin)

@@ -23,7 +23,7 @@ from typing import Any
 
 import dask
 import psutil
-from distributed import LocalCluster, Nanny
+from distributed import LocalCluster, Nanny, Security
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import get_mp_context
 
@@ -80,8 +80,14 @@ def local_cluster(
         "dashboard_address": "127.0.0.1:0",
         "silence_logs": logging.ERROR,
         "memory_limit": memory or MEMORY_LIMIT // n_workers,
+        "security": True,  # else whoever has an account here can run code as this user
         **options,
     }
+    if keywords["security"] is True:
+        keywords["security"] = Security.temporary()
+        keywords.setdefault("protocol", "tls://")
+    else:
+        del keywords["security"]
     if "interface" not in options:
         keywords.setdefault("host", "127.0.0.1")
     with contextlib.ExitStack() as stack:

@@ -113,7 +113,8 @@ class TestLoad:
 
 @pytest.fixture(scope="module")
 def local():
-    with open_cluster(load_cluster({"memory": "1GB", "threads": 3}), needed=2) as cluster:
+    spec = load_cluster({"memory": "1GB", "threads": 3, "security": False})
+    with open_cluster(spec, needed=2) as cluster:
         yield cluster
 
 
