@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from approxifer.errors import ApproxiferError, ConfigError, one_line
+from approxifer.errors import ApproxiferError, ConfigError
 from approxifer.pipeline.jobfile import JobFile, JobFolder, JobState
 from approxifer.pipeline.progress import describe, duration
+from approxifer.text import one_line
 
 #: Seconds between two reports of a running job.
 EVERY = 1.0

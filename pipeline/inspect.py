@@ -18,6 +18,7 @@ from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import Fate
 from approxifer.pipeline.report import as_text, status_table, table
 from approxifer.pipeline.timeline import draw_timeline, natural
+from approxifer.text import shortened
 
 #: Attributes of the store that are shown; the others are long, or are shown elsewhere.
 _ATTRIBUTES = ("code", "layout", "model", "input", "version", "doubtful")
@@ -85,8 +86,7 @@ def _attribute_lines(attrs: Mapping[str, Any]) -> Iterable[str]:
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
-    text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return shortened(value, _LONGEST)
 
 
 def _session_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:

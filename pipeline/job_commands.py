@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from approxifer.errors import ConfigError
+from approxifer.text import say
 
 if TYPE_CHECKING:
     from approxifer.pipeline.jobfile import JobFolder, JobState
@@ -28,9 +29,9 @@ def submit(
 
     job = JobFile.read(job_file)
     refuse_running(job)
-    typer.echo(plan_run(**job.options))  # bad input is refused now
+    say(plan_run(**job.options))  # bad input is refused now
     state = start(job)
-    typer.echo(
+    say(
         f"submitted: process {state.pid} on {state.host}, log in {job.folder.log}\n"
         f"approxifer status {job_file} tells how far it is, approxifer result {job_file} waits for "
         "its report"
@@ -41,7 +42,7 @@ def status(job: JobArgument) -> None:
     """Tell how far a job is, or how it ended."""
     state = _state(_folder(job))
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.updated))
-    typer.echo(f"{state.stage} at {when} (process {state.pid} on {state.host})\n{state.told}")
+    say(f"{state.stage} at {when} (process {state.pid} on {state.host})\n{state.told}")
     raise typer.Exit(state.code or 0)
 
 
@@ -51,10 +52,10 @@ def result(job: JobArgument) -> None:
     said = ""
     while (state := _state(folder)).stage == "running":
         if state.told != said:
-            typer.echo(state.told, err=True)
+            say(state.told, err=True)
             said = state.told
         time.sleep(2.0)
-    typer.echo(state.told, err=state.stage != "done")
+    say(state.told, err=state.stage != "done")
     raise typer.Exit(state.code or 0)
 
 
@@ -65,7 +66,7 @@ def cancel(job: JobArgument) -> None:
         folder.ask_to_cancel()
         while _state(folder).stage == "running":
             time.sleep(0.2)
-    typer.echo(_state(folder).told)
+    say(_state(folder).told)
 
 
 def _folder(job: Path) -> JobFolder:

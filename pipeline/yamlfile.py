@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from approxifer.errors import ConfigError, one_line
+from approxifer.errors import ConfigError
+from approxifer.text import one_line
 
 
 def read_mapping(path: str | Path, *, what: str, example: str) -> dict[str, Any]:
