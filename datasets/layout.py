@@ -8,6 +8,7 @@ and every chunk carries a CRC-32C by which rot on the disk is seen.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,11 @@ FORMAT = 1
 
 VARIABLES = ("prediction", "status", "group", "worker", "residual")
 
+#: The attribute that tells a store from all others, also from one that had its name before.
+UUID = "approxifer_uuid"
+
 #: Attributes that the store or xarray sets.
-RESERVED = (MARK, "Conventions", "coordinates", "coordinates_left_out", "counts", "workers")
+RESERVED = (MARK, UUID, "Conventions", "coordinates", "coordinates_left_out", "counts", "workers")
 
 _ATTRIBUTES: dict[str, dict[str, Any]] = {
     "prediction": {
@@ -126,6 +130,7 @@ class Layout:
             attrs={
                 "Conventions": "CF-1.11",
                 MARK: FORMAT,
+                UUID: uuid.uuid4().hex,
                 **({"coordinates_left_out": left_out} if left_out else {}),
                 **attrs,
             },

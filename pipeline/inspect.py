@@ -12,7 +12,8 @@ import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
-from approxifer.datasets import FLAG_MEANINGS, Journal, OutputStore
+from approxifer.datasets import FLAG_MEANINGS, OutputStore
+from approxifer.datasets.ownership import own_events
 from approxifer.pipeline.membership import Conviction
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import Fate
@@ -50,7 +51,7 @@ def inspect_store(
         No such session, or a picture of another kind.
     """
     store = OutputStore.open(path, write=False)
-    events = Journal.read(path)
+    events, notes = own_events(store, nameless=True)
     counted = np.bincount(store.status(), minlength=len(FLAG_MEANINGS))
     counts = {name: int(n) for name, n in zip(FLAG_MEANINGS, counted, strict=True)}
     shape = ", ".join(map(str, store.output_shape))
@@ -71,6 +72,14 @@ def inspect_store(
     for event in events:
         if event.get("event") == "conviction":
             parts.append(Text(Conviction.of(event).sentence))
+        elif event.get("event") == "orphaned":
+            parts.append(
+                Text(
+                    f"note: of {event['rows']:,} rows it is not known who wrote them: the journal "
+                    "that told had gone"
+                )
+            )
+    parts += [Text(f"note: {note}") for note in notes]
     if timeline is not None:
         drawn = draw_timeline(events, timeline, session=session, title=store.path.name)
         parts.append(Text(f"timeline drawn: {drawn}"))

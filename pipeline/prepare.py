@@ -22,6 +22,7 @@ from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import PLAIN_SCHEMES
+from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError, InputError, ModelError
 from approxifer.models import (
     ModelHandle,
@@ -167,14 +168,15 @@ def prepare(options: Options) -> Prepared:
     """
     cluster = None if options.cluster is None else load_cluster(options.cluster)
     source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
-    stored = None
+    stored, past = None, []
     if OutputStore.exists(options.out):
         with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
             stored = store.attrs
+            past, _ = own_events(store)
     else:
         OutputStore.check_path(options.out)
     if options.forgive:
-        Membership("", Journal.read(options.out) if stored else (), forgive=options.forgive)
+        Membership("", past, forgive=options.forgive)
     note = codable(source.dtype, options.scheme) if options.preprocess is None else None
     handle = open_model(
         options.model,
@@ -396,7 +398,6 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store = OutputStore.open(options.out)
         stack.callback(store.release)
         store.check(attrs)
-        past = Journal.read(options.out)
     else:
         store = OutputStore.create(
             options.out,
@@ -407,7 +408,8 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
             attrs=attrs,
         )
         stack.callback(store.release)
-        past = []
+    past, notes = claim_journal(store)
+    prepared.notes.extend(notes + ([store.note] if store.note else []))
     journal = stack.enter_context(Journal(options.out))
     heal = options.heal or ("restart" if cluster.owned else "avoid")
     session = time.strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
@@ -415,6 +417,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         {
             "event": "session",
             "session": session,
+            "store": store.uuid,
             "time": time.time(),
             "version": __version__,
             "code": asdict(spec),
