@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from approxifer.errors import ConfigError
+from approxifer.errors import ClusterError, ConfigError
 from approxifer.text import say
 
 if TYPE_CHECKING:
     from approxifer.pipeline.jobfile import JobFolder, JobState
+
+#: Seconds that `cancel` waits for a job's end: outputs that are being written are written first.
+PATIENCE = 300.0
 
 JobArgument = Annotated[
     Path, typer.Argument(metavar="JOB", help="The job file; or the output that it writes.")
@@ -64,7 +67,14 @@ def cancel(job: JobArgument) -> None:
     folder = _folder(job)
     if _state(folder).stage == "running":
         folder.ask_to_cancel()
-        while _state(folder).stage == "running":
+        end = time.monotonic() + PATIENCE
+        while (state := _state(folder)).stage == "running":
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"the job was asked to stop {PATIENCE:g} s ago and runs on (process "
+                    f"{state.pid} on {state.host}: {state.told}). It stops as soon as it can; "
+                    f"kill {state.pid} there if it does not"
+                )
             time.sleep(0.2)
     say(_state(folder).told)
 
