@@ -214,7 +214,13 @@ class OutputStore:
         StoreError
             A chunk is damaged.
         """
-        return self._arrays.read("status", 0, self.rows)
+        flags = self._arrays.read("status", 0, self.rows)
+        if flags.size and flags.max() >= len(FLAG_MEANINGS):
+            raise StoreError(
+                f"The output store {self.path} is damaged: a row has status {flags.max()}; there "
+                f"are 0 to {len(FLAG_MEANINGS) - 1}. Restore it from a copy, or score again."
+            )
+        return flags
 
     def read_prediction(self, start: int, stop: int) -> np.ndarray:
         """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
