@@ -7,6 +7,7 @@ a URL could carry a password. Everything that is printed, drawn or raised passes
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import unicodedata
@@ -98,6 +99,13 @@ def say(text: object, *, err: bool = False, stream: TextIO | None = None) -> Non
 def one_line(what: object) -> str:
     """A message, another library's for instance, fit to be shown, without line breaks."""
     return printable(" ".join(redacted(what).split()))
+
+
+class ShownFormatter(logging.Formatter):
+    """Of log records, fit for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def shortened(text: object, most: int) -> str:

@@ -222,6 +222,11 @@ def _choose(dataset: xr.Dataset, variable: str | None, location: str) -> str:
 
 def _dimension(data: xr.DataArray, name: str, sample_dim: str | None) -> str:
     """The sample dimension's name, checked."""
+    if strange := [dim for dim in data.dims if not isinstance(dim, str)]:
+        raise InputError(
+            f"The variable {name!r} has a dimension called {strange[0]!r}, which is no text. "
+            "Rename it."
+        )
     dims = [str(dim) for dim in data.dims]
     if not dims:
         raise InputError(f"The variable {name!r} is a single value; it has no rows to score.")

@@ -6,6 +6,7 @@ Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wro
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
@@ -19,7 +20,7 @@ import typer
 
 from approxifer.errors import ApproxiferError
 from approxifer.pipeline import job_commands
-from approxifer.text import one_line, say
+from approxifer.text import ShownFormatter, one_line, say
 from approxifer.version import __version__
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ TrustOption = Annotated[
 def main() -> None:
     """Run the command line. SIGTERM, of a batch system for instance, stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if logging.lastResort is not None:  # where nobody has said where to
+        logging.lastResort.setFormatter(ShownFormatter())
     try:
         app(prog_name="approxifer")
     except Exception:  # an error of ours: Python itself would show what others wrote as it is
