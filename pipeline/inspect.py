@@ -131,7 +131,7 @@ def _worker_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:
     number: Counter[tuple[str, str]] = Counter()
     names: set[str] = set()
     for event in events:
-        for attempt in event.get("attempts", ()):
+        for attempt in event.get("attempts", ()) if event.get("event") == "group" else ():
             names.add(attempt["worker"])
             number[attempt["worker"], attempt["fate"]] += 1
         if event.get("event") == "worker":

@@ -18,6 +18,14 @@ from approxifer.errors import ConfigError
 _VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})(?=/|$)")
 #: Keys whose values are the user's own lines of the script.
 LINES = ("env_extra", "job_script_prologue")
+_LISTS = (
+    *LINES, "extra", "header_skip", "job_directives_skip", "job_extra", "job_extra_directives",
+    "worker_extra_args",
+)  # fmt: skip
+_TEXTS = (
+    "account", "config_name", "interface", "job_name", "local_directory", "log_directory", "name",
+    "project", "protocol", "python", "queue", "shebang", "worker_command",
+)  # fmt: skip
 #: Options of ``#SBATCH`` whose values are names and paths.
 _SBATCH = re.compile(r"#SBATCH (-[JeopA]) (.*)")
 #: What no directive of any batch system takes for anything else than itself.
@@ -47,13 +55,22 @@ def option(value: object) -> str:
 
 
 def check_values(kind: str, options: Mapping[str, Any], origin: str) -> None:
-    """Refuse values that cannot be quoted: a line break would end a directive.
+    """Refuse values of other types, and those that cannot be quoted: a line break would end a
+    directive.
 
     Raises
     ------
     ConfigError
     """
     for key, value in options.items():
+        entries = value if isinstance(value, list) else [None]
+        if key in _LISTS and not all(isinstance(one, str | int | float) for one in entries):
+            if value is not None:
+                raise ConfigError(f"{origin}: {key}: {value!r} does not do: give a list of texts")
+        elif key in _TEXTS and not isinstance(value, str | None):
+            raise ConfigError(f"{origin}: {key}: {value!r} does not do: give a text")
+        elif key == "scheduler_options" and not isinstance(value, Mapping | None):
+            raise ConfigError(f"{origin}: {key}: {value!r} does not do: give a mapping")
         texts = value if isinstance(value, list) else [value]
         for text in texts:
             if key in LINES or not isinstance(text, str):

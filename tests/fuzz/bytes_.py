@@ -17,7 +17,7 @@ JUNK: list[Any] = [
 
 
 def of_bytes(rng: random.Random, content: bytes) -> bytes:
-    """One to four changes: bits, pieces that are cut, doubled, moved in from elsewhere, or rubbish."""
+    """One to four changes: bits, pieces that are cut or doubled, or rubbish."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at = rng.randint(0, len(data))

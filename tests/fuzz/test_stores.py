@@ -8,8 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stores import make_corpus, open_mutated  # noqa: E402
-from watched import watch  # noqa: E402
+from stores import make_corpus, open_mutated
+from watched import watch
 
 
 @pytest.fixture(scope="module")
