@@ -34,11 +34,8 @@ LATE, LAST_RESORT = 2.0, 3.0
 #: Schemes that can tell a wrong share from the others' outputs.
 VOTING = ("replication", "berrut")
 
-#: Arguments that are texts, true or false, or paths.
-_TEXTS = (
-    "variable", "sample_dim", "dtype", "device", "scheme", "order", "decoder", "repair",
-    "redundancy", "referee", "quarantine", "heal",
-)  # fmt: skip
+#: Arguments that are texts of any kind, true or false, or paths.
+_TEXTS = ("variable", "sample_dim", "dtype", "device", "scheme")
 _FLAGS = ("trust_model", "adaptive", "retry_failed")
 _PATHS = ("state", "parity")
 
