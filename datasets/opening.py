@@ -85,8 +85,8 @@ def open_group(group: zarr.Group, location: str) -> xr.Dataset:
         xarray cannot open it.
     """
     try:
-        unmasked = {name: False for name, array in group.arrays() if _zero_fill_by_habit(array)}
         with quiet():
+            unmasked = {name: False for name, array in group.arrays() if _zero_fill_by_habit(array)}
             dataset: xr.Dataset = xr.open_zarr(
                 group.store,
                 group=group.path or None,
@@ -159,7 +159,9 @@ def _zero_fill_by_habit(array: Array) -> bool:
 
 
 def _nameless(group: zarr.Group) -> str | None:
-    return next((name for name, array in group.arrays() if array.ndim and not _named(array)), None)
+    with quiet():
+        arrays = group.arrays()
+        return next((name for name, array in arrays if array.ndim and not _named(array)), None)
 
 
 def _named(array: Array) -> Sequence[str | None] | None:

@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -20,7 +21,7 @@ import typer
 
 from approxifer.errors import ApproxiferError
 from approxifer.pipeline import job_commands
-from approxifer.text import ShownFormatter, one_line, say
+from approxifer.text import ShownFormatter, one_line, say, shown
 from approxifer.version import __version__
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if logging.lastResort is not None:  # where nobody has said where to
         logging.lastResort.setFormatter(ShownFormatter())
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **options: shown(format_warning(*args, **options))
     try:
         app(prog_name="approxifer")
     except Exception:  # an error of ours: Python itself would show what others wrote as it is

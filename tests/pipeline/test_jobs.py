@@ -221,8 +221,17 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-@pytest.mark.parametrize("text", ["a: &x [1]\nb: *x", "a: &x [*x]", "out: 2020-01-01", "- !!set {a}",
-                                  "a: !!python/name:os.system", "a: " + "[" * 5000])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1]\nb: *x",
+        "a: &x [*x]",
+        "out: 2020-01-01",
+        "- !!set {a}",
+        "a: !!python/name:os.system",
+        "a: " + "[" * 5000,
+    ],
+)
 def test_yaml_that_is_more_than_it_seems_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "job.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"job\.yaml: "):
