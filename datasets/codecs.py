@@ -50,7 +50,8 @@ def check_array(array: Array, location: str) -> None:
     """
     where = f"the array {array.path or '/'!r} of {location!r}"
     v2 = array.metadata.zarr_format == 2
-    names = list(_v2(array.metadata) if v2 else _v3(array.metadata.codecs))
+    about: Any = array.metadata
+    names = list(_v2(about) if v2 else _v3(about.codecs))
     allowed = _NUMCODECS if v2 else _V3
     if strange := sorted(set(names) - allowed):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The events of a journal, checked when they are read.
+"""The events of a journal, checked before a run or a report is made of them.
 
 Only what is read back is described here: fields that are not named, and events that are not, pass.
 A member of a store is known by its index; so the events that name members must count from 0 on, and
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,62 +211,47 @@ _KNOWN: dict[str, type[_Model]] = {
 }
 
 
-class Checker:
-    """Checks the events of one journal, in order.
+def check_events(events: Iterable[Mapping[str, Any]], journal: Path) -> None:
+    """Check the events of one journal, in order.
 
     Parameters
     ----------
+    events
+        One for each line.
     journal
-        Its file, for messages.
+        The file, for messages.
+
+    Raises
+    ------
+    StoreError
+        A field that is missing or of another type; a member named twice, left out, or unknown.
     """
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self._named = 0
-
-    def __call__(self, number: int, event: Mapping[str, Any]) -> None:
-        """Check one event.
-
-        Parameters
-        ----------
-        number
-            Of its line, from 1 on.
-
-        Raises
-        ------
-        StoreError
-            A field that is missing or of another type; a member named twice, left out, or unknown.
-        """
-        kind = event.get("event", "")
-        if not isinstance(kind, str):
-            raise self._not_as_written(number, f"its event is {kind!r}, no text")
-        model = _KNOWN.get(kind)
-        if model is None:
-            if not isinstance(event.get("session", ""), str):
-                raise self._not_as_written(number, "session is no text")
-            return
-        try:
-            found = model.model_validate(event)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            said = f"{where}: {first['msg']}" if where else first["msg"]
-            raise self._not_as_written(number, f"{kind}: {said}") from None
+    named = 0
+    for number, event in enumerate(events, start=1):
+        found, fault = _read(event)
         if isinstance(found, _Name):
-            if found.index not in (None, self._named):
-                raise self._not_as_written(
-                    number, f"it names member {found.index}, and {self._named} is the next"
-                )
-            self._named += 1
-        strange = [index for index in found.members() if index >= self._named]
+            if found.index not in (None, named):
+                fault = f"it names member {found.index}, and {named} is the next"
+            named += 1
+        strange = [index for index in found.members() if index >= named]
         if strange:
-            raise self._not_as_written(
-                number, f"{kind}: member {strange[0]} was not named ({self._named} were)"
+            fault = f"{event['event']}: member {strange[0]} was not named ({named} were)"
+        if fault:
+            raise StoreError(
+                f"Line {number} of the journal {journal} is not as approxifer writes it: "
+                f"{one_line(fault)}. Restore the file from a copy; or move it away, and the store "
+                "is gone on with as one of which nobody knows who wrote it."
             )
 
-    def _not_as_written(self, number: int, what: str) -> StoreError:
-        return StoreError(
-            f"Line {number} of the journal {self._journal} is not as approxifer writes it: "
-            f"{one_line(what)}. Restore the file from a copy; or move it away, and the store is "
-            "gone on with as one of which nobody knows who wrote it."
-        )
+
+def _read(event: Mapping[str, Any]) -> tuple[_Model, str]:
+    """An event as far as it is known, and what is wrong with it."""
+    kind = event.get("event", "")
+    if not isinstance(kind, str):
+        return _Model(), f"its event is {kind!r}, no text"
+    try:
+        return _KNOWN.get(kind, _Model).model_validate(event), ""
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return _Model(), f"{kind}: {where}: {first['msg']}" if where else f"{kind}: {first['msg']}"

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from approxifer.datasets.events import Checker
 from approxifer.datasets.jsonable import jsonable
 from approxifer.datasets.localdisk import beside, local_path, not_written, sync
 from approxifer.datasets.ourfiles import not_ours, open_ours
@@ -155,8 +154,8 @@ class Journal:
         Raises
         ------
         StoreError
-            A line other than the last one is torn; an event is not as approxifer writes it, see
-            `datasets.events`; the file is reached through a link, or cannot be read.
+            A line other than the last one is torn; the file is reached through a link, or cannot
+            be read. What the events hold is checked by `datasets.events`.
         """
         journal = journal_path(path)
         try:
@@ -167,7 +166,6 @@ class Journal:
         except OSError as error:
             raise StoreError(f"Cannot read the journal {journal}: {error}.") from error
         events = []
-        check = Checker(journal)
         for number, line in enumerate(_whole(lines), start=1):
             event = _parse(line)
             if event is None:
@@ -176,7 +174,6 @@ class Journal:
                     "is one JSON object; only the last may be torn. Restore the file from a "
                     "copy, or delete the store and its journal and score again."
                 )
-            check(number, event)
             events.append(event)
         return events
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from approxifer.datasets.events import check_events
 from approxifer.datasets.journal import Journal, journal_path
 from approxifer.datasets.localdisk import sync
 from approxifer.datasets.store import OutputStore
@@ -53,6 +54,7 @@ def own_events(
     """
     path = journal_path(store.path)
     events = Journal.read(path)
+    check_events(events, path)
     if events and not _is_of(store.uuid, events, path):
         if nameless and not _named(events):
             return events, [f"the journal {path} names no store: it may be of an earlier one"]

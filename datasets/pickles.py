@@ -66,7 +66,7 @@ def _look_through(content: bytes) -> None:
         containers += code.name in _CONTAINERS
         if containers > MOST_CONTAINERS:
             raise ValueError(f"it has more than {MOST_CONTAINERS} tuples, lists and dicts")
-        if code.name in ("PUT", "LONG_BINPUT") and argument > len(content):
+        if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
             raise ValueError(f"it keeps something at place {argument}")
 
 
@@ -80,8 +80,9 @@ class _DType:
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:
-        order = state[1]
-        self.dtype = self.dtype.newbyteorder(order.decode() if isinstance(order, bytes) else order)
+        order: Any = state[1]
+        plain: Any = order.decode() if isinstance(order, bytes) else order
+        self.dtype = self.dtype.newbyteorder(plain)
 
 
 class _Array:

@@ -201,7 +201,7 @@ def job_class(kind: str) -> Any:
             super().__init__(scheduler, **quoted(keywords | {"name": name}, sys.executable))
             self.name = name
             if kind == "slurm":
-                self.job_header = quoted_header(self.job_header)
+                self.job_header: str = quoted_header(self.job_header)
 
         @property
         def worker_process_threads(self) -> int:

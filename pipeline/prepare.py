@@ -168,7 +168,7 @@ def prepare(options: Options) -> Prepared:
     """
     cluster = None if options.cluster is None else load_cluster(options.cluster)
     source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
-    stored, past = None, []
+    stored, past = None, list[dict[str, Any]]()
     if OutputStore.exists(options.out):
         with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
             stored = store.attrs

@@ -16,7 +16,7 @@ import yaml
 from bytes_ import of_bytes, of_json, of_value
 
 from approxifer.datasets import Journal, OutputStore, open_source
-from approxifer.datasets.ownership import claim_journal
+from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError
 from approxifer.pipeline.clusterspec import load_cluster
 from approxifer.pipeline.detached import look, refuse_running
@@ -121,7 +121,7 @@ def _journal(rng: random.Random, corpus: Path, folder: Path) -> None:
     journal.write_bytes(text)
     with contextlib.suppress(ConfigError):  # it has no session
         inspect_store(out, timeline=folder / "t.svg" if rng.random() < 0.02 else None)
-    read = Journal.read(out)
+    read, _ = own_events(OutputStore.open(out, write=False), nameless=True)
     members = Membership("now", read)
     void = members.tainted()
     proofs(read, void), owed(read, void), tainted_groups(read, members)
