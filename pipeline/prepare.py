@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from approxifer.coding import CodeSpec
 from approxifer.coding.spec import MAX_SHARES
@@ -23,7 +24,7 @@ from approxifer.datasets import Journal, OutputStore, Source, codable, open_sour
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import PLAIN_SCHEMES
 from approxifer.datasets.ownership import claim_journal, own_events
-from approxifer.errors import ConfigError, InputError, ModelError
+from approxifer.errors import ConfigError, InputError, ModelError, StoreError
 from approxifer.models import (
     ModelHandle,
     Probe,
@@ -171,7 +172,7 @@ def prepare(options: Options) -> Prepared:
     stored, past = None, list[dict[str, Any]]()
     if OutputStore.exists(options.out):
         with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
-            stored = store.attrs
+            stored = _stored(store)
             past, _ = own_events(store)
     else:
         OutputStore.check_path(options.out)
@@ -218,6 +219,29 @@ def prepare(options: Options) -> Prepared:
         given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
     return prepared
+
+
+def _stored(store: OutputStore) -> dict[str, Any]:
+    """The attributes of a store, of which a run is made again.
+
+    Raises
+    ------
+    StoreError
+        They are not as they were written.
+    """
+    attrs = store.attrs
+    code, layout = attrs.get("code"), attrs.get("layout")
+    try:
+        TypeAdapter(Layout).validate_python(layout)
+        Layout.of(layout or {})  # which takes no others
+        TypeAdapter(PositiveInt).validate_python((code or {})["k"], strict=True)
+        TypeAdapter(NonNegativeInt).validate_python((code or {})["byzantine"], strict=True)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"The output store {store.path} is not as approxifer writes it: code {code!r}, layout "
+            f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
+        ) from error
+    return attrs
 
 
 def _ends(source: Source, most: int) -> np.ndarray:
