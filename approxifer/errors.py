@@ -18,8 +18,11 @@ Each one also inherits the builtin that fits, so that plain ``except ValueError`
     └── TrustError (RuntimeError)           more Byzantine workers than the run can stand
 
 A message says what was given, what is allowed, and what to do. ``usage`` is true for the kinds that
-the caller can mend in the call; the command line ends with exit code 2 for those.
+the caller can mend in the call; the command line ends with exit code 2 for those. However a message
+is printed, it holds no control characters and no credentials: see `approxifer.text`.
 """
+
+from approxifer.text import shown
 
 
 class ApproxiferError(Exception):
@@ -27,6 +30,9 @@ class ApproxiferError(Exception):
 
     #: Whether the mistake lies in what the user gave (exit code 2 on the command line).
     usage: bool = True
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(ApproxiferError, ValueError):
@@ -85,8 +91,3 @@ class TrustError(ApproxiferError, RuntimeError):
     """More Byzantine workers than the run can stand."""
 
     usage = False
-
-
-def one_line(what: object) -> str:
-    """A message, another library's for instance, without line breaks."""
-    return " ".join(str(what).split())

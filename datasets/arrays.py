@@ -8,10 +8,10 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike
 
-from approxifer.datasets.layout import VARIABLES, Layout
+from approxifer.datasets.codecs import Array, check_array, check_memory
+from approxifer.datasets.layout import DTYPES, VARIABLES, Layout
 from approxifer.datasets.localdisk import not_written, sync
-from approxifer.datasets.opening import Array
-from approxifer.errors import StoreError
+from approxifer.errors import ApproxiferError, StoreError
 
 
 class Arrays:
@@ -34,7 +34,10 @@ class Arrays:
         self._path = path
         self._arrays: dict[str, Array] = {}
         for name in VARIABLES:
-            member = group.get(name)
+            try:
+                member = group.get(name)
+            except Exception:  # likewise
+                member = None
             if not isinstance(member, zarr.Array):
                 raise StoreError(
                     f"The output store {path} lacks its array {name!r}: it is damaged. "
@@ -43,13 +46,34 @@ class Arrays:
             self._arrays[name] = member
         prediction = self._arrays["prediction"]
         dims = getattr(prediction.metadata, "dimension_names", None) or ("sample",)
-        self.layout = Layout(
-            rows=prediction.shape[0],
-            chunk=prediction.chunks[0],
-            output_shape=prediction.shape[1:],
-            output_dtype=prediction.dtype,
-            sample_dim=str(dims[0]),
-        )
+        try:
+            self.layout = Layout(
+                rows=prediction.shape[0],
+                chunk=prediction.chunks[0],
+                output_shape=prediction.shape[1:],
+                output_dtype=prediction.dtype,
+                sample_dim=str(dims[0]),
+            )
+            self._check()
+        except (ApproxiferError, IndexError) as error:
+            raise StoreError(
+                f"The output store {path} is not as approxifer writes it: {error} Restore it from "
+                "a copy; or delete it and score again."
+            ) from error
+
+    def _check(self) -> None:
+        """Refuse arrays that do not fit each other, or cannot be read."""
+        rows, chunk = self.layout.rows, self.layout.chunk
+        for name, array in self._arrays.items():
+            check_array(array, str(self._path))
+            known = array.dtype == DTYPES[name] if name in DTYPES else True
+            one = array.ndim == 1 or name == "prediction"
+            if not (known and one and array.shape[:1] == (rows,) and array.chunks[:1] == (chunk,)):
+                raise StoreError(
+                    f"its array {name!r} is {array.dtype} of shape {array.shape} in chunks of "
+                    f"{array.chunks}, beside predictions for {rows} rows in chunks of {chunk}."
+                )
+        check_memory("status", rows, np.dtype(np.uint8))
 
     def fit(self, name: str, values: ArrayLike, rows: int) -> np.ndarray:
         """Bring values into an array's dtype and into shape for so many rows.
@@ -84,7 +108,7 @@ class Arrays:
         """
         try:
             return np.asarray(self._arrays[name][start:stop])
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # a damaged or crafted chunk fails in any way it likes
             raise StoreError(
                 f"Rows {start} to {stop} of {name!r} in the output store {self._path} cannot be "
                 f"read: {error}. A chunk is damaged or was cut short. Restore it from a copy; or "

@@ -16,6 +16,7 @@ from approxifer.datasets.formats import Split, read
 from approxifer.datasets.images import write
 from approxifer.datasets.localdisk import local_path
 from approxifer.errors import ApproxiferError, ConfigError, StoreError
+from approxifer.text import say
 
 
 def convert(
@@ -69,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         path = convert(options.src, options.dst, split=options.split)
     except ApproxiferError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", err=True)
         return 2
-    print(path)
+    say(path)
     return 0
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from approxifer.datasets.opening import DECODING, Array
+from approxifer.datasets.codecs import Array
+from approxifer.datasets.opening import DECODING
 
 PIECES = 16
 SEED = 0

@@ -1,7 +1,10 @@
 """The journal beside an output store: one event per line, as JSON.
 
 A line is one write, so a crash can tear only the last one. A torn last line is an event that did
-not happen: `Journal.read` passes over it, and opening the journal for appending cuts it off.
+not happen: `Journal.read` passes over it, and opening the journal for appending cuts it off. A file
+that does not begin with an event is not ours, and is left as it is.
+
+Credentials are struck out of every line, wherever they come from (a model's error, say).
 """
 
 from __future__ import annotations
@@ -16,18 +19,25 @@ from typing import Any
 
 from approxifer.datasets.jsonable import jsonable
 from approxifer.datasets.localdisk import beside, local_path, not_written, sync
+from approxifer.datasets.ourfiles import not_ours, open_ours
 from approxifer.errors import StoreError
+from approxifer.text import redacted
 
 SUFFIX = ".journal.jsonl"
+_WHAT = "a journal"
+#: How each event begins.
+_BEGIN = b'{"event":'
 
 
 def journal_path(path: str | os.PathLike[str]) -> Path:
     """Name the journal of a store: ``out.zarr`` or ``out.zarr/`` has ``out.zarr.journal.jsonl``.
 
-    A journal's own path is given back as it is.
+    Links on the way are followed. A journal's own path stands for itself.
     """
-    store = local_path(path)
-    return store if store.name.endswith(SUFFIX) else beside(store, SUFFIX)
+    given = Path(os.fspath(path))
+    if given.name.endswith(SUFFIX):
+        return local_path(given.parent) / given.name
+    return beside(local_path(path), SUFFIX)
 
 
 class Journal:
@@ -48,7 +58,7 @@ class Journal:
     Raises
     ------
     StoreError
-        The file cannot be opened for appending.
+        The file cannot be opened for appending, is reached through a link, or is none of ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,15 +66,21 @@ class Journal:
         self._mutex = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor = open_ours(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, what=_WHAT
+            )
         except OSError as error:
             raise StoreError(
                 f"Cannot open the journal {self.path}: {error}. Choose an output in a directory "
                 "that can be written to."
             ) from error
-        self._cut_torn_tail()
-        sync(self.path.parent, ())
         self._closed = False
+        try:
+            self._cut_torn_tail()
+            sync(self.path.parent, ())
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     def append(self, event: Mapping[str, Any], *, fsync: bool = False) -> None:
         """Add one event; may be called from several threads.
@@ -81,7 +97,7 @@ class Journal:
         OutputError
             The disk is full; the events before this one are kept.
         """
-        line = json.dumps(jsonable(event), separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(_redacted(jsonable(event)), separators=(",", ":")).encode() + b"\n"
         with self._mutex:
             self._check_open()
             try:
@@ -138,13 +154,17 @@ class Journal:
         Raises
         ------
         StoreError
-            A line other than the last one is torn.
+            A line other than the last one is torn; the file is reached through a link, or cannot
+            be read. What the events hold is checked by `datasets.events`.
         """
         journal = journal_path(path)
         try:
-            lines = journal.read_bytes().splitlines(keepends=True)
+            with open(open_ours(journal, os.O_RDONLY, what=_WHAT), "rb") as file:
+                lines = file.read().split(b"\n")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StoreError(f"Cannot read the journal {journal}: {error}.") from error
         events = []
         for number, line in enumerate(_whole(lines), start=1):
             event = _parse(line)
@@ -162,24 +182,47 @@ class Journal:
             raise ValueError(f"The journal {self.path} is closed.")
 
     def _cut_torn_tail(self) -> None:
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        if len(whole := _whole(lines)) < len(lines):
-            os.ftruncate(self._descriptor, sum(map(len, whole)))
+        with open(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            content = file.read()
+        lines = content.split(b"\n")
+        whole = _whole(lines)
+        if not whole and not _torn(content):
+            raise not_ours(self.path, _WHAT)
+        if whole and "event" not in (_parse(whole[0]) or {}):
+            raise not_ours(self.path, _WHAT)
+        end = sum(len(line) + 1 for line in whole)
+        if end < len(content):
+            os.ftruncate(self._descriptor, end)
 
 
 def _whole(lines: list[bytes]) -> list[bytes]:
-    """Leave out what a crash tore at the end."""
-    end = len(lines)
+    """Leave out what a crash tore at the end, and what follows the last line's end."""
+    end = len(lines) - 1
     while end and _parse(lines[end - 1]) is None:
         end -= 1
     return lines[:end]
 
 
+def _torn(content: bytes) -> bool:
+    """Whether this, in which no line is whole, is the beginning of a first event: as a write was
+    cut, or followed by the zeros of a block that a power failure left unwritten."""
+    begun = content.rstrip(b"\0\n")
+    return begun.startswith(_BEGIN) or _BEGIN.startswith(begun)
+
+
+def _redacted(value: Any) -> Any:
+    """The same without credentials in its texts."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: _redacted(item) for key, item in value.items()}
+    return [_redacted(item) for item in value] if isinstance(value, list) else value
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None

@@ -8,6 +8,7 @@ and every chunk carries a CRC-32C by which rot on the disk is seen.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,14 @@ MARK = "approxifer_store"
 FORMAT = 1
 
 VARIABLES = ("prediction", "status", "group", "worker", "residual")
+#: Of all but the predictions.
+DTYPES = {"status": np.uint8, "group": np.int32, "worker": np.int32, "residual": np.float32}
+
+#: The attribute that tells a store from all others, also from one that had its name before.
+UUID = "approxifer_uuid"
 
 #: Attributes that the store or xarray sets.
-RESERVED = (MARK, "Conventions", "coordinates", "coordinates_left_out", "counts", "workers")
+RESERVED = (MARK, UUID, "Conventions", "coordinates", "coordinates_left_out", "counts", "workers")
 
 _ATTRIBUTES: dict[str, dict[str, Any]] = {
     "prediction": {
@@ -126,16 +132,16 @@ class Layout:
             attrs={
                 "Conventions": "CF-1.11",
                 MARK: FORMAT,
+                UUID: uuid.uuid4().hex,
                 **({"coordinates_left_out": left_out} if left_out else {}),
                 **attrs,
             },
         ).to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         group = zarr.open_group(str(folder), mode="r+", use_consolidated=False)
         self._array(group, "prediction", self.output_dtype, _missing(self.output_dtype))
-        self._array(group, "status", np.uint8, 0)
-        self._array(group, "group", np.int32, -1)
-        self._array(group, "worker", np.int32, -1)
-        self._array(group, "residual", np.float32, np.nan)
+        fills = {"status": 0, "group": -1, "worker": -1, "residual": np.nan}
+        for name, dtype in DTYPES.items():
+            self._array(group, name, dtype, fills[name])
         consolidate(folder)
 
     def _array(self, group: zarr.Group, name: str, dtype: Any, fill: Any) -> None:
@@ -189,7 +195,7 @@ def our_group(path: Path, *, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     try:
         group = zarr.open_group(str(path), mode=mode, use_consolidated=False)
         mark = group.attrs.get(MARK)
-    except (OSError, ValueError, KeyError):
+    except Exception:  # a damaged or crafted store fails in any way it likes
         mark = None
     if mark is None:
         what = "is not an approxifer output store" if os.path.lexists(path) else "is not there"

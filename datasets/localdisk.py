@@ -14,17 +14,23 @@ from pathlib import Path
 
 import zarr
 
+from approxifer.datasets.ourfiles import check_folder
 from approxifer.errors import ConfigError, OutputError, StoreError
 from approxifer.quiet import quiet
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Check that a store to be written is named by a path, and make it absolute.
+    """Check that a store to be written is named by a path, and give its real one.
+
+    Links are followed here, once: whatever a store is reached by, it has one lock, one journal and
+    one job.
 
     Raises
     ------
     ConfigError
-        A URL, or nothing.
+        A URL, nothing, or what is no path.
+    StoreError
+        A symbolic link to where nothing is.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -34,7 +40,16 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         )
     if not text:
         raise ConfigError("The path of the store to be written is empty; give a local path.")
-    return Path(os.path.abspath(text))  # abspath also strips a trailing slash
+    if "\0" in text:
+        raise ConfigError(f"Cannot write to {text!r}: a path holds no NUL character.")
+    real = Path(os.path.realpath(text))
+    link = Path(text.rstrip("/") or "/")
+    if link.is_symlink() and not os.path.lexists(real):
+        raise StoreError(
+            f"{link} is a symbolic link to {real}, where there is nothing. Nothing was touched. "
+            "Give that path, or delete the link."
+        )
+    return real
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -88,7 +103,9 @@ def building(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.partial")
     make_parent(path)
     try:
-        shutil.rmtree(part, ignore_errors=True)  # what a killed process left
+        if os.path.lexists(part):  # what a killed process left
+            check_folder(part, what="the store while it is built")
+            shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     except OSError as error:
         raise StoreError(

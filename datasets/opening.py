@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,10 +18,10 @@ import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from approxifer.datasets.codecs import Array, check_array
 from approxifer.errors import InputError, InputNotFoundError
 from approxifer.quiet import quiet
-
-Array: TypeAlias = "zarr.Array[Any]"
+from approxifer.text import one_line
 
 #: Attributes that say how numbers in the store stand for values.
 DECODING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
@@ -39,12 +39,17 @@ def open_node(location: str) -> zarr.Group | Array:
     InputNotFoundError
         Nothing is there.
     InputError
-        Something else than Zarr is there, or it cannot be reached.
+        Something else than Zarr is there, or it cannot be reached, or it is not to be read (see
+        `datasets.codecs`).
     """
     remote = "://" in location
     try:
         with quiet():
             node = zarr.open(location, mode="r")
+            for array in _arrays(node):
+                check_array(array, location)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         if not remote and os.path.exists(location):
             raise InputError(
@@ -60,9 +65,15 @@ def open_node(location: str) -> zarr.Group | Array:
         raise InputError(
             f"Cannot open {location!r}: {error}. Install the fsspec package for this kind of URL."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"Cannot open {location!r} as Zarr: {error}; {_EXPECTED}.") from error
+    except Exception as error:  # a damaged or crafted store fails in any way it likes
+        raise InputError(
+            f"Cannot open {location!r} as Zarr: {one_line(error)}; {_EXPECTED}."
+        ) from error
     return node
+
+
+def _arrays(node: zarr.Group | Array) -> list[Array]:
+    return [node] if isinstance(node, zarr.Array) else [array for _, array in node.arrays()]
 
 
 def open_group(group: zarr.Group, location: str) -> xr.Dataset:
@@ -73,9 +84,9 @@ def open_group(group: zarr.Group, location: str) -> xr.Dataset:
     InputError
         xarray cannot open it.
     """
-    unmasked = {name: False for name, array in group.arrays() if _zero_fill_by_habit(array)}
     try:
         with quiet():
+            unmasked = {name: False for name, array in group.arrays() if _zero_fill_by_habit(array)}
             dataset: xr.Dataset = xr.open_zarr(
                 group.store,
                 group=group.path or None,
@@ -84,7 +95,7 @@ def open_group(group: zarr.Group, location: str) -> xr.Dataset:
                 chunks=None,
                 mask_and_scale=unmasked or True,
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # likewise
         where = _nameless(group)
         remedy = (
             f"Give the path of the array itself: {location.rstrip('/')}/{where}"
@@ -92,19 +103,32 @@ def open_group(group: zarr.Group, location: str) -> xr.Dataset:
             else "Open it with xarray.open_zarr to see why, and pass the xarray.DataArray"
         )
         raise InputError(
-            f"xarray cannot open the Zarr group {location!r}: {error}. {remedy}."
+            f"xarray cannot open the Zarr group {location!r}: {one_line(error)}. {remedy}."
         ) from error
     return dataset
 
 
 def open_array(array: Array, name: str) -> xr.Dataset:
     """See a lone Zarr array as a dataset of one variable, its dimensions named ``dim_0`` and so on
-    where it does not name them itself."""
-    attributes = dict(array.attrs)
-    attributes.pop("_ARRAY_DIMENSIONS", None)
-    dims = [dim or f"dim_{axis}" for axis, dim in enumerate(_named(array) or [None] * array.ndim)]
-    data = indexing.LazilyIndexedArray(_Bare(array))
-    return xr.decode_cf(xr.Dataset({name: xr.Variable(dims, data, attributes)}))
+    where it does not name them itself.
+
+    Raises
+    ------
+    InputError
+        Its names or attributes are not as they must be.
+    """
+    try:
+        attributes = dict(array.attrs)
+        attributes.pop("_ARRAY_DIMENSIONS", None)
+        named = _named(array) or [None] * array.ndim
+        dims = [dim or f"dim_{axis}" for axis, dim in enumerate(named)]
+        data = indexing.LazilyIndexedArray(_Bare(array))
+        return xr.decode_cf(xr.Dataset({name: xr.Variable(dims, data, attributes)}))
+    except Exception as error:  # likewise
+        raise InputError(
+            f"xarray cannot read the array {array.path or '/'!r}: {one_line(error)}. Look at its "
+            "attributes and dimension names."
+        ) from error
 
 
 class _Bare(BackendArray):
@@ -135,7 +159,9 @@ def _zero_fill_by_habit(array: Array) -> bool:
 
 
 def _nameless(group: zarr.Group) -> str | None:
-    return next((name for name, array in group.arrays() if array.ndim and not _named(array)), None)
+    with quiet():
+        arrays = group.arrays()
+        return next((name for name, array in arrays if array.ndim and not _named(array)), None)
 
 
 def _named(array: Array) -> Sequence[str | None] | None:

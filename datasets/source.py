@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -13,8 +14,10 @@ import xarray as xr
 import zarr
 
 from approxifer.datasets import fingerprint
-from approxifer.datasets.opening import Array, open_array, open_group, open_node
+from approxifer.datasets.codecs import Array, check_memory
+from approxifer.datasets.opening import open_array, open_group, open_node
 from approxifer.errors import InputError
+from approxifer.text import one_line
 
 #: Rows per fingerprinted block of a DataArray.
 _BLOCK = 256
@@ -53,6 +56,7 @@ class Source:
         self._axis = data.dims.index(sample_dim)
         self.rows: int = data.shape[self._axis]
         self.feature_shape: tuple[int, ...] = _without(data.shape, self._axis)
+        self._row = math.prod(self.feature_shape)
         self.dtype: np.dtype = data.dtype.newbyteorder("=")
         self.chunk: int = min(_chunk(data, self._axis, array), self.rows)
         self.coords: dict[str, xr.Variable] = {
@@ -76,14 +80,17 @@ class Source:
         """
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"Cannot read rows {start} to {stop}: there are rows 0 to {self.rows}")
+        check_memory(f"rows {start} to {stop}", (stop - start) * self._row, self.dtype)
         try:
             data = self._data.isel({self.sample_dim: slice(start, stop)}).data
             if hasattr(data, "dask"):  # here, and not on the cluster that is scoring
                 data = data.compute(scheduler="threads")
             rows = np.moveaxis(np.asarray(data), self._axis, 0)
-        except (OSError, RuntimeError, ValueError) as error:
+            if rows.shape != (stop - start, *self.feature_shape):
+                raise ValueError(f"it has shape {rows.shape}")
+            return np.array(rows, dtype=self.dtype, order="C")
+        except Exception as error:  # a damaged or crafted chunk fails in any way it likes
             raise self._unreadable(f"rows {start} to {stop}", error) from error
-        return np.array(rows, dtype=self.dtype, order="C")
 
     @property
     def unstored(self) -> str | None:
@@ -91,7 +98,10 @@ class Source:
         them as the fill value, whether they were never written or have been lost."""
         if self._array is None or (chunks := self._array.nchunks) > MOST_COUNTED:
             return None
-        missing = chunks - self._array.nchunks_initialized
+        try:
+            missing = chunks - self._array.nchunks_initialized
+        except Exception as error:  # likewise
+            raise self._unreadable("the list of chunks", error) from error
         if not missing:
             return None
         return (
@@ -110,7 +120,7 @@ class Source:
                 return fingerprint.of_array(
                     self._array, sample_dim=self.sample_dim, variable=self.variable
                 )
-            except (OSError, RuntimeError, ValueError) as error:
+            except Exception as error:  # likewise
                 raise self._unreadable("some rows", error) from error
         dims = tuple(str(dim) for dim in self._data.dims)
         return fingerprint.of_rows(
@@ -124,8 +134,8 @@ class Source:
 
     def _unreadable(self, what: str, error: Exception) -> InputError:
         return InputError(
-            f"Cannot read {what} of {self.variable!r}: {error}. A chunk of the input may be "
-            "damaged, or its store out of reach."
+            f"Cannot read {what} of {self.variable!r}: {one_line(error)}. A chunk of the input may "
+            "be damaged, or its store out of reach."
         )
 
     def __repr__(self) -> str:
@@ -212,6 +222,11 @@ def _choose(dataset: xr.Dataset, variable: str | None, location: str) -> str:
 
 def _dimension(data: xr.DataArray, name: str, sample_dim: str | None) -> str:
     """The sample dimension's name, checked."""
+    if strange := [dim for dim in data.dims if not isinstance(dim, str)]:
+        raise InputError(
+            f"The variable {name!r} has a dimension called {strange[0]!r}, which is no text. "
+            "Rename it."
+        )
     dims = [str(dim) for dim in data.dims]
     if not dims:
         raise InputError(f"The variable {name!r} is a single value; it has no rows to score.")

@@ -21,7 +21,14 @@ from numpy.typing import ArrayLike
 from approxifer.datasets.arrays import Arrays
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.jsonable import jsonable
-from approxifer.datasets.layout import FLAG_MEANINGS, VARIABLES, layout_of, not_reserved, our_group
+from approxifer.datasets.layout import (
+    FLAG_MEANINGS,
+    UUID,
+    VARIABLES,
+    layout_of,
+    not_reserved,
+    our_group,
+)
 from approxifer.datasets.localdisk import (
     beside,
     building,
@@ -47,7 +54,9 @@ class OutputStore:
     output_dtype : numpy.dtype
     sample_dim : str
     note : str or None
-        Why the store is not locked, where the file system has no locks.
+        Why the store is not locked by the system, where the file system has no locks.
+    uuid : str or None
+        Tells it from all others; None for one begun before there were uuids.
     """
 
     def __init__(self, path: Path, lock: Lock | None) -> None:
@@ -61,6 +70,8 @@ class OutputStore:
         self.output_shape, self.output_dtype = layout.output_shape, layout.output_dtype
         self.sample_dim = layout.sample_dim
         self.note = lock.note if lock else None
+        named = self._attrs.get(UUID)
+        self.uuid = named if isinstance(named, str) else None
 
     @classmethod
     def create(
@@ -148,6 +159,32 @@ class OutputStore:
         """Whether there is anything at the path; `open` tells whether it is one of ours."""
         return os.path.lexists(local_path(path))
 
+    def name_itself(self, uuid: str) -> None:
+        """Give a uuid to a store that has none; it is on the disk when this returns."""
+        self._writable()
+        self._update({UUID: uuid})
+        self.uuid = uuid
+
+    def forget_writers(self) -> bool:
+        """Let no row name a worker or a group any more: who they were is not known.
+
+        Returns
+        -------
+        bool
+            Whether there was a row that could.
+        """
+        self._writable()
+        found = False
+        for start in range(0, self.rows, self.chunk):
+            stop = min(start + self.chunk, self.rows)
+            if not self._arrays.read("status", start, stop).any():
+                continue
+            found = True
+            for name in ("worker", "group"):
+                if (self._arrays.read(name, start, stop) != -1).any():
+                    self._arrays.write(name, start, np.full(stop - start, -1, np.int32))
+        return found
+
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes: those given to `create`, and after `close` the counts and workers."""
@@ -177,7 +214,13 @@ class OutputStore:
         StoreError
             A chunk is damaged.
         """
-        return self._arrays.read("status", 0, self.rows)
+        flags = self._arrays.read("status", 0, self.rows)
+        if flags.size and flags.max() >= len(FLAG_MEANINGS):
+            raise StoreError(
+                f"The output store {self.path} is damaged: a row has status {flags.max()}; there "
+                f"are 0 to {len(FLAG_MEANINGS) - 1}. Restore it from a copy, or score again."
+            )
+        return flags
 
     def read_prediction(self, start: int, stop: int) -> np.ndarray:
         """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
@@ -304,10 +347,7 @@ class OutputStore:
         self._writable()
         not_reserved(extra or {})
         final = jsonable({**(extra or {}), "counts": counts, "workers": workers})
-        # Opened with its consolidated metadata, the group writes them back with the attributes.
-        group = zarr.open_group(str(self.path), mode="r+", use_consolidated=True)
-        self._attrs = dict(group.update_attributes(final).attrs)
-        sync(self.path, ["zarr.json"])
+        self._update(final)
         self.release()
 
     def release(self) -> None:
@@ -325,6 +365,13 @@ class OutputStore:
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
+
+    def _update(self, attrs: Mapping[str, Any]) -> None:
+        """Write attributes, in one replacement of the group's metadata."""
+        # Opened with its consolidated metadata, the group writes them back with the attributes.
+        group = zarr.open_group(str(self.path), mode="r+", use_consolidated=True)
+        self._attrs = dict(group.update_attributes(dict(attrs)).attrs)
+        sync(self.path, ["zarr.json"])
 
     def _writable(self) -> None:
         if self._lock is None or not self._lock.held:

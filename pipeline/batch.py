@@ -18,7 +18,7 @@ from typing import Any
 import dask
 from distributed.deploy.adaptive import Adaptive
 
-from approxifer.errors import ClusterError, one_line
+from approxifer.errors import ClusterError
 from approxifer.pipeline.batchspec import (
     BatchSpec,
     check_installed,
@@ -28,6 +28,7 @@ from approxifer.pipeline.batchspec import (
 )
 from approxifer.pipeline.daskprocess import never_forget, silent, starting
 from approxifer.pipeline.progress import duration
+from approxifer.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -232,11 +233,15 @@ def batch_cluster(
             ) from error
         keeper = cluster.adapt(
             Adaptive=Keeper, minimum_jobs=jobs, maximum_jobs=jobs, interval=f"{LOOK}s",
-            spec=spec, say=logger.warning,
+            spec=spec, say=_warn,
         )  # fmt: skip
         stack.callback(keeper.stop)
         _wait_for_workers(cluster, keeper, needed, fewest, tell, check or (lambda: None))
         yield cluster
+
+
+def _warn(text: str) -> None:
+    logger.warning("%s", one_line(text))
 
 
 async def _wait(cluster: Any) -> None:

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from dask.utils import parse_timedelta
 from distributed import Security, Status
 
 from approxifer.errors import ClusterError, ConfigError
+from approxifer.pipeline.jobscript import check_values, quoted, quoted_header
 
 #: The kinds, and dask-jobqueue's cluster class for each.
 BATCH = {
@@ -50,6 +52,8 @@ _REFUSED = {
 #: A worker ends by itself, on average, after this part of its walltime, plus or minus
 #: `STAGGER` of it: not all together, and the latest with a twelfth to spare.
 LIFETIME, STAGGER = 3 / 4, 1 / 6
+#: Keys whose values become words of the worker's command.
+_WORDS = ("local_directory", "interface", "protocol", "death_timeout", "python")
 #: Seconds that a worker must have lasted for its loss not to count as a failure, where no lifetime
 #: says otherwise.
 STEADY = 300.0
@@ -117,6 +121,7 @@ def batch_spec(
     ------
     ConfigError
     """
+    check_values(kind, options, origin)
     given = dict(options)
     for name, why in _REFUSED.items():
         if given.pop(name, 1) != 1:
@@ -202,6 +207,16 @@ def job_class(kind: str) -> Any:
     base: Any = _classes(kind)[1].job_cls
 
     class OneShareJob(base):  # type: ignore[misc]
+        def __init__(self, scheduler: Any = None, name: Any = None, **keywords: Any) -> None:
+            section = keywords.get("config_name") or kind
+            for key in _WORDS:  # the site's, as the user's own
+                if keywords.get(key) is None:
+                    keywords[key] = dask.config.get(f"jobqueue.{section}.{key}", None)
+            super().__init__(scheduler, **quoted(keywords | {"name": name}, sys.executable))
+            self.name = name
+            if kind == "slurm":
+                self.job_header: str = quoted_header(self.job_header)
+
         @property
         def worker_process_threads(self) -> int:
             return 1

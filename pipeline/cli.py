@@ -6,7 +6,11 @@ Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wro
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -15,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from approxifer.errors import ApproxiferError, one_line
+from approxifer.errors import ApproxiferError
 from approxifer.pipeline import job_commands
+from approxifer.text import ShownFormatter, one_line, say, shown
 from approxifer.version import __version__
 
 if TYPE_CHECKING:
@@ -46,12 +51,20 @@ TrustOption = Annotated[
 def main() -> None:
     """Run the command line. SIGTERM, of a batch system for instance, stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app(prog_name="approxifer")
+    if logging.lastResort is not None:  # where nobody has said where to
+        logging.lastResort.setFormatter(ShownFormatter())
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **options: shown(format_warning(*args, **options))
+    try:
+        app(prog_name="approxifer")
+    except Exception:  # an error of ours: Python itself would show what others wrote as it is
+        say(traceback.format_exc(), err=True)
+        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"approxifer {__version__}")
+        say(f"approxifer {__version__}")
         raise typer.Exit
 
 
@@ -71,10 +84,10 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except ApproxiferError as error:
-        typer.echo(f"approxifer: error: {one_line(error)}", err=True)
+        say(f"approxifer: error: {one_line(error)}", err=True)
         raise typer.Exit(2 if error.usage else 1) from error
     except KeyboardInterrupt as error:
-        typer.echo("approxifer: interrupted; the same command goes on where it stopped", err=True)
+        say("approxifer: interrupted; the same command goes on where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from error
 
 
@@ -90,9 +103,9 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _finish(report: Report, max_failed: int = 0) -> None:
-    typer.echo(str(report))
+    say(str(report))
     if failed := report.counts.get("failed", 0):
-        typer.echo(
+        say(
             f"approxifer: {failed:,} rows failed (status 4 in {report.out}); the same command with "
             "--retry-failed runs them again",
             err=True,
@@ -282,7 +295,7 @@ def score(
         from approxifer.pipeline import api
 
         if dry_run:
-            typer.echo(api.plan_run(source, **given))
+            say(api.plan_run(source, **given))
             return
         report = api.score(source, **given)
         if timeline is not None:
@@ -326,7 +339,7 @@ def inspect(
     with _exit_codes():
         from approxifer.pipeline.inspect import inspect_store
 
-        typer.echo(inspect_store(store, timeline=timeline, session=session))
+        say(inspect_store(store, timeline=timeline, session=session))
 
 
 @app.command("train-parity")
@@ -404,14 +417,14 @@ def bench(
     if name is None:
         width = max(map(len, BENCHMARKS))
         for known, measures in BENCHMARKS.items():
-            typer.echo(f"approxifer bench {known:{width}}  {measures}")
+            say(f"approxifer bench {known:{width}}  {measures}")
         return
     with _exit_codes():
         benchmark = find(name)
     try:
         code = benchmark(arguments or [])
     except KeyboardInterrupt as error:
-        typer.echo(f"approxifer: {name} was interrupted", err=True)
+        say(f"approxifer: {name} was interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from error
     raise typer.Exit(code)
 

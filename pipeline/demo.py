@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from approxifer.datasets import Journal
 from approxifer.datasets.journal import journal_path
 from approxifer.datasets.samples import digits
@@ -23,6 +21,7 @@ from approxifer.pipeline.api import score
 from approxifer.pipeline.cluster import load_cluster, open_cluster
 from approxifer.pipeline.report import Report, as_text, percent, table
 from approxifer.pipeline.timeline import draw_timeline
+from approxifer.text import say
 
 WORKERS = 7
 SERVICE = 0.06
@@ -63,17 +62,19 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         Of the run with a slow and a hung worker, and exact repair.
     """
     folder = Path(directory)
-    say = Console(stderr=True, highlight=False).print
     split = digits_split(0)
     model, data = folder / "lenet5.pt2", folder / "digits.zarr"
     folder.mkdir(parents=True, exist_ok=True)
     if not model.exists():
-        say("training LeNet-5 on 1,258 digits")
+        say("training LeNet-5 on 1,258 digits", err=True)
         _train(split, model)
     if not data.exists():
         digits(data)
 
-    say(f"starting {WORKERS} worker processes; each sleeps {SERVICE * 1000:.0f} ms per micro-batch")
+    say(
+        f"starting {WORKERS} worker processes; each sleeps {SERVICE * 1000:.0f} ms per micro-batch",
+        err=True,
+    )
     healthy: dict[str, faults.Fault] = {
         f"worker-{i}": faults.Slow(factor=1, seconds=SERVICE) for i in range(WORKERS)
     }
@@ -100,13 +101,13 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
                 **CODE | options,
             )
 
-        say("1. uncoded, no faults")
+        say("1. uncoded, no faults", err=True)
         plain = run("uncoded", healthy, scheme="uncoded")
-        say(f"2. systematic, repair='exact'; {SLOW} 10x slower, {HUNG} hangs for good")
+        say(f"2. systematic, repair='exact'; {SLOW} 10x slower, {HUNG} hangs for good", err=True)
         exact = run("exact", faulty)
-        say("3. the same faults, repair='none': decoded rows stay as they are")
+        say("3. the same faults, repair='none': decoded rows stay as they are", err=True)
         decoded = run("decoded", faulty, repair="none")
-        say(f"4. byzantine=1; {LIAR} swaps the two highest scores of 1 row in 4")
+        say(f"4. byzantine=1; {LIAR} swaps the two highest scores of 1 row in 4", err=True)
         liar = lies.SwapTopTwo(rows=0.25)
         armed: Armed = {**healthy, LIAR: [healthy[LIAR], liar]}
         checked = run("byzantine", armed, **BYZANTINE)
@@ -119,10 +120,10 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         "systematic, faults, repair='none'": decoded,
         "systematic, a liar, byzantine=1": checked,
     }
-    print(_compare(runs, split))
+    say(_compare(runs, split))
     for conviction in checked.convicted:
-        print(f"\nConvicted in run 4: {conviction}")
-    print(f"\nWhat the workers did in run 2: {picture}\n")
+        say(f"\nConvicted in run 4: {conviction}")
+    say(f"\nWhat the workers did in run 2: {picture}\n")
     return exact
 
 

@@ -12,12 +12,14 @@ import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
-from approxifer.datasets import FLAG_MEANINGS, Journal, OutputStore
+from approxifer.datasets import FLAG_MEANINGS, OutputStore
+from approxifer.datasets.ownership import own_events
 from approxifer.pipeline.membership import Conviction
 from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import Fate
 from approxifer.pipeline.report import as_text, status_table, table
 from approxifer.pipeline.timeline import draw_timeline, natural
+from approxifer.text import shortened
 
 #: Attributes of the store that are shown; the others are long, or are shown elsewhere.
 _ATTRIBUTES = ("code", "layout", "model", "input", "version", "doubtful")
@@ -49,7 +51,7 @@ def inspect_store(
         No such session, or a picture of another kind.
     """
     store = OutputStore.open(path, write=False)
-    events = Journal.read(path)
+    events, notes = own_events(store, nameless=True)
     counted = np.bincount(store.status(), minlength=len(FLAG_MEANINGS))
     counts = {name: int(n) for name, n in zip(FLAG_MEANINGS, counted, strict=True)}
     shape = ", ".join(map(str, store.output_shape))
@@ -70,6 +72,14 @@ def inspect_store(
     for event in events:
         if event.get("event") == "conviction":
             parts.append(Text(Conviction.of(event).sentence))
+        elif event.get("event") == "orphaned":
+            parts.append(
+                Text(
+                    f"note: of {event['rows']:,} rows it is not known who wrote them: the journal "
+                    "that told had gone"
+                )
+            )
+    parts += [Text(f"note: {note}") for note in notes]
     if timeline is not None:
         drawn = draw_timeline(events, timeline, session=session, title=store.path.name)
         parts.append(Text(f"timeline drawn: {drawn}"))
@@ -85,8 +95,7 @@ def _attribute_lines(attrs: Mapping[str, Any]) -> Iterable[str]:
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
-    text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return shortened(value, _LONGEST)
 
 
 def _session_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:
@@ -122,7 +131,7 @@ def _worker_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:
     number: Counter[tuple[str, str]] = Counter()
     names: set[str] = set()
     for event in events:
-        for attempt in event.get("attempts", ()):
+        for attempt in event.get("attempts", ()) if event.get("event") == "group" else ():
             names.add(attempt["worker"])
             number[attempt["worker"], attempt["fate"]] += 1
         if event.get("event") == "worker":

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from approxifer.errors import ConfigError
+from approxifer.errors import ClusterError, ConfigError
+from approxifer.text import say
 
 if TYPE_CHECKING:
     from approxifer.pipeline.jobfile import JobFolder, JobState
+
+#: Seconds that `cancel` waits for a job's end: outputs that are being written are written first.
+PATIENCE = 300.0
 
 JobArgument = Annotated[
     Path, typer.Argument(metavar="JOB", help="The job file; or the output that it writes.")
@@ -28,9 +32,9 @@ def submit(
 
     job = JobFile.read(job_file)
     refuse_running(job)
-    typer.echo(plan_run(**job.options))  # bad input is refused now
+    say(plan_run(**job.options))  # bad input is refused now
     state = start(job)
-    typer.echo(
+    say(
         f"submitted: process {state.pid} on {state.host}, log in {job.folder.log}\n"
         f"approxifer status {job_file} tells how far it is, approxifer result {job_file} waits for "
         "its report"
@@ -41,7 +45,7 @@ def status(job: JobArgument) -> None:
     """Tell how far a job is, or how it ended."""
     state = _state(_folder(job))
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.updated))
-    typer.echo(f"{state.stage} at {when} (process {state.pid} on {state.host})\n{state.told}")
+    say(f"{state.stage} at {when} (process {state.pid} on {state.host})\n{state.told}")
     raise typer.Exit(state.code or 0)
 
 
@@ -51,10 +55,10 @@ def result(job: JobArgument) -> None:
     said = ""
     while (state := _state(folder)).stage == "running":
         if state.told != said:
-            typer.echo(state.told, err=True)
+            say(state.told, err=True)
             said = state.told
         time.sleep(2.0)
-    typer.echo(state.told, err=state.stage != "done")
+    say(state.told, err=state.stage != "done")
     raise typer.Exit(state.code or 0)
 
 
@@ -63,9 +67,16 @@ def cancel(job: JobArgument) -> None:
     folder = _folder(job)
     if _state(folder).stage == "running":
         folder.ask_to_cancel()
-        while _state(folder).stage == "running":
+        end = time.monotonic() + PATIENCE
+        while (state := _state(folder)).stage == "running":
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"the job was asked to stop {PATIENCE:g} s ago and runs on (process "
+                    f"{state.pid} on {state.host}: {state.told}). It stops as soon as it can; "
+                    f"kill {state.pid} there if it does not"
+                )
             time.sleep(0.2)
-    typer.echo(_state(folder).told)
+    say(_state(folder).told)
 
 
 def _folder(job: Path) -> JobFolder:

@@ -9,16 +9,29 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
-from approxifer.errors import ConfigError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from approxifer.datasets.localdisk import beside, local_path
+from approxifer.datasets.ourfiles import (
+    check_folder,
+    open_ours,
+    private_folder,
+    read_small,
+    write_private,
+)
+from approxifer.errors import ConfigError, StoreError
 from approxifer.pipeline.yamlfile import check_keys, read_mapping
+from approxifer.text import one_line
 
 #: Arguments of `score` that make sense in Python only, or on a terminal.
 ELSEWHERE = ("client", "progress")
+#: Arguments that every job has.
+NEEDED = ("data", "model", "out")
 #: Arguments that are, or may be, paths.
 PATHS = ("data", "model", "out", "state", "cluster", "parity")
 
@@ -52,7 +65,7 @@ class JobFile:
         arguments = inspect.signature(score).parameters
         allowed = [*(name for name in arguments if name not in ELSEWHERE), "max_failed"]
         check_keys(content, allowed, where=str(path), aliases={"input": "data", "in": "data"})
-        for key in ("data", "model", "out"):
+        for key in NEEDED:
             if not isinstance(content.get(key), str):
                 raise ConfigError(f"{path}: {key} is missing, or no text: every job needs it")
         most = content.pop("max_failed", 0)
@@ -74,6 +87,10 @@ def _from(folder: Path, key: str, value: Any) -> Any:
     return str(folder / os.path.expanduser(value))
 
 
+#: How a job stands; ``lost`` is found out by others.
+Stage = Literal["running", "done", "failed", "cancelled", "lost"]
+
+
 @dataclass(frozen=True)
 class JobState:
     """What a detached job last said of itself.
@@ -90,22 +107,31 @@ class JobState:
         Where it runs.
     began, updated : float
         Seconds since the epoch.
+    created : float or None
+        When its process was created, as the system says: numbers of processes come again. None:
+        not kept.
     """
 
-    stage: str
+    stage: Stage
     told: str
     host: str
     pid: int
     began: float
     updated: float
     code: int | None = None
+    created: float | None = None
+
+
+_STATE = TypeAdapter(with_config(ConfigDict(strict=True))(JobState))
+_WHAT = "the folder of a detached job"
 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """``OUT.zarr.job/``: the job's options, its log, what it last said, and the wish to cancel it.
+    """``OUT.zarr.job/``: a job's log, what it last said, and the wish to cancel it.
 
-    All by files, so that any login node that sees the file system can ask.
+    All by files, so that its user can ask from any login node that sees the file system; nobody
+    else can enter the folder. The job's options are in none of them: they may hold credentials.
     """
 
     path: Path
@@ -117,41 +143,64 @@ class JobFolder:
     @classmethod
     def of(cls, out: str | os.PathLike[str]) -> JobFolder:
         """The folder of the job that writes this output."""
-        return cls(Path(f"{os.fspath(out).rstrip('/')}.job"))
+        return cls(beside(local_path(out), ".job"))
 
     def begin(self, job: JobFile) -> None:
-        """Keep the job's options; forget an earlier wish to cancel, and what was said then."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name in ("cancel", "state.json"):
-            (self.path / name).unlink(missing_ok=True)
-        self._write("job.json", asdict(job))
+        """Forget an earlier wish to cancel, and what was said then; note in the log what is asked.
 
-    def job(self) -> JobFile:
-        """The options kept."""
-        return JobFile(**json.loads((self.path / "job.json").read_text(encoding="utf-8")))
+        Raises
+        ------
+        StoreError
+            The folder cannot be made, or is a link or another user's.
+        """
+        private_folder(self.path, what=_WHAT)
+        for name in ("cancel", "state.json", "job.json"):  # the last one of earlier versions
+            (self.path / name).unlink(missing_ok=True)
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        asked = ", ".join(f"{key} {job.options[key]}" for key in NEEDED if key in job.options)
+        with self.open_log() as log:
+            log.write(f"{when} submitted: {one_line(asked)}\n".encode())
+
+    def open_log(self) -> BinaryIO:
+        """The log, open for appending."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return open(open_ours(self.log, flags, what="a job's log"), "ab")
 
     def say(self, state: JobState) -> None:
         """Keep what the job says of itself."""
-        self._write("state.json", asdict(state))
+        write_private(self.path / "state.json", json.dumps(asdict(state)).encode())
 
     def state(self) -> JobState | None:
-        """What it last said; None if it has not said anything."""
+        """What it last said; None if it has not said anything.
+
+        Raises
+        ------
+        StoreError
+            The folder or a file in it is not as it was made here.
+        """
         try:
-            return JobState(**json.loads((self.path / "state.json").read_text(encoding="utf-8")))
+            check_folder(self.path, what=_WHAT)
         except FileNotFoundError:
             return None
+        file = self.path / "state.json"
+        content = read_small(file, what="a job's state")
+        if content is None:
+            return None
+        try:
+            return _STATE.validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            said = ".".join(map(str, first["loc"])) + f": {first['msg']}"
+            raise StoreError(
+                f"{file} is not a job's state as approxifer writes it ({said.removeprefix(': ')}). "
+                f"See that no such job runs, then delete {self.path} and submit it again."
+            ) from None
 
     def ask_to_cancel(self) -> None:
         """Ask the job, wherever it runs, to stop."""
-        (self.path / "cancel").touch()
+        write_private(self.path / "cancel", b"")
 
     @property
     def cancelled(self) -> bool:
         """Whether somebody asked."""
         return (self.path / "cancel").exists()
-
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Replace a file as a whole: nobody reads half of one."""
-        part = self.path / f"{name}.part"
-        part.write_text(json.dumps(content), encoding="utf-8")
-        part.replace(self.path / name)

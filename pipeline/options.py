@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,11 @@ HEDGED = ("uncoded", "replication")
 LATE, LAST_RESORT = 2.0, 3.0
 #: Schemes that can tell a wrong share from the others' outputs.
 VOTING = ("replication", "berrut")
+
+#: Arguments that are texts of any kind, true or false, or paths.
+_TEXTS = ("variable", "sample_dim", "dtype", "device", "scheme")
+_FLAGS = ("trust_model", "adaptive", "retry_failed")
+_PATHS = ("state", "parity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.cluster is not None and self.client is not None:
             raise ConfigError("cluster= and client= are both given: give one of the two")
         self._check_trust()
@@ -131,6 +137,22 @@ class Options:
         self._check_hedge()
         self._whole("seed", least=0)
         _ = self.memory_bytes
+
+    def _check_types(self) -> None:
+        """A text that says no is no False; and a job file can hold anything anywhere."""
+        for name in _TEXTS:
+            if not isinstance(value := getattr(self, name), str | None):
+                raise ConfigError(f"{name}={value!r}: give a text")
+        for name in _FLAGS:
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise ConfigError(f"{name}={value!r}: give true or false")
+        for name in _PATHS:
+            if not isinstance(value := getattr(self, name), str | os.PathLike | None):
+                raise ConfigError(f"{name}={value!r}: give a path")
+        if not isinstance(self.cluster, str | os.PathLike | Mapping | None):
+            raise ConfigError(f"cluster={self.cluster!r}: give the path of a cluster file")
+        if not isinstance(self.forgive, str | Collection):
+            raise ConfigError(f"forgive={self.forgive!r}: give the names of hosts")
 
     def _check_parity(self) -> None:
         if (self.scheme == "parm") != (self.parity is not None):

@@ -13,6 +13,7 @@ from approxifer.models import open_model, resolve_callable
 from approxifer.models.parity_training import ParityEpoch, train_parity
 from approxifer.models.samples import npz_split
 from approxifer.pipeline.progress import duration
+from approxifer.text import say
 
 #: Places of a store that rows are read from: the first ones alone may be all alike.
 PLACES = 16
@@ -41,17 +42,16 @@ def train(
         epochs.append(epoch)
         pace = sum(one.seconds for one in epochs) / len(epochs)
         to_come = (training["stragglers"] - epoch.parity) * epoch.of - epoch.number
-        print(
+        say(
             f"parity model {epoch.parity + 1}/{training['stragglers']}, epoch "
             f"{epoch.number}/{epoch.of}: loss {epoch.loss:.4f}, held out {epoch.held_out:.4f} of "
             f"the mean's; {duration(pace * to_come)} left",
-            flush=True,
         )
 
-    print(f"training on {len(found):,} rows, k={training['k']}: {out}", flush=True)
+    say(f"training on {len(found):,} rows, k={training['k']}: {out}")
     train_parity(handle, found, out=out, on_epoch=told, **training)
     said = "trained" if epochs else "trained already"
-    print(f"{said}: {out}; give it as --parity, with --scheme parm")
+    say(f"{said}: {out}; give it as --parity, with --scheme parm")
 
 
 def read_rows(data: str, variable: str | None, most: int) -> np.ndarray:

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from approxifer.coding import CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import PLAIN_SCHEMES
-from approxifer.errors import ConfigError, InputError, ModelError
+from approxifer.datasets.ownership import claim_journal, own_events
+from approxifer.errors import ConfigError, InputError, ModelError, StoreError
 from approxifer.models import (
     ModelHandle,
     Probe,
@@ -167,14 +169,15 @@ def prepare(options: Options) -> Prepared:
     """
     cluster = None if options.cluster is None else load_cluster(options.cluster)
     source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
-    stored = None
+    stored, past = None, list[dict[str, Any]]()
     if OutputStore.exists(options.out):
         with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
-            stored = store.attrs
+            stored = _stored(store)
+            past, _ = own_events(store)
     else:
         OutputStore.check_path(options.out)
     if options.forgive:
-        Membership("", Journal.read(options.out) if stored else (), forgive=options.forgive)
+        Membership("", past, forgive=options.forgive)
     note = codable(source.dtype, options.scheme) if options.preprocess is None else None
     handle = open_model(
         options.model,
@@ -216,6 +219,29 @@ def prepare(options: Options) -> Prepared:
         given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
     return prepared
+
+
+def _stored(store: OutputStore) -> dict[str, Any]:
+    """The attributes of a store, of which a run is made again.
+
+    Raises
+    ------
+    StoreError
+        They are not as they were written.
+    """
+    attrs = store.attrs
+    code, layout = attrs.get("code"), attrs.get("layout")
+    try:
+        TypeAdapter(Layout).validate_python(layout)
+        Layout.of(layout or {})  # which takes no others
+        TypeAdapter(PositiveInt).validate_python((code or {})["k"], strict=True)
+        TypeAdapter(NonNegativeInt).validate_python((code or {})["byzantine"], strict=True)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"The output store {store.path} is not as approxifer writes it: code {code!r}, layout "
+            f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
+        ) from error
+    return attrs
 
 
 def _ends(source: Source, most: int) -> np.ndarray:
@@ -396,7 +422,6 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store = OutputStore.open(options.out)
         stack.callback(store.release)
         store.check(attrs)
-        past = Journal.read(options.out)
     else:
         store = OutputStore.create(
             options.out,
@@ -407,7 +432,8 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
             attrs=attrs,
         )
         stack.callback(store.release)
-        past = []
+    past, notes = claim_journal(store)
+    prepared.notes.extend(notes + ([store.note] if store.note else []))
     journal = stack.enter_context(Journal(options.out))
     heal = options.heal or ("restart" if cluster.owned else "avoid")
     session = time.strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
@@ -415,6 +441,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         {
             "event": "session",
             "session": session,
+            "store": store.uuid,
             "time": time.time(),
             "version": __version__,
             "code": asdict(spec),

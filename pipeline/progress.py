@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from approxifer.pipeline.records import Progress
+from approxifer.text import one_line, say
 
 
 def describe(progress: Progress) -> str:
@@ -116,7 +118,7 @@ class ProgressBar:
                 self._task,
                 total=progress.rows or None,
                 completed=progress.done,
-                description=describe(progress),
+                description=escape(one_line(describe(progress))),
             )
         elif self._enabled and (self._clock() >= self._next or self._new_stage()):
             self._print()
@@ -140,4 +142,4 @@ class ProgressBar:
         if self._latest is not None:
             self._next = self._clock() + self._every
             self._shown = self._latest
-            print(f"approxifer: {describe(self._latest)}", file=self._stream, flush=True)
+            say(f"approxifer: {one_line(describe(self._latest))}", stream=self._stream)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -21,6 +21,7 @@ from approxifer.pipeline.progress import duration
 from approxifer.pipeline.records import WorkerRecord
 from approxifer.pipeline.spotchecks import Proof
 from approxifer.pipeline.timeline import natural
+from approxifer.text import printable, redacted
 from approxifer.version import __version__
 
 if TYPE_CHECKING:
@@ -143,25 +144,45 @@ class Report:
                     f"{proof.rows:,} rows, fewer than {percent_below(proof.bound)} wrong"
                 )
         for row, error in self.failures[:SHOWN]:
-            yield f"failed: row {row:,}: {error.strip().splitlines()[-1] if error else 'no answer'}"
+            yield f"failed: row {row:,}: {last_line(error) or 'no answer'}"
         if len(self.failures) > SHOWN:
             yield f"failed: {len(self.failures) - SHOWN:,} rows more; the journal has them all"
         for conviction in self.convicted:
             yield conviction.sentence
 
 
+def last_line(error: str) -> str:
+    """The last line of what was raised: of a traceback, the exception."""
+    return error.strip().split("\n")[-1]
+
+
 def as_text(parts: Iterable[RenderableType], *, width: int = 200) -> str:
     """Render for any terminal or file: no colours, no trailing blanks."""
     console = Console(file=StringIO(), width=width, color_system=None, highlight=False)
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, Text))
+        if isinstance(part, Text):
+            console.print(line(part.plain), soft_wrap=True)
+        else:
+            console.print(part)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    return "\n".join(line.rstrip() for line in text.split("\n")).rstrip("\n")
+
+
+def line(text: object) -> Text:
+    """One line, whatever is in it: no markup, no further lines, nothing that cannot be seen."""
+    return Text(printable(redacted(text)))
+
+
+class _Cells(Table):
+    """A table whose cells are text from anywhere."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(line(cell) for cell in cells), **options)
 
 
 def table(title: str, *columns: str) -> Table:
     """An aligned table: the first column to the left, the others to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    made = _Cells(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for number, name in enumerate(columns):
         made.add_column(name, justify="right" if number else "left", no_wrap=True)
     return made

@@ -21,6 +21,8 @@ from matplotlib.patches import Patch
 
 from approxifer.errors import ConfigError
 from approxifer.pipeline.records import Fate
+from approxifer.quiet import quiet
+from approxifer.text import redacted, shortened
 
 #: What is drawn, in the order of the legend: label, face, edge, hatch. Okabe and Ito's colours;
 #: the darkness and the hatches tell them apart in grey too.
@@ -45,6 +47,8 @@ _MARKS: dict[str, tuple[str, str, str]] = {
 }
 
 _MANY = 1500  #: bars, beyond which gaps between them would hide them
+_DIGITS = frozenset("0123456789")
+_LONGEST = 100  #: characters of a name, or of a headline
 _BAR = 0.76  #: height of a bar, where lanes are 1 apart
 
 
@@ -66,8 +70,8 @@ class Session:
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which worker-10 comes after worker-9."""
     return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part)
-        for part in re.split(r"(\d+)", name)
+        (0, len(part.lstrip("0")), part.lstrip("0")) if part[0] in _DIGITS else (1, 0, part)
+        for part in re.split(r"([0-9]+)", name)
         if part
     ]
 
@@ -206,21 +210,37 @@ def draw_timeline(
     _draw_moments(axes, found, lanes)
     axes.set(xlim=(0, found.end * 1.01 or 1.0), ylim=(max(len(lanes), 1) - 0.4, -0.6))
     axes.set_xlabel("seconds since the session began")
-    axes.set_yticks(range(len(lanes)), found.workers, fontsize=9 if len(lanes) <= 60 else 5)
+    axes.set_yticks(
+        range(len(lanes)),
+        [_drawn(name) for name in found.workers],
+        fontsize=9 if len(lanes) <= 60 else 5,
+    )
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_title(title or "What every worker did", loc="left", fontweight="bold", pad=18)
+    axes.set_title(_drawn(title or "What every worker did"), loc="left", fontweight="bold", pad=18)
     axes.text(
-        0, 1.0, found.headline, transform=axes.transAxes, va="bottom", color="#555555", fontsize=9
+        0,
+        1.0,
+        _drawn(found.headline),
+        transform=axes.transAxes,
+        va="bottom",
+        color="#555555",
+        fontsize=9,
     )
     figure.legend(
         handles=_legend(found), loc="outside lower center", ncols=5, frameon=False, fontsize=9
     )
     try:
-        figure.savefig(target, dpi=120)
+        with quiet():  # a name in letters that the font lacks
+            figure.savefig(target, dpi=120)
     except OSError as error:
         raise ConfigError(f"timeline: {target} cannot be written ({error})") from error
     return target
+
+
+def _drawn(text: str) -> str:
+    """Text as the picture takes it: short, and no mathematics between dollar signs."""
+    return shortened(redacted(text), _LONGEST).replace("$", r"\$")
 
 
 def _draw_bars(axes: Axes, found: Session, lanes: Mapping[str, int]) -> None:

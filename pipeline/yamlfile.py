@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+import yaml.composer
 
-from approxifer.errors import ConfigError, one_line
+from approxifer.datasets.jsonable import jsonable
+from approxifer.errors import ConfigError
+from approxifer.text import one_line
+
+#: Bytes of the largest file that is read.
+MOST_BYTES = 1 << 18
 
 
 def read_mapping(path: str | Path, *, what: str, example: str) -> dict[str, Any]:
@@ -23,20 +29,40 @@ def read_mapping(path: str | Path, *, what: str, example: str) -> dict[str, Any]
     Raises
     ------
     ConfigError
-        The file cannot be read, is not YAML, or holds something else.
+        The file cannot be read, is not YAML, is large, or holds something else: aliases, tags,
+        or values that have no form in JSON.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ConfigError(f"{path}: is larger than {MOST_BYTES:,} bytes: no {what}")
+        content = yaml.load(text.decode(), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such {what}; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a {what} ({error})") from error
-    except yaml.YAMLError as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # of a value's constructor, and of depth, whatever it likes
         raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
         raise ConfigError(f"{path}: holds {found}; it must hold one mapping such as {example!r}")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+    try:
+        return {str(key).replace("-", "_"): jsonable(value) for key, value in content.items()}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few lines of them stand for more than memory holds, or for ever."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            where = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken", where)
+        return super().compose_node(parent, index)
 
 
 def check_keys(

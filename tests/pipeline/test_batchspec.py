@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from approxifer.pipeline.batchspec import (
     walltime_seconds,
 )
 from approxifer.pipeline.cluster import load_cluster
+from approxifer.pipeline.jobscript import word
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,3 +196,49 @@ class TestDryRun:
                 store, model=np.tanh, out=tmp_path / "out.zarr", k=8,
                 cluster={"kind": "slurm", "memory": "1GiB", "workers": 5},
             )  # fmt: skip
+
+
+HOSTILE = "/tmp/a b'c\"$(touch OWNED)`id`;#x"
+
+
+def test_every_path_and_name_in_a_job_script_is_quoted() -> None:
+    spec = load_cluster(
+        {"kind": "slurm", "memory": "1GB", "local-directory": HOSTILE, "job-name": "n $(id)",
+         "worker-extra-args": ["--preload", HOSTILE, "--resources GPU=1"], "interface": "$(id)"}
+    ).batch  # fmt: skip
+    assert spec is not None
+    script = job_script(spec).splitlines()
+    words = shlex.split(script[-1])
+    for option, value in (
+        ("--local-directory", HOSTILE), ("--name", "n $(id)-0"), ("--preload", HOSTILE),
+        ("--resources", "GPU=1"), ("--interface", "$(id)"),
+    ):  # fmt: skip
+        assert words[words.index(option) + 1] == value
+    ran = subprocess.run(
+        ["sh", "-c", f"for w in {script[-1]}; do printf '%s\\n' \"$w\"; done"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout.splitlines() == words
+    assert '#SBATCH -J "n $(id)"' in script
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("slurm", "job-name", "a\nrm -rf x"),
+        ("slurm", "local-directory", "/a\nid"),
+        ("pbs", "job-name", "$(id)"),
+        ("lsf", "queue", "a;b"),
+        ("slurm", "worker-extra-args", 3),
+        ("slurm", "log-directory", ["a"]),
+    ],
+)
+def test_what_cannot_be_quoted_is_refused(kind: str, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key.replace("-", "_")):
+        load_cluster({"kind": kind, "memory": "1GB", key: value})
+
+
+def test_a_variable_of_the_node_stands_at_the_beginning_only() -> None:
+    assert word("$TMPDIR/a $(id)") == "\"$TMPDIR\"'/a $(id)'"
+    assert word("/a/$HOME") == "'/a/$HOME'"
+    assert word("${SCRATCH}") == '"${SCRATCH}"'

@@ -1,3 +1,5 @@
+import xml.dom.minidom
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -100,3 +102,55 @@ def test_while_it_is_being_written(out):
 def test_not_a_store(tmp_path):
     with pytest.raises(StoreError, match="is not there"):
         inspect_store(tmp_path / "none.zarr")
+
+
+ODD = "\x1b]0;owned\x07\x1b[2J\nnote: all is well [/bold] $\\frac{1$ \u202e\ud800"
+
+
+@pytest.fixture
+def crafted(out):
+    """The store with names in its journal that somebody has made to do harm."""
+    with Journal(out) as journal:
+        about = {"worker": ODD, "session": ODD, "host": ODD, "node": ODD, "device": ODD}
+        attempt = {"worker": ODD, "fate": "used", "start": 0.1, "stop": 0.2}
+        evidence = {
+            "group": 0, "share": 1, "rows": 1, "of": 2, "deviation": None, "allowed": 0.1,
+            "referee": ODD, "suspicion": ODD,
+        }  # fmt: skip
+        for event in (
+            {"event": "session", "time": 1.7e9},
+            {"event": "name", "index": 0, **about},
+            {"event": "group", "group": 0, "kind": "coded", "shares": {}, "attempts": [attempt]},
+            {"event": "worker", "worker": ODD, "what": "hung", "time": 0.1},
+            {"event": "conviction", "kind": "node", "member": about, "evidence": evidence},
+            {"event": "close", "counts": {ODD: 3}, "wall_seconds": 2.0},
+        ):
+            journal.append({"session": ODD} | event)
+    return out
+
+
+def test_nothing_in_a_store_commands_the_terminal(crafted):
+    text = inspect_store(crafted)
+    assert text.replace("\n", "").isprintable()
+    assert not [line for line in text.splitlines() if line.startswith("note: all is well")]
+    assert "convicted: node" in text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_nothing_in_a_name_breaks_the_picture(crafted, tmp_path, suffix):
+    picture = tmp_path / f"t{suffix}"
+    inspect_store(crafted, timeline=picture, session=ODD)
+    assert picture.stat().st_size > 1000
+    if suffix == ".svg":
+        xml.dom.minidom.parse(str(picture))
+
+
+def test_a_journal_of_another_store_is_not_told_as_this_ones(out):
+    with Journal(out) as journal:
+        journal.append({"event": "session", "session": "third", "store": "0" * 32})
+    text = inspect_store(out)
+    assert "is of another store (00000000000000000000000000000000)" in text
+    assert "not known who wrote its 10 rows" in text
+    assert "worker-9" not in text
+    journal.path.unlink()
+    assert "not known who wrote its 10 rows" in inspect_store(out)

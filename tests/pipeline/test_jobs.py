@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -20,8 +22,8 @@ import yaml
 import zarr
 from waiting import until
 
-from approxifer.errors import ConfigError
-from approxifer.pipeline import detached
+from approxifer.errors import ClusterError, ConfigError, StoreError
+from approxifer.pipeline import detached, job_commands
 from approxifer.pipeline.jobfile import JobFile, JobFolder, JobState
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -121,6 +123,119 @@ def test_a_job_on_another_host_is_lost_only_after_long_silence(tmp_path: Path) -
     assert found is not None
     assert (found.stage, found.code) == ("lost", 1)
     assert "12 of 99 rows" in found.told
+
+
+@pytest.mark.parametrize("since", [30 * 86400, 60])
+def test_a_number_that_another_process_has_now_is_no_running_job(
+    tmp_path: Path, since: float
+) -> None:
+    folder, then = JobFolder.of(tmp_path / "out.zarr"), time.time() - since
+    folder.begin(JobFile({}))
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        host = socket.gethostname()
+        created = psutil.Process(process.pid).create_time()
+        state = JobState("running", "12 %", host, process.pid, then, then)
+        for kept in (state, dataclasses.replace(state, created=created - since)):
+            folder.say(kept)
+            found = detached.look(folder)
+            assert found is not None
+            assert found.stage == "lost"
+            cancelled = command("cancel", "out.zarr", cwd=tmp_path)
+            assert "it died" in cancelled.stdout
+        detached.refuse_running(JobFile({"out": str(tmp_path / "out.zarr")}))
+        folder.say(dataclasses.replace(state, created=created))
+        found = detached.look(folder)
+        assert found is not None
+        assert found.stage == "running"
+    finally:
+        process.communicate(b"\n")
+
+
+def test_a_job_that_does_not_stop_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, now = JobFolder.of(tmp_path / "out.zarr"), time.time()
+    folder.begin(JobFile({}))
+    folder.say(JobState("running", "12 %", "elsewhere", 1, now, now))
+    monkeypatch.setattr(job_commands, "PATIENCE", 0.3)
+    with pytest.raises(ClusterError, match="runs on"):
+        job_commands.cancel(tmp_path / "out.zarr")
+    assert folder.cancelled
+
+
+def test_a_clock_that_is_ahead_keeps_no_job_running(tmp_path: Path) -> None:
+    folder, now = JobFolder.of(tmp_path / "out.zarr"), time.time()
+    folder.begin(JobFile({}))
+    folder.say(JobState("running", "12 %", "elsewhere", 1, now, now + 86400))
+    found = detached.look(folder)
+    assert found is not None
+    assert found.stage == "lost"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"stage": "running"}', "null", "[" * 9000,
+     '{"stage": "x\\u001b[2J", "told": "", "host": "", "pid": 1, "began": 1, "updated": 1}',
+     '{"stage": "running", "told": "", "host": "", "pid": "1", "began": 1, "updated": 1}'],
+)  # fmt: skip
+def test_a_crafted_state_is_a_clear_error(tmp_path: Path, content: str) -> None:
+    folder = JobFolder.of(tmp_path / "out.zarr")
+    folder.begin(JobFile({}))
+    (folder.path / "state.json").write_text(content)
+    with pytest.raises(StoreError, match="not a job's state") as caught:
+        detached.look(folder)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_a_jobs_files_are_for_its_user_alone_and_hold_no_credentials(
+    tmp_path: Path, umask: int
+) -> None:
+    folder = JobFolder.of(tmp_path / "out.zarr")
+    folder.path.mkdir(mode=0o755)  # of an earlier version
+    options = {"data": "s3://me:hunter2@host/in", "cluster": {"env": {"FOO": "hunter3"}}}
+    before = os.umask(umask)
+    try:
+        folder.begin(JobFile(options))
+        folder.say(JobState("running", "1 %", "h", 1, 1.0, 1.0))
+        folder.ask_to_cancel()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    files = sorted(folder.path.iterdir())
+    assert [file.name for file in files] == ["cancel", "log.txt", "state.json"]
+    for file in files:
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert "hunter" not in file.read_text()
+
+
+def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.zarr.job").symlink_to(tmp_path / "elsewhere")
+    folder = JobFolder.of(tmp_path / "out.zarr")
+    with pytest.raises(StoreError, match="symbolic link"):
+        folder.begin(JobFile({}))
+    with pytest.raises(StoreError, match="symbolic link"):
+        folder.state()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1]\nb: *x",
+        "a: &x [*x]",
+        "out: 2020-01-01",
+        "- !!set {a}",
+        "a: !!python/name:os.system",
+        "a: " + "[" * 5000,
+    ],
+)
+def test_yaml_that_is_more_than_it_seems_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"job\.yaml: "):
+        JobFile.read(tmp_path / "job.yaml")
 
 
 # ---- real processes ------------------------------------------------------------------------------
