@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import getpass
 import logging
+import os
 import shlex
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dask
+from distributed import Security
 from distributed.deploy.adaptive import Adaptive
 
 from approxifer.errors import ClusterError
@@ -223,7 +226,8 @@ def batch_cluster(
             stack.enter_context(silent)
         try:
             with starting:
-                cluster = cluster_class(spec.kind)(job_cls=job_class(spec.kind), **spec.keywords)
+                keywords = spec.keywords | stack.enter_context(_tls(spec))
+                cluster = cluster_class(spec.kind)(job_cls=job_class(spec.kind), **keywords)
             stack.callback(_close, cluster)
             cluster.worker_spec = {f"{spec.job_name}-{i}": cluster.new_spec for i in range(jobs)}
             cluster.sync(_wait, cluster)
@@ -238,6 +242,22 @@ def batch_cluster(
         stack.callback(keeper.stop)
         _wait_for_workers(cluster, keeper, needed, fewest, tell, check or (lambda: None))
         yield cluster
+
+
+@contextlib.contextmanager
+def _tls(spec: BatchSpec) -> Iterator[dict[str, Any]]:
+    """Dask's temporary certificate, kept for the jobs in a folder of the user's alone which the
+    nodes see; nothing new where the user has given files, or ``security: false``."""
+    given = spec.keywords.get("security", True)
+    if given is not True:
+        yield {"security": given or None}
+        return
+    section = spec.keywords.get("config_name") or spec.kind
+    site = dask.config.get(f"jobqueue.{section}.shared-temp-directory", None)
+    shared = spec.keywords.get("shared_temp_directory") or site or "~"
+    where = os.path.expanduser(os.path.expandvars(shared))
+    with tempfile.TemporaryDirectory(prefix=".approxifer-tls-", dir=where) as folder:
+        yield {"security": Security.temporary(), "shared_temp_directory": folder}
 
 
 def _warn(text: str) -> None:

@@ -177,7 +177,7 @@ def batch_spec(
         "scheduler_options": {"dashboard_address": "127.0.0.1:0"}
         | (given.get("scheduler_options") or site.get("scheduler-options") or {}),
     }
-    if isinstance(secured := given.get("security"), Mapping):
+    if not isinstance(secured := given.get("security", True), bool):
         keywords["security"] = tls_files(secured, origin)
     return BatchSpec(kind, job_name, keywords, wait, resubmissions, steady)
 
@@ -192,7 +192,8 @@ def tls_files(given: object, origin: str) -> Security:
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"{origin}: security is {given!r}; give the files of TLS: tls-ca-file, "
-            "tls-client-cert, tls-client-key, and the same for scheduler and worker"
+            "tls-client-cert, tls-client-key, and the same for scheduler and worker; or, for a "
+            "cluster that is started here, true or false"
         )
     try:
         return Security(**{str(key).replace("-", "_"): value for key, value in given.items()})
@@ -246,7 +247,7 @@ def job_script(spec: BatchSpec) -> str:
         dask-jobqueue refuses a value.
     """
     common = {"scheduler_options", "shared_temp_directory", "silence_logs", "name"}
-    if not isinstance(spec.keywords.get("security"), Security):  # true: made with the cluster
+    if not isinstance(spec.keywords.get("security"), Security):  # made with the cluster, or none
         common.add("security")
     keywords = {key: value for key, value in spec.keywords.items() if key not in common}
     try:

@@ -194,6 +194,29 @@ def test_tls(quiet: Slurm, digits: Digits, start: Start, tmp_path: Path) -> None
     assert_no_jobs(quiet)
 
 
+@pytest.mark.parametrize("secured", [True, False])
+def test_tls_with_a_certificate_of_the_run(
+    secured: bool, quiet: Slurm, digits: Digits, start: Start, tmp_path: Path
+) -> None:
+    """By default everything is encrypted, and the certificate is gone afterwards."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    given: dict[str, Any] = {"shared-temp-directory": str(shared)}
+    if not secured:
+        given["security"] = False
+    run = start(digits[0], given, "-k", "4", "-s", "1", "--block", "400")
+    until(lambda: any(shared.iterdir()) or not secured, 60)
+    for folder in shared.iterdir():
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
+    run.wait(100)
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob("*.err"))
+    assert ("tls://" if secured else "tcp://") in logs
+    assert ("tcp://" if secured else "tls://") not in logs
+    assert list(shared.iterdir()) == []
+    assert_no_jobs(quiet)
+
+
 def test_dry_run(quiet: Slurm, digits: Digits, start: Start) -> None:
     run = start(digits[0], {}, *CODE, "--dry-run")
     printed = run.wait(60)
