@@ -30,6 +30,7 @@ from approxifer.models.sources import (
     dump,
     is_module,
 )
+from approxifer.models.trial import ensure_tried
 from approxifer.models.weights import pack_state, read_state
 
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
@@ -164,7 +165,10 @@ def open_model(
     elif isinstance(model, (str, os.PathLike)):
         path = Path(model)
         name, kind = path.name, "pt2"
-        source = ProgramSource(name, read_program(_read(path), name=name, trust_model=trust_model))
+        program = read_program(_read(path), name=name, trust_model=trust_model)
+        if not trust_model:
+            ensure_tried(program.data, name)
+        source = ProgramSource(name, program)
     elif is_module(model):
         name, kind = qualified_name(type(model)), "module"
         source = ModuleSource(name, _module_payload(model))
@@ -198,6 +202,8 @@ def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise OSError("it is no regular file")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ModelNotFoundError(

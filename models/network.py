@@ -11,6 +11,7 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.archive import Program
+from approxifer.models.guards import guard
 from approxifer.models.names import first_line
 
 if TYPE_CHECKING:
@@ -82,8 +83,10 @@ def program_forward(exported: "ExportedProgram", *, dtype: str, device: str) -> 
 
     # Programs come from the file on the device of their export: also "cpu" needs the move.
     exported = move_to_device_pass(exported, device)
-    # Guards are code in the file; shapes are checked without them.
-    return ModuleForward(exported.module(check_guards=False), dtype, device)
+    # torch's guards are code in the file; ours compare the sizes that kernels trust.
+    module = exported.module(check_guards=False)
+    guard(module)
+    return ModuleForward(module, dtype, device)
 
 
 def module_forward(module: "torch.nn.Module", *, dtype: str, device: str) -> "ModuleForward":
