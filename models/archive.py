@@ -125,7 +125,8 @@ def _records(data: bytes, name: str) -> list[tuple[str, zipfile.ZipInfo, zipfile
             f"model {name!r} is a zip archive but no torch.export program: it has no"
             " archive_format. Save the model with torch.export.save."
         )
-    if sum(info.file_size for info in archive.infolist()) > len(data):
+    stored = [i.file_size for i in archive.infolist() if i.compress_type == zipfile.ZIP_STORED]
+    if sum(stored) > len(data):
         raise ModelError(
             f"model {name!r} is damaged: its entries claim more bytes than the file has. Copy or"
             " export it again."

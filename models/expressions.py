@@ -15,49 +15,14 @@ DEPTH = 40
 LARGEST = 2**63
 
 #: sympy's own functions, then torch's.
-FUNCTIONS = frozenset(
-    [
-        "Add",
-        "Mul",
-        "Min",
-        "Max",
-        "Mod",
-        "Abs",
-        "Equality",
-        "Unequality",
-        "Eq",
-        "Ne",
-        "StrictLessThan",
-        "StrictGreaterThan",
-        "LessThan",
-        "GreaterThan",
-        "Lt",
-        "Gt",
-        "Le",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-        "floor",
-        "ceiling",
-        "FloorDiv",
-        "ModularIndexing",
-        "Where",
-        "PythonMod",
-        "CleanDiv",
-        "CeilToInt",
-        "FloorToInt",
-        "CeilDiv",
-        "FloatTrueDiv",
-        "IntTrueDiv",
-        "TruncToFloat",
-        "TruncToInt",
-        "RoundToInt",
-        "ToFloat",
-        "Identity",
-    ]
-)
-ASSUMPTIONS = frozenset(["integer", "positive", "nonnegative", "nonzero", "real"])
+NAMES = """
+    Add Mul Min Max Mod Abs Equality Unequality Eq Ne StrictLessThan StrictGreaterThan LessThan
+    GreaterThan Lt Gt Le Ge And Or Not floor ceiling FloorDiv ModularIndexing Where PythonMod
+    CleanDiv CeilToInt FloorToInt CeilDiv FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt
+    ToFloat Identity
+"""
+FUNCTIONS = frozenset(NAMES.split())
+ASSUMPTIONS = frozenset({"integer", "positive", "nonnegative", "nonzero", "real"})
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod)
 
 

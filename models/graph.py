@@ -107,12 +107,12 @@ def _check_text(key: str, text: str) -> None:
 
 
 def _check_number(key: str, number: float) -> None:
-    if isinstance(number, float):
+    if key in ("layout", "as_layout"):
+        allowed = number == STRIDED  # sparse tensors trust their indices
+    elif isinstance(number, float):
         allowed = math.isfinite(number)
     else:
         allowed = -(2**63) <= number < 2**63
-    if key in ("layout", "as_layout"):
-        allowed = number == STRIDED  # sparse tensors trust their indices
     if not allowed:
         raise Refused(f"the number {number!r:.40} as {key}")
 

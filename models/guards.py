@@ -121,7 +121,7 @@ def _recurrent(
     _require(len(params) == count * each, name)
     for place in range(count):
         wide = rows.shape[2] if place < ways else out * ways
-        wanted = [(gates * hidden, wide), (gates * hidden, out)]
+        wanted: list[tuple[int, ...]] = [(gates * hidden, wide), (gates * hidden, out)]
         wanted += [(gates * hidden,)] * (plain - 2) + [(out, hidden)] * (each - plain)
         given = [tuple(p.shape) for p in params[place * each : (place + 1) * each]]
         _require(given == wanted, name)

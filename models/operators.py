@@ -181,34 +181,14 @@ HIGHER_ORDER = frozenset(
     for name in ("cond", "wrap_with_set_grad_enabled", "wrap_with_autocast")
 )
 #: Arithmetic of sizes, without powers and left shifts, whose results have no bound.
-SYMBOLIC = frozenset(
-    [f"torch.sym_{name}" for name in ["int", "float", "ite", "max", "min", "not", "sqrt", "sum"]]
-    + [f"math.{name}" for name in ["ceil", "floor", "trunc"]]
-    + [
-        f"_operator.{name}"
-        for name in [
-            "eq",
-            "ne",
-            "le",
-            "ge",
-            "lt",
-            "gt",
-            "neg",
-            "pos",
-            "mul",
-            "add",
-            "sub",
-            "floordiv",
-            "mod",
-            "truediv",
-            "and_",
-            "or_",
-            "not_",
-            "abs",
-            "getitem",
-        ]
-    ]
-)
+ARITHMETIC = """
+    torch.sym_int torch.sym_float torch.sym_ite torch.sym_max torch.sym_min torch.sym_not
+    torch.sym_sqrt torch.sym_sum math.ceil math.floor math.trunc _operator.eq _operator.ne
+    _operator.le _operator.ge _operator.lt _operator.gt _operator.neg _operator.pos _operator.mul
+    _operator.add _operator.sub _operator.floordiv _operator.mod _operator.truediv _operator.and_
+    _operator.or_ _operator.not_ _operator.abs _operator.getitem
+"""
+SYMBOLIC = frozenset(ARITHMETIC.split())
 
 
 def _read(*families: str) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Some fifty small networks, each with rows that it takes: what people export."""
+"""Some sixty small networks, each with rows that it takes: what people export."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 Tensor = torch.Tensor
 Network = Callable[[], nn.Module]
@@ -230,8 +230,10 @@ NETWORKS: dict[str, tuple[Network, tuple[int, ...]]] = {
     "prelu": (stack(nn.Linear(6, 4), nn.PReLU(4), nn.Softplus()), FLAT),
     "arithmetic": (stack(arithmetic), FLAT),
     "conv1d": (stack(nn.Conv1d(5, 4, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten()), SERIES),
-    "conv1d dilated": (stack(nn.ConstantPad1d((4, 0), 0.0), nn.Conv1d(5, 4, 3, dilation=2)), SERIES),
-    "cnn": (lambda: nn.Sequential(block(2, 4), block(4, 4), nn.Flatten(), nn.Linear(256, 3)), IMAGE),
+    "conv1d dilated": (stack(nn.ConstantPad1d((4, 0), 0.0), nn.Conv1d(5, 4, 3, dilation=2)),
+                       SERIES),
+    "cnn": (lambda: nn.Sequential(block(2, 4), block(4, 4), nn.Flatten(), nn.Linear(256, 3)),
+            IMAGE),
     "cnn strided": (stack(nn.Conv2d(2, 4, 3, 2), nn.LeakyReLU(0.1, True), nn.Flatten(1)), IMAGE),
     "resnet": (lambda: nn.Sequential(block(2, 4), Residual(block(4, 4)), nn.AvgPool2d(2)), IMAGE),
     "grouped": (stack(nn.Conv2d(2, 4, 3, groups=2), nn.GroupNorm(2, 4), nn.ELU()), IMAGE),
@@ -287,7 +289,8 @@ NETWORKS: dict[str, tuple[Network, tuple[int, ...]]] = {
     "no grad": (NoGrad, FLAT),
     "branches": (Branches, FLAT),
     "cosine": (stack(lambda x: F.cosine_similarity(x, x.roll(1, 1)), lambda x: x[:, None]), FLAT),
-    "normalize": (stack(lambda x: F.normalize(x, dim=1), lambda x: torch.cdist(x, x.abs())), SERIES),
+    "normalize": (stack(lambda x: F.normalize(x, dim=1), lambda x: torch.cdist(x, x.abs())),
+                  SERIES),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)), FLAT),
     "glu": (stack(nn.Linear(6, 8), nn.GLU()), FLAT),
     "words": (Words, (6,)),
