@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_archive import MODEL, Craft, take_apart
+from crafted import MODEL, Craft, take_apart
 
 from approxifer.errors import ModelError, UntrustedModelError
 from approxifer.models import guards, open_model, passed, trial
@@ -154,7 +154,8 @@ def squared(count: int) -> dict[str, Any]:
         nodes_of(("torch.ops.aten.arange.default", {"end": {"as_int": 1 << 40}})),
         nodes_of(("torch.ops.aten.max_pool1d.default", {"kernel_size": {"as_ints": [1 << 40]}})),
         nodes_of(("torch.ops.aten.one_hot.default", {"num_classes": {"as_int": 1 << 40}})),
-        nodes_of(("torch.ops.aten.upsample_nearest2d.vec", {"scale_factors": {"as_floats": [1e6]}})),
+        nodes_of(("torch.ops.aten.upsample_nearest2d.vec",
+                  {"scale_factors": {"as_floats": [1e6]}})),
         squared(40),
         {"nodes": [{"target": "_operator.mul"}]},
         {"nodes": 3},
@@ -211,24 +212,29 @@ def test_sizes_that_kernels_trust_are_compared(
         check(*crafted, **mode)
 
 
-class Mismatch(torch.nn.Module):
+class Attention(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        keys = x.new_ones(1, 1, 4, 4)
-        values = x.new_ones(1, 1, 64, 4)
-        return torch.nn.functional.scaled_dot_product_attention(x[:, None, None], keys, values)
+        keys, values = x.new_ones(1, 1, 5, 4), x.new_ones(1, 1, 5, 4)
+        return torch.nn.functional.scaled_dot_product_attention(x[None, None], keys, values)
 
 
 def test_the_check_runs_in_the_program(
     fresh: Path, exporter: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Torch exports the mismatch without a word; its kernel would read behind the keys."""
-    monkeypatch.setattr(trial, "_child", lambda programs: ["" for _ in programs])
+    """Keys that are fewer than the values: torch's kernel would read behind their end."""
     rows = np.ones((3, 4), np.float32)
+    craft = Craft(tmp_path / "marker", take_apart(exporter(Attention(), rows)))
+
+    def change(model: Any) -> None:
+        nodes = model["graph_module"]["graph"]["nodes"]
+        made = [node for node in nodes if node["target"] == "torch.ops.aten.new_ones.default"]
+        assert "[1, 1, 5, 4]" in json.dumps(made[1]["inputs"])
+        made[1]["inputs"] = json.loads(json.dumps(made[1]["inputs"]).replace("5, 4]", "99, 4]"))
+
+    craft.edit(MODEL, change)
     path = tmp_path / "model.pt2"
-    try:
-        path.write_bytes(exporter(Mismatch(), rows))
-    except Exception as error:
-        pytest.skip(f"this torch does not export it: {error}")
+    path.write_bytes(craft.write())
+    monkeypatch.setattr(trial, "_child", lambda programs: ["" for _ in programs])
     with pytest.raises(ModelError, match="attention"):
         open_model(path).load()(rows)
 
@@ -243,7 +249,7 @@ def test_entries_that_overlap_do_not_multiply(program: bytes) -> None:
     count = struct.unpack("<H", program[end + 10 : end + 12])[0]
     head = program[:start] + directory * 20
     tail = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, count * 20, count * 20, size * 20, start, 0)
-    with pytest.raises(ModelError, match="claim more bytes|twice"):
+    with pytest.raises(ModelError, match=r"claim more bytes|twice"):
         read_program(head + tail, name="a")
 
 
