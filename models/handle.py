@@ -131,8 +131,9 @@ def open_model(
     device : str
         ``"auto"``: CUDA where a worker has it, else the CPU.
     trust_model : bool
-        Load a ``.pt2`` even if it holds pickles or unknown operators. **This runs whatever code its
-        author put into it**, here and on every worker.
+        Load a ``.pt2`` even if it holds pickles or unknown operators, and without the trial in a
+        child process (some 3 s, once for each file). **This runs whatever code its author put into
+        it**, here and on every worker.
     preprocess : str or callable, optional
         ``"package.module:function"``, part of the fingerprint.
 
