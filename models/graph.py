@@ -106,7 +106,7 @@ def _check_text(key: str, text: str) -> None:
         raise Refused(f"the text {text[:80]!r} as {key}")
 
 
-def _check_number(key: str, number: float) -> None:
+def _check_number(key: str, number: int | float) -> None:
     if key in ("layout", "as_layout"):
         allowed = number == STRIDED  # sparse tensors trust their indices
     elif isinstance(number, float):

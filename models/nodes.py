@@ -17,7 +17,7 @@ BITS = 4096
 #: Arguments whose literal numbers multiply, by their names in ATen's schemas.
 PRODUCTS = frozenset({"size", "shape", "repeats", "output_size", "dims", "s"})
 #: The largest literal number in other arguments.
-LARGEST = {
+LARGEST: dict[str, float] = {
     **dict.fromkeys(("n", "m", "steps", "num_classes", "pad", "padding", "row", "col"), ELEMENTS),
     **dict.fromkeys(("length", "n_fft", "win_length", "window_length", "offset"), ELEMENTS),
     **dict.fromkeys(("kernel_size", "num_layers", "upscale_factor", "groups"), 2**16),
@@ -56,6 +56,7 @@ def check_nodes(graph: Any) -> None:
 
 def _check_size(target: str, name: str, argument: dict[str, Any]) -> None:
     numbers = [abs(number) for number in _numbers(argument)]
+    limit: float
     if name in PRODUCTS:
         limit, found = ELEMENTS, math.prod(max(1, number) for number in numbers)
     elif name in ("start", "end", "step") and target.startswith(ARANGE):

@@ -66,6 +66,6 @@ def _recorded(key: str) -> bool:
         path = _folder() / key
         if not (_private(path.parent, stat.S_ISDIR) and _private(path, stat.S_ISREG)):
             return False
-        return json.loads(path.read_bytes()) == key
+        return bool(json.loads(path.read_bytes()) == key)
     except (OSError, ValueError, RuntimeError):  # no home directory
         return False
