@@ -42,11 +42,9 @@ def _seconds(more: float) -> None:
     _limit(resource.RLIMIT_CPU, used.ru_utime + used.ru_stime + more + 1)
 
 
-def _batch(exported: Any) -> None:
+def _batch(expected: torch.Tensor, forward: network.ModuleForward) -> None:
     """Run a batch of zeros: of two rows, or as many as the program is made for."""
-    expected = network.only_input(exported, "")
     sizes = [size if type(size) is int else 2 for size in expected.shape]
-    forward = network.program_forward(exported, dtype="float32", device="cpu")
     with torch.inference_mode():
         forward.module(torch.zeros(sizes, dtype=expected.dtype))
 
@@ -54,14 +52,15 @@ def _batch(exported: Any) -> None:
 def _try(data: bytes, say: Any) -> str:
     try:
         exported = network.load_program(Program(data, ""), "")
-        network.only_input(exported, "")
+        expected = network.only_input(exported, "")
+        forward = network.program_forward(exported, dtype="float32", device="cpu")
     except MemoryError:
         return "takes too much memory to load"
     except Exception as error:
         return "could not be loaded: " + " ".join(str(error).split())[:300]
     say("loaded")
     try:
-        _batch(exported)
+        _batch(expected, forward)
     except Exception as error:  # zeros may be no input for it: the probe has real rows
         text = str(error)
         if isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text:

@@ -74,7 +74,7 @@ def spoil_json(rng: random.Random, text: bytes, hostile: list[Any] = HOSTILE) ->
             case 5:
                 box[key] = _numbers(rng, box[key])
             case 6:
-                for _ in range(rng.choice([1, 50, 900])):
+                for _ in range(rng.choice([1, 20, 150])):
                     box[key] = [box[key]]
             case 7 if isinstance(box, dict):
                 box[str(rng.choice(hostile))] = box.pop(key)
