@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from approxifer.errors import ModelError, UntrustedModelError
-from approxifer.models.graph import Refused, clean, clean_graph
+from approxifer.models.graph import clean, clean_graph
+from approxifer.models.refused import Refused
 
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -31,6 +32,13 @@ SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 MARKERS = ("archive_format", "archive_version", ".data/version")
 #: Entries that are never loaded, and are dropped.
 IGNORED = re.compile(r"extra/.*|\.data/serialization_id|\.format_version|\.storage_alignment")
+
+#: Bytes of one number, by torch's codes of types: integers, floats, complex, bool and bfloat16, the
+#: 8-bit floats, unsigned integers.
+WIDTHS = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 12: 1, 13: 2,
+    28: 2, 29: 1, 30: 1, 31: 1, 32: 1, 33: 1, 34: 4, 35: 8,
+}  # fmt: skip
 
 REMEDY = (
     "Export the model again with torch.export.save (2.9 or newer) and plain tensors, or pass"
@@ -97,7 +105,7 @@ def _records(data: bytes, name: str) -> list[tuple[str, zipfile.ZipInfo, zipfile
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
         what = "a pickle" if data[:1] == b"\x80" else "not a zip archive"
         raise ModelError(
             f"model {name!r} is {what}, not a torch.export program (.pt2). Save it with"
@@ -116,6 +124,12 @@ def _records(data: bytes, name: str) -> list[tuple[str, zipfile.ZipInfo, zipfile
         raise ModelError(
             f"model {name!r} is a zip archive but no torch.export program: it has no"
             " archive_format. Save the model with torch.export.save."
+        )
+    stored = [i.file_size for i in archive.infolist() if i.compress_type == zipfile.ZIP_STORED]
+    if sum(stored) > len(data):
+        raise ModelError(
+            f"model {name!r} is damaged: its entries claim more bytes than the file has. Copy or"
+            " export it again."
         )
     return [(info.filename, info, archive) for info in archive.infolist()]
 
@@ -136,7 +150,7 @@ def _rebuild(records: list[tuple[str, zipfile.ZipInfo, zipfile.ZipFile]]) -> Pro
             raise Refused(f"the compressed or encrypted entry {record!r}")
         try:
             entries[record] = archive.read(info)
-        except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
             raise ModelError(
                 f"the model file is damaged: {record!r} cannot be read ({error}). Copy or export"
                 " it again."
@@ -170,9 +184,14 @@ def _canonical(entries: Mapping[str, bytes]) -> Program:
 
 def _json(entries: Mapping[str, bytes], path: str) -> Any:
     try:
-        return json.loads(entries[path])
+        return json.loads(entries[path], parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Refused(f"{path!r} that is not JSON") from None
+
+
+def _no_constant(text: str) -> None:
+    """Refuse NaN and Infinity, which are no JSON; torch writes them as strings."""
+    raise ValueError(text)
 
 
 def _payload(entries: Mapping[str, bytes], path: str) -> dict[str, bytes]:
@@ -183,6 +202,7 @@ def _payload(entries: Mapping[str, bytes], path: str) -> dict[str, bytes]:
         raise Refused(f"no table in {path!r}")
     kept: dict[str, bytes] = {}
     checked: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     for name, meta in config.items():
         if not isinstance(meta, dict):
             raise Refused(f"no description of {name!r} in {path!r}")
@@ -192,22 +212,33 @@ def _payload(entries: Mapping[str, bytes], path: str) -> dict[str, bytes]:
         record = f"{path.rpartition('/')[0]}/{meta.get('path_name')}"
         if record not in entries:
             raise Refused(f"no record {record!r} for {name!r}")
-        if not entries[record] and _elements(meta.get("tensor_meta")) != 0:
+        described = meta.get("tensor_meta")
+        kind, elements, extent = _described(described)
+        if not entries[record] and elements:
             raise ModelError(
                 f"the model file has no values for {name!r}: it was exported from fake tensors."
                 " Export the module with its weights."
             )
+        if kinds.setdefault(record, kind) != kind or extent > len(entries[record]):
+            raise Refused(f"a description of {name!r} that does not fit its values")
         kept[record] = entries[record]
     kept[path] = json.dumps({"config": checked}).encode()
     return kept
 
 
-def _elements(tensor_meta: Any) -> int:
-    """Return how many numbers a described tensor has."""
+def _described(meta: Any) -> tuple[int, int, int]:
+    """Return a described tensor's type, how many numbers it has, and to which byte they reach."""
     try:
-        return math.prod(int(size["as_int"]) for size in tensor_meta["sizes"])
+        sizes, strides = ([int(n["as_int"]) for n in meta[k]] for k in ("sizes", "strides"))
+        offset, kind = int(meta["storage_offset"]["as_int"]), meta["dtype"]
+        width = WIDTHS[kind]
+        if min([offset, *sizes, *strides]) < 0:
+            raise ValueError
+        last = sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
     except (TypeError, KeyError, ValueError):
         raise Refused("a tensor without fixed sizes") from None
+    elements = math.prod(sizes)
+    return kind, elements, (offset + last + 1) * width if elements else 0
 
 
 def _write(records: Mapping[str, bytes]) -> bytes:

@@ -30,6 +30,7 @@ from approxifer.models.sources import (
     dump,
     is_module,
 )
+from approxifer.models.trial import ensure_tried
 from approxifer.models.weights import pack_state, read_state
 
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
@@ -130,8 +131,9 @@ def open_model(
     device : str
         ``"auto"``: CUDA where a worker has it, else the CPU.
     trust_model : bool
-        Load a ``.pt2`` even if it holds pickles or unknown operators. **This runs whatever code its
-        author put into it**, here and on every worker.
+        Load a ``.pt2`` even if it holds pickles or unknown operators, and without the trial in a
+        child process (some 3 s, once for each file). **This runs whatever code its author put into
+        it**, here and on every worker.
     preprocess : str or callable, optional
         ``"package.module:function"``, part of the fingerprint.
 
@@ -164,7 +166,10 @@ def open_model(
     elif isinstance(model, (str, os.PathLike)):
         path = Path(model)
         name, kind = path.name, "pt2"
-        source = ProgramSource(name, read_program(_read(path), name=name, trust_model=trust_model))
+        program = read_program(_read(path), name=name, trust_model=trust_model)
+        if not trust_model:
+            ensure_tried(program.data, name)
+        source = ProgramSource(name, program)
     elif is_module(model):
         name, kind = qualified_name(type(model)), "module"
         source = ModuleSource(name, _module_payload(model))
@@ -198,6 +203,8 @@ def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise OSError("it is no regular file")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ModelNotFoundError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.archive import Program
+from approxifer.models.guards import guard
 from approxifer.models.names import first_line
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def only_input(exported: "ExportedProgram", name: str) -> "torch.Tensor":
     """
     names = exported.graph_signature.user_inputs
     nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    values = [nodes[n].meta["val"] for n in names if isinstance(n, str) and n in nodes]
+    values = [nodes[n].meta.get("val") for n in names if isinstance(n, str) and n in nodes]
     if len(names) != 1 or len(values) != 1 or not getattr(values[0], "ndim", 0):
         raise ModelError(
             f"model {name!r} takes {len(names)} inputs ({', '.join(map(str, names))}). Only models"
@@ -77,13 +78,27 @@ def only_input(exported: "ExportedProgram", name: str) -> "torch.Tensor":
 
 
 def program_forward(exported: "ExportedProgram", *, dtype: str, device: str) -> "ModuleForward":
-    """Put a loaded program on `device` and return its forward function."""
+    """Put a loaded program on `device` and return its forward function.
+
+    Raises
+    ------
+    ModelError
+        It contradicts itself.
+    """
     from torch.export.passes import move_to_device_pass
 
     # Programs come from the file on the device of their export: also "cpu" needs the move.
-    exported = move_to_device_pass(exported, device)
-    # Guards are code in the file; shapes are checked without them.
-    return ModuleForward(exported.module(check_guards=False), dtype, device)
+    try:
+        exported = move_to_device_pass(exported, device)
+        # torch's guards are code in the file; ours compare the sizes that kernels trust.
+        module = exported.module(check_guards=False)
+        guard(module)
+    except Exception as error:  # torch asserts much of a program only here
+        raise ModelError(
+            f"the program was read but cannot be run: {first_line(error)}. Export the module again"
+            " with this torch version."
+        ) from error
+    return ModuleForward(module, dtype, device)
 
 
 def module_forward(module: "torch.nn.Module", *, dtype: str, device: str) -> "ModuleForward":

@@ -29,6 +29,9 @@ from approxifer.models.weights import module_tensors, put_state
 if TYPE_CHECKING:
     import torch
 
+#: Rows that a static-batch program may take at a time.
+LARGEST_BATCH = 2**20
+
 Forward = Callable[[np.ndarray[Any, Any]], Any]
 
 
@@ -77,6 +80,11 @@ class ProgramSource:
             )
         entries = tensor_entries({**exported.state_dict, **exported.constants})
         rows = expected.shape[0]
+        if type(rows) is int and not 0 < rows <= LARGEST_BATCH:
+            raise ModelError(
+                f"model {self.name!r} takes {rows} rows at a time; 1 to {LARGEST_BATCH} can be"
+                " scored. Export it with a dynamic batch dimension."
+            )
         return Built(
             network.program_forward(exported, dtype=dtype, device=device),
             self.program.text,

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+# For the networks and crafted archives that the fuzz uses too.
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
 Write = Callable[[str, str], str]
 
 
