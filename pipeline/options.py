@@ -145,7 +145,7 @@ class Options:
                 raise ConfigError(f"{name}={value!r}: give a text")
         for name in _FLAGS:
             if not isinstance(value := getattr(self, name), bool | np.bool_):
-                raise ConfigError(f"{name}={value!r}: give true or false")
+                raise ConfigError(f"{name}={value!r}: give True or False")
         for name in _PATHS:
             if not isinstance(value := getattr(self, name), str | os.PathLike | None):
                 raise ConfigError(f"{name}={value!r}: give a path")

@@ -29,7 +29,9 @@ def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "docs/guide.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/slurm.md", "docs/security.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/guide.md", "docs/slurm.md", "docs/security.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
     for link in links:

@@ -22,8 +22,18 @@ HOSTILE: list[Any] = [
 ]  # fmt: skip
 
 
+#: Beside these, in stores, journals, job files and YAML.
+TEXTS: list[Any] = [
+    *HOSTILE[:20], -1e308, "x" * 500, "\x1b]0;owned\x07\x1b[2J", "a\nnote: all is well",
+    "$\\frac{", "\u202egnp.exe", "../../../escape", "/etc/passwd", "|O", "pickle", [None], [-1],
+    [2**62], {"": {}}, {"id": "pickle"}, {"name": "bytes"}, [[1, 2], [3]], ["a", 1],
+]  # fmt: skip
+
+
 def spoil_bytes(rng: random.Random, data: bytes) -> bytes:
     """Flip, cut, insert, repeat or blank some bytes."""
+    if not data:
+        return rng.randbytes(rng.choice([1, 8]))
     spoilt = bytearray(data)
     at = rng.randrange(len(data))
     length = rng.choice([1, 2, 8, 100, 5000])
@@ -74,13 +84,25 @@ def spoil_json(rng: random.Random, text: bytes, hostile: list[Any] = HOSTILE) ->
             case 5:
                 box[key] = _numbers(rng, box[key])
             case 6:
-                for _ in range(rng.choice([1, 20, 150])):
+                for _ in range(rng.choice([1, 20, 100])):
                     box[key] = [box[key]]
             case 7 if isinstance(box, dict):
                 box[str(rng.choice(hostile))] = box.pop(key)
             case _:
                 box.append(json.loads(json.dumps(box[key])))
     return json.dumps(document).encode("utf-8", "surrogatepass")
+
+
+def spoil_value(rng: random.Random, value: Any) -> Any:
+    """Do the same to a value, with what people's texts may hold."""
+    return json.loads(
+        spoil_json(rng, json.dumps(value).encode(), TEXTS).decode("utf-8", "surrogatepass")
+    )
+
+
+def spoil_text(rng: random.Random, text: bytes) -> bytes:
+    """Change a JSON text as a document, or as bytes."""
+    return spoil_bytes(rng, text) if rng.random() < 0.25 else spoil_json(rng, text, TEXTS)
 
 
 def _numbers(rng: random.Random, value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bytes_ import of_bytes, of_json
+from mutate import spoil_bytes, spoil_text
 
 from approxifer.datasets import OutputStore, open_source
 from approxifer.datasets.convert import convert
@@ -50,7 +50,7 @@ def mutate(rng: random.Random, store: Path) -> None:
         elif rng.random() < 0.05:
             path.unlink()
         else:
-            path.write_bytes((of_json if text else of_bytes)(rng, content))
+            path.write_bytes((spoil_text if text else spoil_bytes)(rng, content))
 
 
 def _with_pickle(rng: random.Random, content: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import yaml
-from bytes_ import of_bytes, of_json, of_value
+from mutate import spoil_bytes, spoil_text, spoil_value
 
 from approxifer.datasets import Journal, OutputStore, open_source
 from approxifer.datasets.ownership import claim_journal, own_events
@@ -112,11 +112,11 @@ def _journal(rng: random.Random, corpus: Path, folder: Path) -> None:
     told = events(OutputStore.open(out, write=False).uuid if rng.random() < 0.9 else "0" * 32)
     for _ in range(rng.randint(0, 2)):
         number = rng.randrange(len(told))
-        changed = of_value(rng, told[number])
+        changed = spoil_value(rng, told[number])
         told[number] = changed if isinstance(changed, dict) else told[number]
     text = "".join(json.dumps(event) + "\n" for event in told).encode()
     if rng.random() < 0.3:
-        text = of_bytes(rng, text)
+        text = spoil_bytes(rng, text)
     journal = out.with_name("out.zarr.journal.jsonl")
     journal.write_bytes(text)
     with contextlib.suppress(ConfigError):  # it has no session
@@ -137,12 +137,12 @@ def _beside(rng: random.Random, corpus: Path, folder: Path) -> None:
     out = folder / "out.zarr"
     shutil.copytree(corpus / "out.zarr", out)
     holder = {"pid": 1, "host": "elsewhere", "since": 1.0}
-    (folder / "out.zarr.lock").write_bytes(of_json(rng, json.dumps(holder).encode()))
+    (folder / "out.zarr.lock").write_bytes(spoil_text(rng, json.dumps(holder).encode()))
     job = JobFolder.of(out)
     job.path.mkdir()
     state = {"stage": "running", "told": "1 %", "host": "elsewhere", "pid": 1, "began": 1.0,
              "updated": 2.0, "code": None, "created": 1.0}  # fmt: skip
-    (job.path / "state.json").write_bytes(of_json(rng, json.dumps(state).encode()))
+    (job.path / "state.json").write_bytes(spoil_text(rng, json.dumps(state).encode()))
     look(job)
     refuse_running(JobFile({"out": str(out)}))
     OutputStore.open(out).release()
@@ -151,8 +151,12 @@ def _beside(rng: random.Random, corpus: Path, folder: Path) -> None:
 def _text(rng: random.Random, value: Any) -> bytes:
     if rng.random() < 0.2:
         return rng.choice(ODD_YAML).encode()
-    text = yaml.safe_dump(json.loads(json.dumps(of_value(rng, value))), allow_unicode=False)
-    return of_bytes(rng, text.encode()) if rng.random() < 0.4 else text.encode()
+    changed = spoil_value(rng, value)
+    try:
+        text = yaml.safe_dump(changed, allow_unicode=False).encode()
+    except RecursionError:  # nested too deeply for PyYAML's writer; JSON is YAML, too
+        text = json.dumps(changed).encode()
+    return spoil_bytes(rng, text) if rng.random() < 0.4 else text
 
 
 def _job(rng: random.Random, corpus: Path, folder: Path) -> None:
