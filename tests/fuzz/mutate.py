@@ -68,7 +68,10 @@ def spoil_json(rng: random.Random, text: bytes, hostile: list[Any] = HOSTILE) ->
     """Replace, drop, swap, nest or rename values of a JSON document."""
     document = json.loads(text)
     for _ in range(rng.choice([1, 1, 1, 2, 5])):
-        places = _places(document, [])
+        try:
+            places = _places(document, [])
+        except RecursionError:  # deep enough
+            break
         if not places:
             break
         box, key = rng.choice(places)
