@@ -18,13 +18,12 @@ class BerrutCode(InterpolatingCode):
     N = K + S shares; 2(K+E) + S if E of them may be wrong.
 
     Soleymani et al., "ApproxIFER: A Model-Agnostic Approach to Resilient and Robust Prediction
-    Serving Systems", AAAI 2022, arXiv 2109.09868. ``spec.grid`` chooses between the two share grids
-    that are in circulation; see `berrut_nodes`. Shares that happen to coincide with a query (some
-    do on the textbook grid, all do at k = 1) carry it unchanged.
+    Serving Systems", AAAI 2022, arXiv 2109.09868. Shares that happen to coincide with a query (all
+    do at k = 1; see `berrut_nodes`) carry it unchanged.
     """
 
     def __init__(self, spec: "CodeSpec") -> None:
-        super().__init__(spec, *berrut_nodes(spec.k, spec.n, spec.grid))
+        super().__init__(spec, *berrut_nodes(spec.k, spec.n))
 
     def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
         """See `Code.suspects`; how is in `approxifer.coding.published.suspects`."""

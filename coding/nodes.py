@@ -13,27 +13,20 @@ def chebyshev_first(count: int) -> Reals:
     return np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
 
 
-def berrut_nodes(k: int, n: int, grid: str) -> tuple[Reals, Reals]:
-    """Nodes of ApproxIFER as published: queries on the first kind, shares on the second.
+def berrut_nodes(k: int, n: int) -> tuple[Reals, Reals]:
+    """Compute the nodes of ApproxIFER (Soleymani et al., AAAI 2022, arXiv 2109.09868).
 
-    Soleymani et al., "ApproxIFER", AAAI 2022, arXiv 2109.09868. Two grids for the
-    shares are in circulation:
-
-    - ``"authors"``: b_i = cos(i pi / n), i = 0 .. n-1, as in the authors' scripts. The published
-      accuracies are reproduced with it.
-    - ``"textbook"``: b_i = cos(i pi / (n-1)), i = 0 .. n-1, the points of the second kind. At
-      n = k + 1 they interleave exactly with the queries, and the accuracy is far worse. A single
-      share lies at 1.
+    The shares are at b_i = cos(i pi / n), i = 0 .. n-1, as in the authors' scripts: the published
+    accuracies are reproduced with it. (The points of the second kind proper, cos(i pi / (n-1)), at
+    n = k + 1 interleave exactly with the queries, and the accuracy is far worse.)
 
     Returns
     -------
     queries : array (k,), descending
     shares : array (n,), descending
-        Some of them coincide with queries up to rounding where (2j+1)(n-1)/2k (textbook) or
-        (2j+1)n/2k (authors) is a whole number below n.
+        Share i coincides with query j, up to rounding, where i = (2j+1)n/2k.
     """
-    intervals = n if grid == "authors" else max(n - 1, 1)
-    return chebyshev_first(k), np.cos(np.arange(n) * np.pi / intervals)
+    return chebyshev_first(k), np.cos(np.arange(n) * np.pi / n)
 
 
 def systematic_nodes(k: int, n: int) -> tuple[Reals, Reals]:

@@ -50,7 +50,7 @@ def suspects(
     each divided by what the weights would make of white noise). A wrong share that was not voted
     for is among those that remain, and the furthest of them: then there is no suspect.
 
-    The votes cannot name a share at node 0 (the authors' grid has one where N is even): if fewer
+    The votes cannot name a share at node 0 (there is one where N is even): if fewer
     than E are suspects, all is done again with that share left out too.
 
     Parameters
@@ -170,7 +170,7 @@ def published_votes(
     errors: it vanishes where y_i does not lie on P / Q. The E shares with the smallest |Q(b_i)| get
     a vote. In monomials, and the solution of least norm, as published (arXiv 2109.09868, and the
     authors' scripts). Theory promises nothing for a share at node 0, where Q is 1 whatever it says:
-    the authors' grid has one where N is even.
+    there is one where N is even.
 
     Parameters
     ----------

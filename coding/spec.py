@@ -13,7 +13,6 @@ from approxifer.coding.uncoded import UncodedCode
 from approxifer.errors import ConfigError
 
 SCHEMES = ("uncoded", "replication", "parm", "berrut", "systematic")
-GRIDS = ("authors", "textbook")
 
 #: A codeword's shares run on as many workers, and its nodes crowd as the square of their number.
 MAX_SHARES = 1024
@@ -33,8 +32,6 @@ class CodeSpec:
     byzantine : int
         Byzantine workers tolerated, E >= 0: workers whose outputs may be anything. ``"uncoded"``
         cannot tell any; there only spot checks protect. ``"parm"`` takes none.
-    grid : "authors" or "textbook"
-        The share nodes of ``"berrut"``; see `approxifer.coding.nodes.berrut_nodes`.
     encoder : "addition" or "concatenation"
         How ``"parm"`` makes a parity query; see `approxifer.coding.parm.ParmCode`.
     adaptive : bool
@@ -51,18 +48,11 @@ class CodeSpec:
     k: int
     stragglers: int = 1
     byzantine: int = 0
-    grid: Literal["authors", "textbook"] = field(default="authors", kw_only=True)
     encoder: Literal["addition", "concatenation"] = field(default="addition", kw_only=True)
     adaptive: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         one_of("scheme", self.scheme, SCHEMES)
-        one_of("grid", self.grid, GRIDS)
-        if self.grid != "authors" and self.scheme != "berrut":
-            raise ConfigError(
-                f"grid={self.grid!r} only has a meaning for scheme='berrut', not for "
-                f"{self.scheme!r}; leave it out"
-            )
         for name, least in (("k", 1), ("stragglers", 0), ("byzantine", 0)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least))
         self._check_parm()

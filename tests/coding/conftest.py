@@ -16,8 +16,7 @@ def _nodes(spec: CodeSpec) -> Nodes:
     k, n = spec.k, spec.n
     queries = [cos((2 * j + 1) * pi / (2 * k)) for j in range(k)]
     if spec.scheme == "berrut":
-        intervals = n if spec.grid == "authors" else max(1, n - 1)
-        return queries, [cos(i * pi / intervals) for i in range(n)]
+        return queries, [cos(i * pi / n) for i in range(n)]
     points = [cos((2 * i + 1) * pi / (2 * n)) for i in range(n)]
     if k == 1:
         return points[:1], points

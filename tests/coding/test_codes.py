@@ -20,9 +20,8 @@ fixed = settings(derandomize=True, deadline=None, max_examples=60)
 @st.composite
 def specs(draw, schemes=SCHEMES):
     scheme = draw(st.sampled_from(schemes))
-    grid = {"grid": draw(st.sampled_from(["authors", "textbook"]))} if scheme == "berrut" else {}
     sizes = (draw(st.integers(*bounds)) for bounds in ((1, 12), (0, 4), (0, 2)))
-    return CodeSpec(scheme, *sizes, **grid)
+    return CodeSpec(scheme, *sizes)
 
 
 @st.composite

@@ -8,11 +8,8 @@ import pytest
 from approxifer.coding import CodeSpec
 
 CODES = [
-    pytest.param(CodeSpec("berrut", k, s, grid=grid), id=f"{grid}-{k}-{s}")
-    for grid in ("authors", "textbook")
-    for k, s in [(2, 1), (3, 2), (8, 0), (8, 1), (8, 3), (12, 2), (20, 5)]
-] + [
-    pytest.param(CodeSpec("systematic", k, s), id=f"systematic-{k}-{s}")
+    pytest.param(CodeSpec(scheme, k, s), id=f"{scheme}-{k}-{s}")
+    for scheme in ("berrut", "systematic")
     for k, s in [(2, 1), (2, 4), (3, 2), (8, 1), (8, 3), (12, 2), (20, 5)]
 ]
 
@@ -106,10 +103,9 @@ def test_every_eviction_set(scheme, k, stragglers, byzantine, nodes, oracle):
                 np.testing.assert_array_equal(decoded.blocks[j], outputs[carrier])
 
 
-@pytest.mark.parametrize("grid", ["authors", "textbook"])
-def test_berrut_uses_all_shares_and_more_are_better(grid):
+def test_berrut_uses_all_shares_and_more_are_better():
     """For unlike queries, that is; see `InterpolatingCode` for smooth ones."""
-    code = CodeSpec("berrut", 8, 3, grid=grid).build()
+    code = CodeSpec("berrut", 8, 3).build()
     blocks = np.random.default_rng(0).normal(size=(8, 50))
     shares = code.encode(blocks)
 

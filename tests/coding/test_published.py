@@ -84,7 +84,7 @@ def test_it_evicts_even_where_nothing_is_wrong():
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 2, 3)])
 def test_all_coordinates_at_once_vote_as_one_by_one(shape):
-    code = CodeSpec("berrut", 3, 1, 2, grid="textbook").build()
+    code = CodeSpec("berrut", 3, 1, 2).build()
     outputs = np.random.default_rng(0).normal(size=(code.n, *shape))
     votes = published_votes(outputs, code.nodes, 3, 2)
     np.testing.assert_array_equal(votes, one_by_one(outputs, np.array(code.nodes), 3, 2))

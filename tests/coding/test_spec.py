@@ -31,9 +31,7 @@ def test_the_number_of_shares_with_two_byzantine_workers(scheme, shares):
 
 
 def test_defaults():
-    assert CodeSpec("berrut", 4) == CodeSpec(
-        scheme="berrut", k=4, stragglers=1, byzantine=0, grid="authors"
-    )
+    assert CodeSpec("berrut", 4) == CodeSpec(scheme="berrut", k=4, stragglers=1, byzantine=0)
 
 
 def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
@@ -73,8 +71,6 @@ def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
             r"k=1020, stragglers=5 and byzantine=0 make 1025.*at most 1024",
         ),
         ({"k": 1019, "byzantine": 3}, r"byzantine=3 make 1026 shares.*fewer byzantine workers"),
-        ({"scheme": "berrut", "grid": "text"}, r"grid='text'.*mean 'textbook'"),
-        ({"grid": "textbook"}, r"only has a meaning for scheme='berrut'"),
         ({"adaptive": True}, r"adaptive=True only has a meaning for scheme='replication'"),
         ({"scheme": "replication", "adaptive": True}, r"of at least 1.*with byzantine=0; leave"),
         ({"adaptive": "yes"}, r"adaptive='yes': give True or False"),

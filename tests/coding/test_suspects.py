@@ -193,10 +193,9 @@ def test_outputs_that_are_all_alike_are_no_reason_for_suspicion(value, dtype):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("grid", ["authors", "textbook"])
-def test_single_numbers_of_small_codewords(k, grid):
+def test_single_numbers_of_small_codewords(k):
     """Eight rows of scalar outputs; one share is far off."""
-    code, rng = CodeSpec("berrut", k, 1, 1, grid=grid).build(), np.random.default_rng(0)
+    code, rng = CodeSpec("berrut", k, 1, 1).build(), np.random.default_rng(0)
     blamed, found = 0, 0
     for number in range(60):
         outputs = np.sin(code.encode(rng.uniform(-2, 2, size=(k, 8))))
