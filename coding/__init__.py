@@ -16,8 +16,8 @@ Everything here is pure and needs only numpy::
 may lie, `Code.suspects` names the shares to leave out of ``outputs``.
 """
 
+from approxifer.coding.code import Code, Decoded
 from approxifer.coding.order import Group, block_rows, gather, groups, order_rows
-from approxifer.coding.protocol import Code, Decoded
 from approxifer.coding.spec import CodeSpec
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.code import Array, Decoded, Reals
 from approxifer.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:

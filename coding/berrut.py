@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from approxifer.coding.code import Array
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.nodes import berrut_nodes
-from approxifer.coding.protocol import Array
 from approxifer.coding.published import suspects
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from approxifer.coding.interpolate import combine
+from approxifer.coding.code import Array, Decoded, Reals
 from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.interpolation import combine
 from approxifer.errors import ConfigError
 
 FOLDS = 5

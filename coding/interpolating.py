@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.interpolate import berrut_matrix, combine, interpolation, leave_one_out
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.code import Array, Decoded, Reals
+from approxifer.coding.interpolation import berrut_matrix, combine, interpolation, leave_one_out
 from approxifer.errors import ConfigError
 
 if TYPE_CHECKING:

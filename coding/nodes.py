@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from approxifer.coding.protocol import Reals
+from approxifer.coding.code import Reals
 
 
 def chebyshev_first(count: int) -> Reals:

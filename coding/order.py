@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.checks import one_of, whole_number
-from approxifer.coding.protocol import Array
-from approxifer.coding.similar import similar_order
+from approxifer.checks import one_of, whole_number
+from approxifer.coding.code import Array
+from approxifer.coding.similarity import similar_order
 from approxifer.errors import ConfigError
 
 ORDERS = ("none", "natural", "similar", "random")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.interpolate import combine
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.code import Array, Decoded, Reals
+from approxifer.coding.interpolation import combine
 from approxifer.errors import ConfigError
 
 if TYPE_CHECKING:

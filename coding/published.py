@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.interpolate import COINCIDENT, berrut_matrix
-from approxifer.coding.protocol import Array, Reals
+from approxifer.coding.code import Array, Reals
+from approxifer.coding.interpolation import COINCIDENT, berrut_matrix
 from approxifer.errors import ConfigError
 
 #: A share left out is a suspect if it misses its interpolation from the others by more than

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.protocol import Array
+from approxifer.coding.code import Array
 
 if TYPE_CHECKING:
     from approxifer.coding.spec import CodeSpec

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from approxifer.checks import one_of, whole_number
 from approxifer.coding.berrut import BerrutCode
-from approxifer.coding.checks import one_of, whole_number
+from approxifer.coding.code import Code
 from approxifer.coding.parm import ENCODERS, TILES, ParmCode
-from approxifer.coding.protocol import Code
 from approxifer.coding.replication import ReplicationCode
 from approxifer.coding.systematic import SystematicCode
 from approxifer.coding.uncoded import UncodedCode

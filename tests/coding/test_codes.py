@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.interpolate import interpolation
+from approxifer.coding.interpolation import interpolation
 from approxifer.errors import ConfigError, DecodeError
 
 SCHEMES = ["uncoded", "replication", "berrut", "systematic"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.interpolate import COINCIDENT
+from approxifer.coding.interpolation import COINCIDENT
 
 #: Of `results` by the code of commit 7011e5a, which was before `Code.suspects`: by scheme, K and
 #: S. Of values rounded to 6 decimals, since another processor's cosines and products differ in

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from approxifer.coding.protocol import Array, Reals
+from approxifer.coding.code import Array, Reals
 
 #: Nodes within [-1, 1] nearer than this are one node: they coincide in exact arithmetic, and their
 #: cosines were rounded differently. Nodes that differ lie many orders of magnitude further apart.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.doubt import confidence
+from approxifer.coding.confidence import confidence
 
 
 def outputs_of(code, classes, rng, noise=0.1):

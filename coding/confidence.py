@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from approxifer.coding.protocol import Array, Code, Decoded, Reals
+from approxifer.coding.code import Array, Code, Decoded, Reals
 
 
 def confidence(code: Code, outputs: Mapping[int, Array], decoded: Decoded) -> Reals:

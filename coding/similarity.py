@@ -7,8 +7,8 @@ unlike serving, may choose which queries meet in a codeword.
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.checks import whole_number
-from approxifer.coding.protocol import Array, Reals
+from approxifer.checks import whole_number
+from approxifer.coding.code import Array, Reals
 from approxifer.errors import ConfigError
 
 COMPONENTS = 32  # dimensions in which rows are compared
