@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 import numpy as np
 from scipy.interpolate import make_smoothing_spline
 
+from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.fitted import FOLDS, STRENGTHS, FittedDecoder
-from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.interpolation import combine
 
 #: Outputs of the shares present (p, B, *out) to those of the missing blocks (m, B, *out).

@@ -15,8 +15,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.code import Array, Decoded, Reals
-from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.interpolation import combine
 from approxifer.errors import ConfigError
 

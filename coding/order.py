@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from approxifer.checks import one_of, whole_number
 from approxifer.coding.code import Array
-from approxifer.coding.similarity import similar_order
+from approxifer.coding.similarity import order_by_similarity
 from approxifer.errors import ConfigError
 
 ORDERS = ("none", "natural", "similar", "random")
@@ -83,7 +83,7 @@ def order_rows(
           (g*K + j)*B + b``. In a group whose last codeword is short, the blocks which that codeword
           does not reach have one row fewer.
         - ``"natural"``: K consecutive rows are a codeword. For smooth dimensions: time, latitude.
-        - ``"similar"``: K rows that lie close together are a codeword; see `similar_order`.
+        - ``"similar"``: K rows that lie close together are a codeword; see `order_by_similarity`.
         - ``"random"``: any; seeded.
     block : int, optional
         Rows per block, B. One group holds everything if left out.
@@ -118,7 +118,7 @@ def order_rows(
                 raise ConfigError(
                     f"how='similar' looks at the rows; give an array (n, *feature), not {rows!r}"
                 )
-            return similar_order(rows, k, seed=seed)
+            return order_by_similarity(rows, k, seed=seed)
 
 
 def _slabs(group: Group, k: int) -> NDArray[np.int64]:

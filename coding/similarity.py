@@ -18,7 +18,7 @@ SQUARINGS = 10  # of a covariance, to find its first direction
 CHUNK = 1 << 21  # numbers converted to double precision at a time
 
 
-def similar_order(rows: Array, k: int, *, seed: int = 0) -> NDArray[np.int64]:
+def order_by_similarity(rows: Array, k: int, *, seed: int = 0) -> NDArray[np.int64]:
     """Order rows such that each K consecutive ones lie close together.
 
     The rows are seen in their first 32 principal components. The set is sorted along its own first

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.interpolation import berrut_matrix
-from approxifer.coding.nodes import berrut_nodes, systematic_nodes
+from approxifer.coding.interpolation import berrut_matrix, berrut_nodes, systematic_nodes
 
 
 def carriers(k, n):

@@ -48,7 +48,7 @@ def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
         ({"scheme": "sistematic"}, r"'sistematic'.*uncoded, replication.*mean 'systematic'"),
         ({"scheme": "Berrut"}, r"mean 'berrut'"),
         ({"scheme": None}, r"scheme=None is unknown"),
-        ({"scheme": "parm", "byzantine": 1}, r"byzantine=1.*cannot tell who lies.*systematic"),
+        ({"scheme": "parm", "byzantine": 1}, r"byzantine=1.*cannot show which share.*systematic"),
         ({"scheme": "parm", "encoder": "sum"}, r"encoder='sum'.*addition"),
         ({"encoder": "concatenation"}, r"only has a meaning for scheme='parm'"),
         ({"scheme": "parm", "encoder": "concatenation"}, r"tiles 2 or 4 images.*k=8"),
