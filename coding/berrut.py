@@ -62,12 +62,12 @@ class InterpolatingCode(Code):
 
     @property
     def nodes(self) -> tuple[float, ...]:
-        """Where the n shares lie on the line: the b_i."""
+        """The nodes of the n shares on the line: the b_i."""
         return self._shares
 
     @property
     def queries(self) -> tuple[float, ...]:
-        """Where the k blocks lie on the line: the a_j."""
+        """The nodes of the k blocks on the line: the a_j."""
         return self._queries
 
     def encode(self, blocks: Array) -> Array:

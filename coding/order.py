@@ -1,9 +1,10 @@
-"""Rows to blocks: which rows of a window form a codeword, and where each of them travels.
+"""Rows to blocks: the rows of a window that form a codeword, and the block that carries each.
 
-A permutation says it all: ``perm[(g*B + b)*K + j]`` is the row of the window that block j carries
-in codeword b of group g. So K consecutive entries are a codeword, and the entries `Group.start` to
-`Group.stop` are a group. The last group may have a smaller B, and its last codeword fewer than K
-members: `gather` pads it by repeating the last row, `block_rows` leaves that padding out.
+Everything follows from a permutation: ``perm[(g*B + b)*K + j]`` is the row of the window that block
+j carries in codeword b of group g. So K consecutive entries are a codeword, and the entries
+`Group.start` to `Group.stop` are a group. The last group may have a smaller B, and its last
+codeword fewer than K members: `gather` pads it by repeating the last row, `block_rows` leaves that
+padding out.
 """
 
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def order_rows(
     block: int | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Choose which rows of a window form a codeword.
+    """Choose the rows of a window that form a codeword.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def gather(rows: Array, members: NDArray[np.int64], k: int) -> Array:
 
 
 def block_rows(members: NDArray[np.int64], k: int) -> list[NDArray[np.int64]]:
-    """Say which rows each block of one group carries.
+    """List the rows that each block of one group carries.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Parity models: K shares that are the queries themselves, S parity shares for trained models.
 
 Kosaian, Rashmi and Venkataraman, "Parity Models: Erasure-Coded Resilience for Prediction Serving
-Systems", SOSP 2019. Parity query r is P_r = sum_j c[r, j] X_j, and parity model r has learned
-F_r(P_r) = sum_j c[r, j] f(X_j); lost outputs follow by subtraction.
+Systems", SOSP 2019. Parity query r is P_r = sum_j c[r, j] X_j, and parity model r is trained to
+return F_r(P_r) = sum_j c[r, j] f(X_j); lost outputs follow by subtraction.
 """
 
 from collections.abc import Collection, Mapping

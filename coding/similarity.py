@@ -93,7 +93,7 @@ def _along_first(points: Reals) -> Reals:
     """Coordinate of points (m, d) along their first principal component, up to its scale.
 
     The covariance to the power 2^10, by repeated squaring, has nothing left but that direction.
-    (LAPACK is not asked: thousands of small calls make its threads wait for each other, on a busy
+    (LAPACK is not used: thousands of small calls make its threads wait for each other, on a busy
     machine for many seconds. For the same reason einsum sums, not BLAS.)
     """
     centred = points - points.mean(axis=0)
