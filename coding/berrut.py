@@ -5,18 +5,16 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.code import Array, Code, Decoded, Reals, root_mean_square
+from approxifer.coding.code import Array, Code, Reals, combine, root_mean_square
 from approxifer.coding.interpolation import (
     berrut_matrix,
     berrut_nodes,
-    combine,
     interpolation,
     leave_one_out,
     systematic_nodes,
 )
 from approxifer.coding.published import suspects
 from approxifer.coding.spec import CodeSpec, Scheme
-from approxifer.errors import ConfigError
 
 
 class InterpolatingCode(Code):
@@ -71,12 +69,7 @@ class InterpolatingCode(Code):
         return self._queries
 
     def encode(self, blocks: Array) -> Array:
-        blocks = self._blocks(blocks)
-        if blocks.dtype.kind != "f":
-            raise ConfigError(
-                f"blocks are {blocks.dtype}; scheme {self.spec.scheme!r} mixes queries, so give "
-                "floating point: blocks.astype(np.float32)"
-            )
+        blocks = self._mixable(blocks)
         shares = np.empty((self.n, *blocks.shape[1:]), blocks.dtype)
         # The few carriers that lie between mixtures are computed too, then overwritten.
         combine(self._weights, blocks, out=shares[self._mixed])
@@ -84,21 +77,6 @@ class InterpolatingCode(Code):
             if block is not None:
                 shares[share] = blocks[block]
         return shares
-
-    def decode(self, outputs: Mapping[int, Array]) -> Decoded:
-        received = self._received(outputs)
-        decoded = self._copied(received)
-        missing, weights = self.weights(received)
-        if len(missing):
-            samples = np.stack(list(received.values()))
-            if samples.dtype.kind != "f":
-                raise ConfigError(
-                    f"outputs are {samples.dtype}, and blocks {missing.tolist()} must be "
-                    "interpolated; let the model return floating-point scores, or take scheme "
-                    "'uncoded' or 'replication'"
-                )
-            decoded.blocks[missing] = combine(weights, samples)
-        return decoded
 
     def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
         shares = self._known(present)

@@ -1,5 +1,6 @@
 """The abstract base class of all codes, and what decoding returns."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Code(ABC):
 
     A *block* is an array (B, *feature); row b of the K blocks of a group is one codeword. A *share*
     has a block's shape and is given to one worker. It either carries a block unchanged or is a
-    mixture of all K; a subclass that mixes overrides `weights` and `decode`.
+    mixture of all K; a subclass that mixes overrides `weights`.
 
     Codes are immutable, picklable, and may be used by many threads at once. Nothing that is passed
     in is ever modified, and nothing that is returned shares its memory.
@@ -194,7 +195,19 @@ class Code(ABC):
         ConfigError
             If a share does not exist, or integers would have to be interpolated.
         """
-        return self._copied(self._received(outputs))
+        received = self._received(outputs)
+        decoded = self._copied(received)
+        missing, weights = self.weights(received)
+        if len(missing):
+            samples = np.stack(list(received.values()))
+            if samples.dtype.kind != "f":
+                raise ConfigError(
+                    f"outputs are {samples.dtype}, and those of blocks {missing.tolist()} must be "
+                    "computed from others; let the model return floating-point scores, or take "
+                    "scheme 'uncoded' or 'replication'"
+                )
+            decoded.blocks[missing] = combine(weights, samples)
+        return decoded
 
     def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
         """Name the shares to be left out, by the scheme's own way to handle E > 0.
@@ -241,6 +254,16 @@ class Code(ABC):
             )
         return blocks
 
+    def _mixable(self, blocks: Array) -> Array:
+        """Check what is to be encoded by mixing."""
+        blocks = self._blocks(blocks)
+        if blocks.dtype.kind != "f":
+            raise ConfigError(
+                f"blocks are {blocks.dtype}; scheme {self.spec.scheme!r} mixes queries, so give "
+                "floating point: blocks.astype(np.float32)"
+            )
+        return blocks
+
     def _received(self, outputs: Mapping[int, Array]) -> dict[int, Array]:
         """Check outputs, and sort them by share."""
         self._known(outputs)
@@ -284,6 +307,34 @@ class Code(ABC):
             f"scheme {self.spec.scheme!r} with k={self.k} needs, for each of the {self.k} blocks, "
             f"{self._fewest if self._fewest > 1 else 'one'} of its shares {list(self._carriers)}"
         )
+
+
+def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
+    """Mix arrays: result m is sum_j weights[m, j] * samples[j].
+
+    One matrix product over the flattened samples, in their own precision (float16 in float32). It
+    takes any numbers without a warning: NaN and infinity reach the elements mixed from them.
+
+    Parameters
+    ----------
+    weights : array (m, p)
+    samples : floating-point array (p, *shape)
+    out : array (m, *shape), optional
+        Contiguous; where to write.
+
+    Returns
+    -------
+    array (m, *shape)
+        `out`, or a new array of the samples' dtype.
+    """
+    precision = np.promote_types(samples.dtype, np.float32)
+    if out is None:
+        out = np.empty((len(weights), *samples.shape[1:]), samples.dtype)
+    width = math.prod(samples.shape[1:])
+    flat = samples.reshape(len(samples), width).astype(precision, copy=False)
+    with np.errstate(all="ignore"):
+        np.matmul(weights.astype(precision), flat, out=out.reshape(len(out), width))
+    return out
 
 
 def root_mean_square(found: Array, expected: Array) -> NDArray[np.float32]:

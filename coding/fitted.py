@@ -16,8 +16,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from approxifer.coding.berrut import InterpolatingCode
-from approxifer.coding.code import Array, Decoded, Reals
-from approxifer.coding.interpolation import combine
+from approxifer.coding.code import Array, Decoded, Reals, combine
 from approxifer.errors import ConfigError
 
 FOLDS = 5

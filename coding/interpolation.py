@@ -9,12 +9,11 @@ guaranteed and experimentally well-conditioned global interpolation", 1988; Berr
 It has no pole on the line and reproduces constants.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
 
-from approxifer.coding.code import Array, Reals
+from approxifer.coding.code import Reals
 
 #: Nodes within [-1, 1] nearer than this are one node: they coincide in exact arithmetic, and their
 #: cosines were rounded differently. Nodes that differ lie many orders of magnitude further apart.
@@ -122,31 +121,3 @@ def leave_one_out(nodes: tuple[float, ...], used: frozenset[int]) -> Reals:
         weights[i, others] = berrut_matrix(chosen[i : i + 1], chosen[others])
     weights.setflags(write=False)
     return weights
-
-
-def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
-    """Mix arrays: result m is sum_j weights[m, j] * samples[j].
-
-    One matrix product over the flattened samples, in their own precision (float16 in float32). It
-    takes any numbers without a warning: NaN and infinity reach the elements mixed from them.
-
-    Parameters
-    ----------
-    weights : array (m, p)
-    samples : floating-point array (p, *shape)
-    out : array (m, *shape), optional
-        Contiguous; where to write.
-
-    Returns
-    -------
-    array (m, *shape)
-        `out`, or a new array of the samples' dtype.
-    """
-    precision = np.promote_types(samples.dtype, np.float32)
-    if out is None:
-        out = np.empty((len(weights), *samples.shape[1:]), samples.dtype)
-    width = math.prod(samples.shape[1:])
-    flat = samples.reshape(len(samples), width).astype(precision, copy=False)
-    with np.errstate(all="ignore"):
-        np.matmul(weights.astype(precision), flat, out=out.reshape(len(out), width))
-    return out

@@ -11,8 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.code import Array, Code, Decoded, Reals, root_mean_square
-from approxifer.coding.interpolation import combine
+from approxifer.coding.code import Array, Code, Reals, combine, root_mean_square
 from approxifer.coding.spec import ENCODERS, CodeSpec, Scheme
 from approxifer.errors import ConfigError
 
@@ -79,12 +78,7 @@ class ParmCode(Code):
         self._parities = parities
 
     def encode(self, blocks: Array) -> Array:
-        blocks = self._blocks(blocks)
-        if blocks.dtype.kind != "f":
-            raise ConfigError(
-                f"blocks are {blocks.dtype}; scheme 'parm' adds queries up, so give floating "
-                "point: blocks.astype(np.float32)"
-            )
+        blocks = self._mixable(blocks)
         shares = np.empty((self.n, *blocks.shape[1:]), blocks.dtype)
         shares[: self.k] = blocks
         if self.spec.encoder == "addition":
@@ -92,14 +86,6 @@ class ParmCode(Code):
         else:
             shares[self.k :] = tile(blocks)
         return shares
-
-    def decode(self, outputs: Mapping[int, Array]) -> Decoded:
-        received = self._received(outputs)
-        decoded = self._copied(received)
-        missing, weights = self.weights(received)
-        if len(missing):
-            decoded.blocks[missing] = combine(weights, self._real(received))
-        return decoded
 
     def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
         shares = self._known(present)
@@ -121,15 +107,6 @@ class ParmCode(Code):
         expected = combine(coefficients(self.k, self._parities)[rows], decoded)
         found = [received[self.k + row] for row in rows]
         return root_mean_square(np.reshape(found, expected.shape), expected)
-
-    def _real(self, received: Mapping[int, Array]) -> Array:
-        samples = np.stack(list(received.values()))
-        if samples.dtype.kind != "f":
-            raise ConfigError(
-                f"outputs are {samples.dtype}, and lost ones must be found by subtraction; let the "
-                "model return floating-point scores, or take scheme 'uncoded' or 'replication'"
-            )
-        return samples
 
     def _supply(self, present: Collection[int]) -> int:
         return len(present)
