@@ -1,4 +1,4 @@
-"""How sure a decode is: exact rows most, and those least whose codeword says something else."""
+"""Confidence of a decode: infinite for exact rows, least where the codeword disagrees."""
 
 import numpy as np
 import pytest

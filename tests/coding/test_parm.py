@@ -71,7 +71,7 @@ def test_each_parity_share_has_a_model_of_its_own():
 
 @pytest.mark.parametrize("k", [2, 3, 5, 8, 12])
 def test_whichever_parities_are_left_what_is_lost_can_be_solved_for(k):
-    """What parity models get wrong is multiplied by 2 to 4, 50 and 500 for 1, 2 and 3 lost."""
+    """Errors of parity models are multiplied by 2 to 4, 50 and 500 for 1, 2 and 3 lost."""
     c = coefficients(k, 3)
     for lost, most in zip(range(1, min(3, k) + 1), (4, 50, 500), strict=False):
         for parities in combinations(range(3), lost):
