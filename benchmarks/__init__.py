@@ -29,7 +29,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
     ConfigError
         If there is no such benchmark; the message names the nearest.
     """
-    from approxifer.coding.checks import one_of  # imports NumPy: not for a list of names
+    from approxifer.checks import one_of  # imports NumPy: not for a list of names
 
     module = import_module(f"approxifer.benchmarks.{one_of('benchmark', name, tuple(BENCHMARKS))}")
     command: Callable[[Sequence[str]], int] = module.main

@@ -54,10 +54,11 @@ from approxifer.benchmarks.layers import first_layers, places
 from approxifer.benchmarks.losses import Decode, always, now_and_then, recover
 from approxifer.benchmarks.recorded import Recording, record
 from approxifer.coding import CodeSpec, gather, order_rows
+from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.fitted import FittedDecoder
-from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.order import ORDERS
-from approxifer.coding.parm import ENCODERS, TILES
+from approxifer.coding.parm import TILES
+from approxifer.coding.spec import ENCODERS
 from approxifer.models import open_model
 from approxifer.models.parity import load_parity
 from approxifer.models.parity_training import ParityEpoch, train_parity
@@ -141,20 +142,22 @@ def measure(_: None, case: Case, k: int, order: str, seed: int) -> list[dict[str
         lost = 0 if spec.scheme == "uncoded" else spec.stragglers
         found.append(head | judged(recording, loaded.judge, lost=lost, seed=seed))
         if isinstance(recording.code, InterpolatingCode):
-            decode = fitted(loaded, recording.code, order, seed).decode
+            decode = fitted(loaded, spec, recording.code, order, seed).decode
             some = judged(recording, loaded.judge, lost=lost, seed=seed, decode=decode)
             found.append(head | {"decoder": "fitted"} | some)
     return found
 
 
-def fitted(loaded: Loaded, code: InterpolatingCode, order: str, seed: int) -> FittedDecoder:
+def fitted(
+    loaded: Loaded, spec: CodeSpec, code: InterpolatingCode, order: str, seed: int
+) -> FittedDecoder:
     """A decoder that has learnt from codewords of other rows, evenly spread over their order."""
     rows = loaded.others
     perm = order_rows(rows, code.k, how=order, seed=seed)
     whole = perm[: len(perm) // code.k * code.k].reshape(-1, code.k)
     chosen = whole[np.linspace(0, len(whole) - 1, LEARNT).astype(int)]
     made = record(
-        "lessons", rows[chosen.ravel()], loaded.forward, code.spec, block=None, order="natural"
+        "lessons", rows[chosen.ravel()], loaded.forward, spec, block=None, order="natural"
     )
     decoder = FittedDecoder(code)
     decoder.learn(made.outputs[0], gather(made.plain, made.members[0], code.k))

@@ -39,7 +39,7 @@ from approxifer.benchmarks.interpolants import DECODERS, Learn, fitted
 from approxifer.benchmarks.recorded import Forward, record
 from approxifer.benchmarks.subjects import MICRO_BATCH
 from approxifer.coding import CodeSpec, gather
-from approxifer.coding.interpolating import InterpolatingCode
+from approxifer.coding.berrut import InterpolatingCode
 from approxifer.errors import ConfigError
 from approxifer.models import open_model, run_rows
 from approxifer.models.samples import era5_split, npz_split

@@ -35,7 +35,7 @@ from approxifer.benchmarks.common import Steps, command, parse, positive
 from approxifer.benchmarks.decoders import K, Known, known, subjects
 from approxifer.benchmarks.losses import draw_losses
 from approxifer.coding import CodeSpec
-from approxifer.coding.doubt import confidence
+from approxifer.coding.confidence import confidence
 from approxifer.errors import ConfigError
 from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.options import Options

@@ -12,9 +12,9 @@ from functools import lru_cache, partial
 import numpy as np
 from scipy.interpolate import make_smoothing_spline
 
+from approxifer.coding.berrut import InterpolatingCode
+from approxifer.coding.code import combine
 from approxifer.coding.fitted import FOLDS, STRENGTHS, FittedDecoder
-from approxifer.coding.interpolate import combine
-from approxifer.coding.interpolating import InterpolatingCode
 
 #: Outputs of the shares present (p, B, *out) to those of the missing blocks (m, B, *out).
 Decode = Callable[[np.ndarray], np.ndarray]

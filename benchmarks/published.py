@@ -23,8 +23,8 @@ from approxifer.benchmarks.losses import draw_losses
 from approxifer.benchmarks.recorded import Forward, Recording, record
 from approxifer.benchmarks.rivals import decode_without
 from approxifer.coding import CodeSpec, block_rows
-from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.protocol import Code
+from approxifer.coding.berrut import InterpolatingCode
+from approxifer.coding.code import Code
 from approxifer.coding.published import published_locator
 
 K = 12

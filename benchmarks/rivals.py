@@ -19,7 +19,7 @@ from approxifer.benchmarks.recorded import Recording
 from approxifer.benchmarks.script import Answer, Fault, Script
 from approxifer.benchmarks.simulated import BYZANTINE
 from approxifer.coding import Code, CodeSpec, block_rows, gather
-from approxifer.coding.interpolating import InterpolatingCode
+from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.published import published_locator
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.tolerance import Tolerance

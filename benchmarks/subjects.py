@@ -148,7 +148,7 @@ def repeated(recording: Recording, rows: int, *, block: int, seed: int) -> Recor
     numbers = np.random.default_rng(seed).permutation(rows) % len(recording.plain)
     return record(
         recording.name, numbers[:, None], lambda some: recording.plain[some[:, 0]],
-        recording.code.spec, block=block, order="none",
+        CodeSpec("uncoded", recording.code.k), block=block, order="none",
     )  # fmt: skip
 
 

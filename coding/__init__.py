@@ -1,4 +1,4 @@
-"""The codes: K blocks of queries in, N shares out, and back; and which rows make a codeword.
+"""The codes: K blocks of queries in, N shares out, and back; and the rows that form a codeword.
 
 Everything here is pure and needs only numpy::
 
@@ -12,21 +12,26 @@ Everything here is pure and needs only numpy::
         for block, exact, of in zip(decoded.blocks, decoded.exact, block_rows(members, code.k)):
             scores[of] = block[: len(of)]
 
-`CodeSpec` says which code, `Code` what every code can do, `Decoded` what comes back. Where workers
-may lie, `Code.suspects` names the shares to leave out of ``outputs``.
+`CodeSpec` describes a code, `Code` is the base class of all, `Decoded` what decoding returns. Where
+outputs may be wrong, `Code.suspects` names the shares to leave out of ``outputs``. A `Scheme`, once
+it is registered, is a code that a `CodeSpec` can name.
 """
 
+from approxifer.coding.code import Code, Decoded
 from approxifer.coding.order import Group, block_rows, gather, groups, order_rows
-from approxifer.coding.protocol import Code, Decoded
-from approxifer.coding.spec import CodeSpec
+from approxifer.coding.registry import build_code
+from approxifer.coding.spec import CodeSpec, Scheme, register
 
 __all__ = [
     "Code",
     "CodeSpec",
     "Decoded",
     "Group",
+    "Scheme",
     "block_rows",
+    "build_code",
     "gather",
     "groups",
     "order_rows",
+    "register",
 ]

@@ -1,27 +1,26 @@
 """A decoder fitted to the run: ridge regression towards Berrut's weights.
 
 Decoding is a matrix W from the outputs Y that came back to those that are missing, X. Berrut's
-weights B know where the nodes lie, and nothing of the model. From codewords of which all outputs
-are known, W follows as the least squares solution that is drawn to B::
+weights B depend on the nodes, and not on the model. From codewords of which all outputs are known,
+W follows as the least squares solution that is drawn to B::
 
     W = B + (X - B Y) Y' (Y Y' + r s I)^-1        s: the mean of the diagonal of Y Y'
 
 (Hoerl & Kennard, "Ridge Regression", Technometrics 12(1), 1970, about B instead of 0.) All outputs
-of a row share their weights, so there are few numbers to learn, and ten codewords teach most of
-what there is. No labels are needed. One Gram matrix of everything known serves all sets of shares.
+of a row share their weights, so there are few numbers to learn, and ten codewords are enough for
+most of them. No labels are needed. One Gram matrix of everything known serves all sets of shares.
 """
 
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from approxifer.coding.interpolate import combine
-from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.berrut import InterpolatingCode
+from approxifer.coding.code import Array, Decoded, Reals, combine
 from approxifer.errors import ConfigError
 
 FOLDS = 5
-#: Strengths r that are tried; the one that foretells the parts left out best is taken.
+#: Strengths r that are tried; the one that predicts the parts left out best is taken.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 

@@ -1,9 +1,10 @@
-"""Rows to blocks: which rows of a window form a codeword, and where each of them travels.
+"""Rows to blocks: the rows of a window that form a codeword, and the block that carries each.
 
-A permutation says it all: ``perm[(g*B + b)*K + j]`` is the row of the window that block j carries
-in codeword b of group g. So K consecutive entries are a codeword, and the entries `Group.start` to
-`Group.stop` are a group. The last group may have a smaller B, and its last codeword fewer than K
-members: `gather` pads it by repeating the last row, `block_rows` leaves that padding out.
+Everything follows from a permutation: ``perm[(g*B + b)*K + j]`` is the row of the window that block
+j carries in codeword b of group g. So K consecutive entries are a codeword, and the entries
+`Group.start` to `Group.stop` are a group. The last group may have a smaller B, and its last
+codeword fewer than K members: `gather` pads it by repeating the last row, `block_rows` leaves that
+padding out.
 """
 
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.checks import one_of, whole_number
-from approxifer.coding.protocol import Array
-from approxifer.coding.similar import similar_order
+from approxifer.checks import one_of, whole_number
+from approxifer.coding.code import Array
+from approxifer.coding.similarity import order_by_similarity
 from approxifer.errors import ConfigError
 
 ORDERS = ("none", "natural", "similar", "random")
@@ -70,7 +71,7 @@ def order_rows(
     block: int | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Choose which rows of a window form a codeword.
+    """Choose the rows of a window that form a codeword.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def order_rows(
           (g*K + j)*B + b``. In a group whose last codeword is short, the blocks which that codeword
           does not reach have one row fewer.
         - ``"natural"``: K consecutive rows are a codeword. For smooth dimensions: time, latitude.
-        - ``"similar"``: K rows that lie close together are a codeword; see `similar_order`.
+        - ``"similar"``: K rows that lie close together are a codeword; see `order_by_similarity`.
         - ``"random"``: any; seeded.
     block : int, optional
         Rows per block, B. One group holds everything if left out.
@@ -118,7 +119,7 @@ def order_rows(
                 raise ConfigError(
                     f"how='similar' looks at the rows; give an array (n, *feature), not {rows!r}"
                 )
-            return similar_order(rows, k, seed=seed)
+            return order_by_similarity(rows, k, seed=seed)
 
 
 def _slabs(group: Group, k: int) -> NDArray[np.int64]:
@@ -154,7 +155,7 @@ def gather(rows: Array, members: NDArray[np.int64], k: int) -> Array:
 
 
 def block_rows(members: NDArray[np.int64], k: int) -> list[NDArray[np.int64]]:
-    """Say which rows each block of one group carries.
+    """List the rows that each block of one group carries.
 
     Parameters
     ----------

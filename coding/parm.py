@@ -1,27 +1,21 @@
 """Parity models: K shares that are the queries themselves, S parity shares for trained models.
 
 Kosaian, Rashmi and Venkataraman, "Parity Models: Erasure-Coded Resilience for Prediction Serving
-Systems", SOSP 2019. Parity query r is P_r = sum_j c[r, j] X_j, and parity model r has learned
-F_r(P_r) = sum_j c[r, j] f(X_j); what is lost follows by subtraction.
+Systems", SOSP 2019. Parity query r is P_r = sum_j c[r, j] X_j, and parity model r is trained to
+return F_r(P_r) = sum_j c[r, j] f(X_j); lost outputs follow by subtraction.
 """
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.interpolate import combine
-from approxifer.coding.protocol import Array, Decoded, Reals
+from approxifer.coding.code import Array, Code, Reals, combine, root_mean_square
+from approxifer.coding.spec import ENCODERS, CodeSpec, Scheme
 from approxifer.errors import ConfigError
 
-if TYPE_CHECKING:
-    from approxifer.coding.spec import CodeSpec
-
-ENCODERS = ("addition", "concatenation")
-#: For how many images there is a tiling: rows and columns of it.
+#: By the number of images that can be tiled into one: rows and columns of the tiling.
 TILES = {2: (2, 1), 4: (2, 2)}
 #: Channels that an image may have.
 CHANNELS = (1, 3, 4)
@@ -64,15 +58,15 @@ def recovery(k: int, parities: int, present: frozenset[int]) -> Reals:
     return weights
 
 
-class ParmCode(BaseCode):
+class ParmCode(Code):
     """Share j is block j for j < K; share K+r is parity query r, run by parity model r.
 
     Any K outputs are enough. All shares conflict: two on one worker would be lost together.
-    ``spec.encoder`` says how the parity query is made: by ``"addition"``, of anything; or, of
+    ``spec.encoder`` is how the parity query is made: by ``"addition"``, of anything; or, of
     images, by ``"concatenation"``: K = 2 or 4 of them, shrunk and tiled into one.
     """
 
-    def __init__(self, spec: "CodeSpec") -> None:
+    def __init__(self, spec: CodeSpec) -> None:
         k, parities = spec.k, spec.n - spec.k
         super().__init__(
             spec,
@@ -84,13 +78,7 @@ class ParmCode(BaseCode):
         self._parities = parities
 
     def encode(self, blocks: Array) -> Array:
-        """See `Code.encode`."""
-        blocks = self._blocks(blocks)
-        if blocks.dtype.kind != "f":
-            raise ConfigError(
-                f"blocks are {blocks.dtype}; scheme 'parm' adds queries up, so give floating "
-                "point: blocks.astype(np.float32)"
-            )
+        blocks = self._mixable(blocks)
         shares = np.empty((self.n, *blocks.shape[1:]), blocks.dtype)
         shares[: self.k] = blocks
         if self.spec.encoder == "addition":
@@ -99,26 +87,16 @@ class ParmCode(BaseCode):
             shares[self.k :] = tile(blocks)
         return shares
 
-    def decode(self, outputs: Mapping[int, Array]) -> Decoded:
-        """See `Code.decode`."""
-        received = self._received(outputs)
-        decoded = self._copied(received)
-        missing, weights = self.weights(received)
-        if len(missing):
-            decoded.blocks[missing] = combine(weights, self._real(received))
-        return decoded
-
     def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
-        """See `Code.weights`; read-only."""
         shares = self._known(present)
         missing = np.flatnonzero(~self.exact(shares))
         return missing, recovery(self.k, self._parities, shares)
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
-        """See `Code.residual`: parity outputs against the sums that they stand for.
+        """Compare parity outputs with the sums that they stand for.
 
-        Of the decoded blocks, where blocks were lost: then there is something to compare only if
-        more parities came back than blocks are lost.
+        Where blocks were lost, the sums of the decoded ones: then there is something to compare
+        only if more parities came back than blocks are lost.
         """
         received = self._received(outputs)
         decoded = self.decode(received).blocks
@@ -130,20 +108,34 @@ class ParmCode(BaseCode):
         found = [received[self.k + row] for row in rows]
         return root_mean_square(np.reshape(found, expected.shape), expected)
 
-    def _real(self, received: Mapping[int, Array]) -> Array:
-        samples = np.stack(list(received.values()))
-        if samples.dtype.kind != "f":
-            raise ConfigError(
-                f"outputs are {samples.dtype}, and lost ones must be found by subtraction; let the "
-                "model return floating-point scores, or take scheme 'uncoded' or 'replication'"
-            )
-        return samples
-
     def _supply(self, present: Collection[int]) -> int:
         return len(present)
 
     def _needs(self) -> str:
         return f"scheme 'parm' with k={self.k} needs any {self.k} of its {self.n} shares"
+
+
+def _check(spec: CodeSpec) -> None:
+    if spec.encoder != "addition" and (spec.k not in TILES or spec.stragglers != 1):
+        raise ConfigError(
+            f"encoder={spec.encoder!r} tiles {' or '.join(map(str, TILES))} images into one"
+            f" parity query: k={spec.k} and stragglers={spec.stragglers} are none of that; "
+            "take stragglers=1 and such a k, or encoder='addition'"
+        )
+    if spec.byzantine:
+        raise ConfigError(
+            f"byzantine={spec.byzantine}: parity models approximate, and cannot show which share "
+            "is wrong; take scheme 'systematic', or byzantine=0"
+        )
+
+
+PARM = Scheme(
+    "parm",
+    shares=lambda spec: spec.k + spec.stragglers,
+    build=ParmCode,
+    check=_check,
+    encoders=ENCODERS,
+)
 
 
 def tile(blocks: Array) -> Array:

@@ -1,4 +1,4 @@
-"""ApproxIFER's error locator, and a test that lets it say that no share is wrong.
+"""ApproxIFER's error locator, with a test added by which no share may be wrong.
 
 Soleymani et al., AAAI 2022, arXiv 2109.09868: error-locating polynomials vote for the E shares of a
 codeword to be left out, also where none is wrong. `suspects` has the whole group vote, since one
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.interpolate import COINCIDENT, berrut_matrix
-from approxifer.coding.protocol import Array, Reals
+from approxifer.coding.code import Array, Reals
+from approxifer.coding.interpolation import COINCIDENT, berrut_matrix
 from approxifer.errors import ConfigError
 
 #: A share left out is a suspect if it misses its interpolation from the others by more than
@@ -43,14 +43,14 @@ def suspects(
 
     Shares that are not finite are the first. Of the others, the rows and outputs of the group vote
     (`published_votes`; `VOTERS` of them, drawn with a fixed seed), and the E most voted for are
-    left out. Of the shares that remain each is foretold by Berrut's interpolant through the others,
-    and so are those left out: by as many nodes, for an even number can do far better than the next
+    left out. Each share that remains is predicted by Berrut's interpolant through the others, and
+    so are those left out: by as many nodes, for an even number can do far better than the next
     odd one. A share left out is a suspect if it is further off all these interpolants than `margin`
     times the furthest of those that remain is off its own (root mean squares over rows and outputs,
     each divided by what the weights would make of white noise). A wrong share that was not voted
     for is among those that remain, and the furthest of them: then there is no suspect.
 
-    The votes cannot name a share at node 0 (the authors' grid has one where N is even): if fewer
+    The votes cannot name a share at node 0 (there is one where N is even): if fewer
     than E are suspects, all is done again with that share left out too.
 
     Parameters
@@ -73,7 +73,7 @@ def suspects(
     named = broken[:byzantine]
     whole = [share for share in shares if share not in broken]
     errors = byzantine - len(named)
-    # It takes two others to foretell each other.
+    # It takes two others to predict each other.
     if not errors or len(whole) < errors + 2:
         return frozenset(named)
     samples = {share: np.ravel(outputs[share]) for share in whole}
@@ -117,7 +117,7 @@ def _voted(
 def _odd(
     samples: Mapping[int, Array], nodes: Sequence[float], left_out: frozenset[int], limit: float
 ) -> list[int]:
-    """Say which of those left out the others do not confirm, the furthest first."""
+    """List those left out that the others do not confirm, the furthest first."""
     judged, rest = sorted(left_out), sorted(samples.keys() - left_out)
     contrasts = _contrasts(*(np.array([nodes[share] for share in some]) for some in (judged, rest)))
     squares = np.zeros(contrasts.shape[:2])
@@ -152,10 +152,10 @@ def _contrasts(judged: Reals, rest: Reals) -> Reals:
     at = np.concatenate([judged, rest])
     found = np.zeros((len(rest), len(judged) + 1, len(at)))
     for i in range(len(rest)):
-        foretold = np.append(np.arange(len(judged)), len(judged) + i)
+        predicted = np.append(np.arange(len(judged)), len(judged) + i)
         others = np.delete(np.arange(len(judged), len(at)), i)
-        found[i, np.arange(len(foretold)), foretold] = 1
-        found[i][:, others] = -berrut_matrix(at[foretold], at[others])
+        found[i, np.arange(len(predicted)), predicted] = 1
+        found[i][:, others] = -berrut_matrix(at[predicted], at[others])
     found /= np.linalg.norm(found, axis=2, keepdims=True)
     return found
 
@@ -169,8 +169,8 @@ def published_votes(
     fitted, by least squares, to P(b_i) = y_i Q(b_i) over the shares that came back. Q locates
     errors: it vanishes where y_i does not lie on P / Q. The E shares with the smallest |Q(b_i)| get
     a vote. In monomials, and the solution of least norm, as published (arXiv 2109.09868, and the
-    authors' scripts). Theory promises nothing for a share at node 0, where Q is 1 whatever it says:
-    the authors' grid has one where N is even.
+    authors' scripts). Theory promises nothing for a share at node 0, where Q is always 1; there is
+    one where N is even.
 
     Parameters
     ----------

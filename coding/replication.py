@@ -2,36 +2,32 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.base import BaseCode, root_mean_square
-from approxifer.coding.protocol import Array
-
-if TYPE_CHECKING:
-    from approxifer.coding.spec import CodeSpec
+from approxifer.coding.code import Array, Code, root_mean_square
+from approxifer.coding.spec import CodeSpec, Scheme
 
 #: Copies agree if no number differs by more than this times the block's root mean square. On one
-#: kind of machine honest copies are bitwise equal; on several they differ in their last bits.
+#: kind of machine correct copies are bitwise equal; on several they differ in their last bits.
 AGREE = 1e-4
 
 
-class ReplicationCode(BaseCode):
+class ReplicationCode(Code):
     """Share c*K + j is copy c of block j, for c = 0 .. S + 2E; all is copied bit by bit.
 
     N = K(S+1), or K(2E+1+S) with E Byzantine workers: what ApproxIFER (Soleymani et al., AAAI 2022,
     arXiv 2109.09868) is measured against. One copy of each block is enough with E = 0; else the
     first member of the largest set of copies that agree is taken, whatever their order, and of
-    2E + 1 copies the honest ones are that set. Copies of one block conflict. Any dtype.
+    2E + 1 copies the correct ones are that set. Copies of one block conflict. Any dtype.
 
-    Adaptive, with N = K(E+1): where E + 1 copies agree one of them is honest, and so all are right.
-    Where they differ, decoding needs a copy that others, asked for besides, agree with: the wrong
+    Adaptive, with N = K(E+1): where E + 1 copies agree one of them is correct, and so all are.
+    Where they differ, decoding needs a copy with which others, made besides, agree: the wrong
     ones, E at most, are to be left out.
     """
 
-    def __init__(self, spec: "CodeSpec") -> None:
+    def __init__(self, spec: CodeSpec) -> None:
         k, copies, byzantine = spec.k, spec.n // spec.k, spec.byzantine
         conflicts = (frozenset(range(j, spec.n, k)) for j in range(k))
         super().__init__(
@@ -43,23 +39,23 @@ class ReplicationCode(BaseCode):
         )
 
     def encode(self, blocks: Array) -> Array:
-        """See `Code.encode`."""
         return np.concatenate([self._blocks(blocks)] * (self.n // self.k))
 
     def suspects(self, outputs: Mapping[int, Array]) -> frozenset[int]:
-        """See `Code.suspects`: the copies outside the largest set that agrees, at most E a block.
+        """Name the copies outside the largest set that agrees, at most E a block.
 
-        Where no E + 1 copies of a block agree, nobody knows which are right: all of them are
+        Where no E + 1 copies of a block agree, it is unknown which are right: all of them are
         suspects, and without them the group will not decode.
         """
         received, byzantine = self._received(outputs), self.spec.byzantine
         named: set[int] = set()
-        for copies, agreed in self._agreed(received) if byzantine else ():
+        for copies in self._copies(received) if byzantine else ():
+            agreed = agreeing(copies, received)
             named.update(set(copies).difference(agreed if len(agreed) > byzantine else ()))
         return frozenset(named)
 
     def residual(self, outputs: Mapping[int, Array]) -> NDArray[np.float32]:
-        """See `Code.residual`: the copies that decoding passed over against those it took."""
+        """Compare the copies that decoding passed over with those it took."""
         received = self._received(outputs)
         found, expected = [], []
         for copies in self._copies(received):
@@ -80,9 +76,13 @@ class ReplicationCode(BaseCode):
         copies = ([share for share in held if share in received] for held in self._carriers)
         return [shares for shares in copies if shares]
 
-    def _agreed(self, received: Mapping[int, Array]) -> list[tuple[list[int], list[int]]]:
-        """`_copies`, each with those that agree."""
-        return [(copies, agreeing(copies, received)) for copies in self._copies(received)]
+
+def _shares(spec: CodeSpec) -> int:
+    byzantine = spec.byzantine
+    return spec.k * (byzantine + 1 if spec.adaptive else 2 * byzantine + 1 + spec.stragglers)
+
+
+REPLICATION = Scheme("replication", shares=_shares, build=ReplicationCode)
 
 
 def agreeing(copies: Sequence[int], outputs: Mapping[int, Array]) -> list[int]:

@@ -1,40 +1,37 @@
-"""Which code: a checked, immutable description of it."""
+"""A checked, immutable description of a code, and the table of schemes that it is checked against.
 
-from dataclasses import dataclass, field
-from typing import Literal
+No code is known here: `approxifer.coding.registry` fills the table.
+"""
 
-from approxifer.coding.berrut import BerrutCode
-from approxifer.coding.checks import one_of, whole_number
-from approxifer.coding.parm import ENCODERS, TILES, ParmCode
-from approxifer.coding.protocol import Code
-from approxifer.coding.replication import ReplicationCode
-from approxifer.coding.systematic import SystematicCode
-from approxifer.coding.uncoded import UncodedCode
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from approxifer.checks import one_of, whole_number
+from approxifer.coding.code import Code, CodeParameters
 from approxifer.errors import ConfigError
 
-SCHEMES = ("uncoded", "replication", "parm", "berrut", "systematic")
-GRIDS = ("authors", "textbook")
+#: Ways to make a parity query of K queries.
+ENCODERS = ("addition", "concatenation")
 
 #: A codeword's shares run on as many workers, and its nodes crowd as the square of their number.
 MAX_SHARES = 1024
 
 
 @dataclass(frozen=True)
-class CodeSpec:
+class CodeSpec(CodeParameters):
     """A code by name and size.
 
     Parameters
     ----------
-    scheme : "uncoded", "replication", "parm", "berrut" or "systematic"
+    scheme : str
+        A registered one: "uncoded", "replication", "parm", "berrut" or "systematic".
     k : int
         Queries per codeword, K >= 1.
     stragglers : int
-        Stragglers tolerated, S >= 0. ``"uncoded"`` tolerates none, whatever is said here.
+        Stragglers tolerated, S >= 0. ``"uncoded"`` tolerates none, whatever is given here.
     byzantine : int
         Byzantine workers tolerated, E >= 0: workers whose outputs may be anything. ``"uncoded"``
-        cannot tell any; there only spot checks protect. ``"parm"`` takes none.
-    grid : "authors" or "textbook"
-        The share nodes of ``"berrut"``; see `approxifer.coding.nodes.berrut_nodes`.
+        cannot detect any; there only spot checks protect. ``"parm"`` takes none.
     encoder : "addition" or "concatenation"
         How ``"parm"`` makes a parity query; see `approxifer.coding.parm.ParmCode`.
     adaptive : bool
@@ -47,25 +44,18 @@ class CodeSpec:
         If one of these is not what it should be.
     """
 
-    scheme: str
-    k: int
-    stragglers: int = 1
-    byzantine: int = 0
-    grid: Literal["authors", "textbook"] = field(default="authors", kw_only=True)
-    encoder: Literal["addition", "concatenation"] = field(default="addition", kw_only=True)
-    adaptive: bool = field(default=False, kw_only=True)
-
     def __post_init__(self) -> None:
-        one_of("scheme", self.scheme, SCHEMES)
-        one_of("grid", self.grid, GRIDS)
-        if self.grid != "authors" and self.scheme != "berrut":
-            raise ConfigError(
-                f"grid={self.grid!r} only has a meaning for scheme='berrut', not for "
-                f"{self.scheme!r}; leave it out"
-            )
+        scheme = SCHEMES[one_of("scheme", self.scheme, tuple(SCHEMES))]
         for name, least in (("k", 1), ("stragglers", 0), ("byzantine", 0)):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least))
-        self._check_parm()
+        if one_of("encoder", self.encoder, ENCODERS) not in scheme.encoders:
+            able = " or ".join(repr(s.name) for s in SCHEMES.values() if self.encoder in s.encoders)
+            raise ConfigError(
+                f"encoder={self.encoder!r} only has a meaning for scheme={able}, not for "
+                f"{self.scheme!r}; leave it out"
+            )
+        if scheme.check is not None:
+            scheme.check(self)
         if not isinstance(self.adaptive, bool):
             raise ConfigError(f"adaptive={self.adaptive!r}: give True or False")
         if self.adaptive and not (self.scheme == "replication" and self.byzantine):
@@ -80,52 +70,53 @@ class CodeSpec:
                 "stragglers or fewer byzantine workers"
             )
 
-    def _check_parm(self) -> None:
-        one_of("encoder", self.encoder, ENCODERS)
-        if self.encoder != "addition":
-            if self.scheme != "parm":
-                raise ConfigError(
-                    f"encoder={self.encoder!r} only has a meaning for scheme='parm', not for "
-                    f"{self.scheme!r}; leave it out"
-                )
-            if self.k not in TILES or self.stragglers != 1:
-                raise ConfigError(
-                    f"encoder={self.encoder!r} tiles {' or '.join(map(str, TILES))} images into one"
-                    f" parity query: k={self.k} and stragglers={self.stragglers} are none of that; "
-                    "take stragglers=1 and such a k, or encoder='addition'"
-                )
-        if self.scheme == "parm" and self.byzantine:
-            raise ConfigError(
-                f"byzantine={self.byzantine}: parity models approximate, and cannot tell who lies; "
-                "take scheme 'systematic', or byzantine=0"
-            )
-
     @property
     def n(self) -> int:
-        """Shares of a codeword: N."""
-        k, stragglers, byzantine = self.k, self.stragglers, self.byzantine
-        match self.scheme:
-            case "uncoded":
-                return k
-            case "replication" if self.adaptive:
-                return k * (byzantine + 1)
-            case "replication":
-                return k * (2 * byzantine + 1 + stragglers)
-            case "berrut" if byzantine:
-                return 2 * (k + byzantine) + stragglers
-            case _:
-                return k + stragglers + 2 * byzantine
+        """Shares of a codeword: N. Nothing is built for it."""
+        return SCHEMES[self.scheme].shares(self)
 
     def build(self) -> Code:
         """Make the code."""
-        match self.scheme:
-            case "uncoded":
-                return UncodedCode(self)
-            case "replication":
-                return ReplicationCode(self)
-            case "parm":
-                return ParmCode(self)
-            case "berrut":
-                return BerrutCode(self)
-            case _:
-                return SystematicCode(self)
+        return SCHEMES[self.scheme].build(self)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of code, for `register`.
+
+    Attributes
+    ----------
+    name : str
+        As in ``CodeSpec.scheme``.
+    shares : callable
+        The number of shares, N, of K, S and E.
+    build : callable
+        Makes the code; it has as many shares.
+    check : callable, optional
+        Raises `ConfigError` where the scheme does not take such K, S, E or encoder.
+    encoders : tuple of str
+        The values of ``CodeSpec.encoder`` that have a meaning for it.
+    """
+
+    name: str
+    shares: Callable[[CodeSpec], int]
+    build: Callable[[CodeSpec], Code]
+    check: Callable[[CodeSpec], None] | None = None
+    encoders: tuple[str, ...] = ENCODERS[:1]
+
+
+#: Every registered scheme by its name.
+SCHEMES: dict[str, Scheme] = {}
+
+
+def register(scheme: Scheme) -> None:
+    """Add a scheme to the table, in this process: a `CodeSpec` may then name it.
+
+    Raises
+    ------
+    ConfigError
+        If there is one of that name.
+    """
+    if scheme.name in SCHEMES:
+        raise ConfigError(f"scheme {scheme.name!r} is registered already; take another name")
+    SCHEMES[scheme.name] = scheme

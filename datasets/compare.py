@@ -11,6 +11,9 @@ from approxifer.errors import FingerprintError
 
 _ABSENT = object()
 
+#: Fields of the code that older stores have, and that no longer distinguish anything.
+FORMER_FIELDS = ("grid",)
+
 
 def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Compare what a run gives with what the store was begun with, field by field.
@@ -21,7 +24,7 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
         Attributes of the run. All are compared except ``version``: a newer approxifer may go on
         with an older one's store.
     stored
-        Attributes of the store. Those that ``given`` lacks do not count.
+        Attributes of the store. Those that ``given`` lacks do not count, nor do `FORMER_FIELDS`.
 
     Raises
     ------
@@ -30,6 +33,8 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     """
     expected = jsonable({key: value for key, value in given.items() if key != "version"})
     begun = jsonable({key: value for key, value in stored.items() if key in expected})
+    if isinstance(code := begun.get("code"), dict):
+        begun["code"] = {key: value for key, value in code.items() if key not in FORMER_FIELDS}
     if differences := _differences(expected, begun):
         fields = "\n".join(f"  {name}: given {a}, stored {b}" for name, a, b in differences)
         raise FingerprintError(

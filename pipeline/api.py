@@ -238,7 +238,7 @@ def plan_run(data: Any, **options: Any) -> str:
     client = prepared.options.client
     workers = expected_workers(prepared) if client is None else len(workers_of(client))
     spec, layout = settle(prepared, workers)
-    n = spec.build().n
+    n = spec.n
     asked = prepared.options
     # Parity is held back where it may not be needed: not to find errors, nor to keep what it gives.
     least = 1.0 if asked.repair == "exact" and not asked.votes else n / spec.k
@@ -322,7 +322,7 @@ def _run(job: Job, options: Options) -> Report:
             evaluations=evaluations,
             wall_seconds=wall,
             setup_seconds=started - begin,
-            scheme=_scheme(prepared, spec.scheme, spec.k, spec.build().n),
+            scheme=_scheme(prepared, spec.scheme, spec.k, spec.n),
             resumed=engine.resumed,
             convicted=[c for c in members.convictions if not c.aside],
             failures=engine.intake.failures,

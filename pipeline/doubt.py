@@ -1,7 +1,7 @@
 """Which decoded rows are scored again under ``repair="doubtful"``: those whose decode is in doubt.
 
-How sure a decode is comes from `approxifer.coding.doubt`; what that is worth is found out in the
-run itself. Once a window's coded groups are in,
+How sure a decode is comes from `approxifer.coding.confidence`; what that is worth is found out in
+the run itself. Once a window's coded groups are in,
 
 1. some of its decoded rows, drawn at random, are run again to learn from, until enough are known;
    and a few of the others to check;

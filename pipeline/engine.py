@@ -19,8 +19,8 @@ import numpy as np
 
 from approxifer.coding import CodeSpec, gather, order_rows
 from approxifer.coding import groups as cut_groups
+from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.fitted import FittedDecoder
-from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.datasets.windows import windows
 from approxifer.errors import ClusterError
 from approxifer.models import cache, run_rows
@@ -42,6 +42,9 @@ from approxifer.pipeline.worker import ModelOnWorker
 
 #: Codewords of which all shares are run first, for ``decoder="fitted"``.
 LEARNT = 25
+#: Rows on their own, outside any codeword.
+PLAIN = CodeSpec(scheme="uncoded", k=1)
+
 #: Windows held at one time: one computed, the next one read.
 OPEN_WINDOWS = 2
 
@@ -54,7 +57,7 @@ class Engine:
         self.stream = stream
         self.code = setup.spec.build()
         self.decoder: FittedDecoder | None = None  #: None: Berrut's weights
-        self.plain = CodeSpec(scheme="uncoded", k=1).build()
+        self.plain = PLAIN.build()
         spans = [
             (index, *span)
             for index, span in enumerate(windows(setup.store.rows, setup.layout.window))
@@ -146,7 +149,7 @@ class Engine:
         """
         setup, spec = self.setup, self.setup.spec
         registered = self.session.registered(
-            codes={"coded": spec, "plain": self.plain.spec},
+            codes={"coded": spec, "plain": PLAIN},
             policy=setup.policy,
             model=ModelOnWorker(
                 self.session.run,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from approxifer.coding import Code, Decoded, block_rows
-from approxifer.coding.doubt import confidence
+from approxifer.coding.confidence import confidence
 from approxifer.coding.fitted import FittedDecoder
 from approxifer.errors import DecodeError
 from approxifer.pipeline.doubt import Doubts

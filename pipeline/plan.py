@@ -176,7 +176,7 @@ def make_layout(
     ConfigError
         Not even the smallest window fits into ``memory``, or lengths that make no sense.
     """
-    n = spec.build().n
+    n = spec.n
     flight = groups_in_flight(n, measures.workers)
     for name, value in (("window", window), ("block", block)):
         if value is not None and value < 1:
@@ -227,7 +227,7 @@ def make_layout(
 
 def group_bytes(spec: CodeSpec, block: int, measures: Measures) -> int:
     """Bytes of one group on the client: its blocks and its shares."""
-    return (spec.build().n + spec.k) * block * measures.row_bytes
+    return (spec.n + spec.k) * block * measures.row_bytes
 
 
 def window_bytes(rows: int, measures: Measures) -> int:

@@ -8,7 +8,7 @@ from scipy.interpolate import FloaterHormannInterpolator, make_smoothing_spline
 
 from approxifer.benchmarks import decoders, interpolants
 from approxifer.coding import CodeSpec
-from approxifer.coding.interpolate import berrut_matrix
+from approxifer.coding.interpolation import berrut_matrix
 from approxifer.errors import ConfigError
 
 NODES = np.cos(np.array([5, 1, 7, 2, 3, 6, 0]))

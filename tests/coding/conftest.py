@@ -1,6 +1,7 @@
-"""The oracle: Berrut's interpolant as scipy has it, and the nodes as the paper writes them."""
+"""The oracle: Berrut's interpolant by scipy, and the nodes as in the paper."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from math import cos, pi
 
 import numpy as np
@@ -16,8 +17,7 @@ def _nodes(spec: CodeSpec) -> Nodes:
     k, n = spec.k, spec.n
     queries = [cos((2 * j + 1) * pi / (2 * k)) for j in range(k)]
     if spec.scheme == "berrut":
-        intervals = n if spec.grid == "authors" else max(1, n - 1)
-        return queries, [cos(i * pi / intervals) for i in range(n)]
+        return queries, [cos(i * pi / n) for i in range(n)]
     points = [cos((2 * i + 1) * pi / (2 * n)) for i in range(n)]
     if k == 1:
         return points[:1], points
@@ -42,3 +42,9 @@ def nodes() -> Callable[[CodeSpec], Nodes]:
 def oracle() -> Callable[[list[float], np.ndarray, list[float]], np.ndarray]:
     """Berrut's interpolant through values at nodes, evaluated elsewhere, by scipy."""
     return _oracle
+
+
+@pytest.fixture
+def subsets() -> Callable[[int], Iterator[set[int]]]:
+    """All sets of shares 0 to n - 1."""
+    return lambda n: (set(s) for size in range(n + 1) for s in combinations(range(n), size))

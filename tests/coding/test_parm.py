@@ -71,7 +71,7 @@ def test_each_parity_share_has_a_model_of_its_own():
 
 @pytest.mark.parametrize("k", [2, 3, 5, 8, 12])
 def test_whichever_parities_are_left_what_is_lost_can_be_solved_for(k):
-    """What parity models get wrong is multiplied by 2 to 4, 50 and 500 for 1, 2 and 3 lost."""
+    """Errors of parity models are multiplied by 2 to 4, 50 and 500 for 1, 2 and 3 lost."""
     c = coefficients(k, 3)
     for lost, most in zip(range(1, min(3, k) + 1), (4, 50, 500), strict=False):
         for parities in combinations(range(3), lost):
@@ -115,5 +115,5 @@ def test_what_cannot_be_tiled_is_refused(shape):
 def test_numbers_that_cannot_be_added_up_are_refused():
     with pytest.raises(ConfigError, match=r"blocks are int64.*floating point"):
         code(2).encode(np.zeros((2, 1, 3), np.int64))
-    with pytest.raises(ConfigError, match=r"outputs are int64.*subtraction"):
+    with pytest.raises(ConfigError, match=r"outputs are int64.*computed from others"):
         code(2).decode({0: np.zeros((1, 2), np.int64), 2: np.zeros((1, 2), np.int64)})

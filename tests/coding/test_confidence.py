@@ -1,10 +1,10 @@
-"""How sure a decode is: exact rows most, and those least whose codeword says something else."""
+"""Confidence of a decode: infinite for exact rows, least where the codeword disagrees."""
 
 import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.doubt import confidence
+from approxifer.coding.confidence import confidence
 
 
 def outputs_of(code, classes, rng, noise=0.1):

@@ -1,4 +1,4 @@
-"""Two questions every argument is asked, with answers that help."""
+"""Checks of arguments, with messages that help."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ def whole_number(name: str, value: object, *, least: int) -> int:
     Raises
     ------
     ConfigError
-        If it is no whole number (``True`` and ``8.0`` are none) or lies below `least`.
+        If it is no whole number (``True`` and ``8.0`` are none) or below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ConfigError(

@@ -13,41 +13,70 @@ from approxifer.errors import DecodeError
 
 
 def outputs_of(code, rng, shape=(4, 5)):
-    """Honest outputs: every copy of a block alike, bit by bit."""
+    """Correct outputs: every copy of a block alike, bit by bit."""
     blocks = rng.normal(size=(code.k, *shape)).astype(np.float32)
     return blocks, {i: blocks[i % code.k].copy() for i in range(code.n)}
 
 
+def test_replication_copy_c_of_block_j_is_share_c_k_plus_j(subsets):
+    code = CodeSpec("replication", 3, stragglers=1).build()
+    assert code.carries == (0, 1, 2, 0, 1, 2)
+    assert set(code.conflicts) == {frozenset({0, 3}), frozenset({1, 4}), frozenset({2, 5})}
+    for present in subsets(6):
+        carried = {share % 3 for share in present}
+        assert code.decodable(present) == (carried == {0, 1, 2})
+        assert code.exact(present).tolist() == [j in carried for j in range(3)]
+
+
+def test_a_single_copy_conflicts_with_nothing():
+    assert CodeSpec("replication", 3, stragglers=0).build().conflicts == ()
+
+
+def test_replication_asks_for_a_majority_of_each_block(subsets):
+    code = CodeSpec("replication", 2, stragglers=1, byzantine=1).build()
+    assert code.carries == (0, 1) * 4
+    assert set(code.conflicts) == {frozenset({0, 2, 4, 6}), frozenset({1, 3, 5, 7})}
+    for present in subsets(8):
+        fewest = min(sum(share % 2 == block for share in present) for block in (0, 1))
+        assert code.decodable(present) == (fewest >= 3)
+        outputs = {i: np.full((2, 3), i % 2) for i in present}
+        if fewest >= 2:
+            assert code.decode(outputs).blocks.tolist() == [[[0] * 3] * 2, [[1] * 3] * 2]
+        else:
+            with pytest.raises(DecodeError, match=r"2 of its shares|no share came back"):
+                code.decode(outputs)
+
+
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.integers(1, 4), st.integers(0, 2), st.integers(1, 3), st.booleans(), st.data())
-def test_e_liars_per_block_are_outvoted_and_named(k, stragglers, byzantine, collude, data):
+def test_e_wrong_copies_per_block_are_outvoted_and_named(k, stragglers, byzantine, collude, data):
     code = CodeSpec("replication", k, stragglers, byzantine).build()
     rng = np.random.default_rng(data.draw(st.integers(0, 9)))
     blocks, outputs = outputs_of(code, rng)
-    liars, lost = set(), set()
+    faulty, lost = set(), set()
     for block in range(k):
         copies = data.draw(st.permutations(range(block, code.n, k)))
-        liars.update(copies[: data.draw(st.integers(0, byzantine))])
+        faulty.update(copies[: data.draw(st.integers(0, byzantine))])
         lost.update(copies[code.n // k - data.draw(st.integers(0, stragglers)) :])
-    for share in liars:
+    for share in faulty:
         outputs[share] += 1 if collude else rng.normal()
     present = {i: output for i, output in outputs.items() if i not in lost}
     assert code.decodable(present)
-    assert code.suspects(present) == liars - lost
-    cleared = {i: output for i, output in present.items() if i not in liars}
+    assert code.suspects(present) == faulty - lost
+    cleared = {i: output for i, output in present.items() if i not in faulty}
     for some in (present, cleared):
         assert code.decode(some).blocks.tobytes() == blocks.tobytes()
 
 
-def test_the_order_of_copies_earns_no_trust():
+def test_the_order_of_copies_does_not_matter():
     code = CodeSpec("replication", 1, 0, 1).build()
-    honest, lie = np.ones((2, 3)), np.zeros((2, 3))
-    for said in set(permutations([honest.tobytes(), honest.tobytes(), lie.tobytes()])):
-        outputs = {i: np.frombuffer(copy).reshape(2, 3) for i, copy in enumerate(said)}
-        np.testing.assert_array_equal(code.decode(outputs).blocks[0], honest)
+    right, wrong = np.ones((2, 3)), np.zeros((2, 3))
+    for copies in set(permutations([right.tobytes(), right.tobytes(), wrong.tobytes()])):
+        outputs = {i: np.frombuffer(copy).reshape(2, 3) for i, copy in enumerate(copies)}
+        np.testing.assert_array_equal(code.decode(outputs).blocks[0], right)
 
 
-def test_with_nobody_byzantine_the_first_copy_is_taken_as_ever():
+def test_without_byzantine_workers_the_first_copy_is_taken_as_ever():
     code = CodeSpec("replication", 1, 2).build()
     outputs = {0: np.zeros(2), 1: np.ones(2), 2: np.ones(2)}
     np.testing.assert_array_equal(code.decode(outputs).blocks[0], 0)
@@ -66,11 +95,11 @@ def test_where_no_majority_agrees_all_copies_are_suspects_and_the_rest_does_not_
 
 def test_copies_of_several_kinds_of_machine_agree():
     code = CodeSpec("replication", 1, 0, 1).build()
-    honest = np.random.default_rng(0).normal(size=(4, 5))
-    scale = np.sqrt(np.square(honest).mean())
-    outputs = {0: honest + 10 * AGREE * scale, 1: honest, 2: honest + 0.5 * AGREE * scale}
+    right = np.random.default_rng(0).normal(size=(4, 5))
+    scale = np.sqrt(np.square(right).mean())
+    outputs = {0: right + 10 * AGREE * scale, 1: right, 2: right + 0.5 * AGREE * scale}
     assert code.suspects(outputs) == {0}
-    np.testing.assert_array_equal(code.decode(outputs).blocks[0], honest)
+    np.testing.assert_array_equal(code.decode(outputs).blocks[0], right)
 
 
 def test_one_wrong_number_is_enough_to_disagree():
@@ -81,13 +110,13 @@ def test_one_wrong_number_is_enough_to_disagree():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e200, 3e38])
-def test_a_liar_with_strange_numbers_does_not_win_the_vote(value):
+def test_a_wrong_copy_with_strange_numbers_does_not_win_the_vote(value):
     code = CodeSpec("replication", 1, 0, 1).build()
     outputs = {i: np.ones((2, 3)) for i in range(3)}
-    for liar in range(3):
-        lies = outputs | {liar: np.array([[1, value, 1], [1, 1, 1]])}
-        assert code.suspects(lies) == {liar}
-        np.testing.assert_array_equal(code.decode(lies).blocks[0], 1)
+    for faulty in range(3):
+        wrong = outputs | {faulty: np.array([[1, value, 1], [1, 1, 1]])}
+        assert code.suspects(wrong) == {faulty}
+        np.testing.assert_array_equal(code.decode(wrong).blocks[0], 1)
 
 
 def test_nan_on_which_all_agree_is_the_models_own():
@@ -128,7 +157,7 @@ def test_distance(found, expected, apart):
 
 
 @pytest.mark.parametrize("byzantine", [1, 2])
-def test_adaptive_copies_are_one_more_than_the_liars(byzantine):
+def test_adaptive_copies_are_one_more_than_the_faulty_workers(byzantine):
     code = CodeSpec("replication", 2, 3, byzantine, adaptive=True).build()
     assert code.n == 2 * (byzantine + 1)
     blocks, outputs = outputs_of(code, np.random.default_rng(0))
@@ -138,5 +167,26 @@ def test_adaptive_copies_are_one_more_than_the_liars(byzantine):
     assert not code.suspects(outputs)
     outputs[3] += 1
     assert code.suspects(outputs) == set(range(1, code.n, 2))
-    honest = {i: output for i, output in outputs.items() if i in (1, 2)}
-    assert code.decode(honest).blocks.tobytes() == blocks[[0, 1]].tobytes()
+    right = {i: output for i, output in outputs.items() if i in (1, 2)}
+    assert code.decode(right).blocks.tobytes() == blocks[[0, 1]].tobytes()
+
+
+def test_replication_compares_copies():
+    code = CodeSpec("replication", 2, 2).build()
+    outputs = {i: np.full((3, 4), float(i % 2)) for i in range(6) if i != 1}
+    np.testing.assert_array_equal(code.residual(outputs), 0)
+    outputs[4] = outputs[4] + np.array([0.0, 3.0, 0.0])[:, None]  # copy 2 of block 0
+    # Surplus: copies 1 and 2 of block 0 against copy 0; copy 2 of block 1 against copy 1.
+    np.testing.assert_allclose(code.residual(outputs), [0, 3 / np.sqrt(3), 0], rtol=1e-6)
+
+
+def test_replication_of_labels():
+    code = CodeSpec("replication", 1, 1).build()
+    labels = {0: np.array([250, 3], np.uint8), 1: np.array([2, 3], np.uint8)}
+    np.testing.assert_array_equal(code.residual(labels), [248, 0])
+
+
+def test_any_numbers_are_compared_without_a_warning():
+    code = CodeSpec("replication", 1, 1).build()
+    outputs = {0: np.array([np.inf, np.inf, 1e200, 1]), 1: np.array([np.inf, 0, -1e200, 1])}
+    np.testing.assert_array_equal(code.residual(outputs), [np.nan, np.inf, np.inf, 0])

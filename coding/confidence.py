@@ -1,16 +1,16 @@
-"""How sure a decoded class is, from what the codeword itself shows.
+"""Confidence of a decoded class, from the outputs of its codeword.
 
-Two things tell: whether the shares that the decode rests on are of the decoded class themselves (in
-similar order the queries of a codeword mostly are of one class), and how far the winner is ahead,
-measured by how much the codeword's outputs differ among each other. The margin alone misleads:
-where unlike queries were mixed, the decode is often confident, and wrong.
+Two things count: that the shares with most weight in the decode are of the decoded class themselves
+(in similar order the queries of a codeword mostly are of one class), and the margin of the highest
+score over the second, relative to the differences between the codeword's outputs. The margin alone
+misleads: where unlike queries were mixed, it is often large, and the class wrong.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from approxifer.coding.protocol import Array, Code, Decoded, Reals
+from approxifer.coding.code import Array, Code, Decoded, Reals
 
 
 def confidence(code: Code, outputs: Mapping[int, Array], decoded: Decoded) -> Reals:

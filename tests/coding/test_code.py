@@ -1,4 +1,4 @@
-"""What every code promises, whatever goes in."""
+"""The promises of every code, whatever goes in."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approxifer.coding import CodeSpec
-from approxifer.coding.interpolate import interpolation
+from approxifer.coding.interpolation import interpolation
 from approxifer.errors import ConfigError, DecodeError
 
 SCHEMES = ["uncoded", "replication", "berrut", "systematic"]
@@ -20,9 +20,8 @@ fixed = settings(derandomize=True, deadline=None, max_examples=60)
 @st.composite
 def specs(draw, schemes=SCHEMES):
     scheme = draw(st.sampled_from(schemes))
-    grid = {"grid": draw(st.sampled_from(["authors", "textbook"]))} if scheme == "berrut" else {}
     sizes = (draw(st.integers(*bounds)) for bounds in ((1, 12), (0, 4), (0, 2)))
-    return CodeSpec(scheme, *sizes, **grid)
+    return CodeSpec(scheme, *sizes)
 
 
 @st.composite
@@ -283,3 +282,89 @@ def test_integer_outputs_pass_while_nothing_is_lost():
     decoded = code.decode({i: np.arange(2) + i for i in range(3)})
     assert decoded.blocks.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert decoded.blocks.dtype == np.int64
+
+
+@pytest.mark.parametrize("byzantine", [0, 2])
+def test_uncoded_needs_every_share(byzantine):
+    code = CodeSpec("uncoded", 4, stragglers=2, byzantine=byzantine).build()
+    assert code.carries == (0, 1, 2, 3)
+    assert code.conflicts == ()
+    assert code.decodable(range(4))
+    assert not any(code.decodable({0, 1, 2, 3} - {share}) for share in range(4))
+    with pytest.raises(DecodeError, match="one of its shares"):
+        code.decode({0: np.ones(2), 1: np.ones(2)})
+
+
+@pytest.mark.parametrize("scheme", ["replication", "berrut", "systematic"])
+@pytest.mark.parametrize("stragglers", [0, 1, 2, 4])
+def test_one_query_per_codeword_is_repetition(scheme, stragglers):
+    code = CodeSpec(scheme, 1, stragglers).build()
+    assert code.carries == (0,) * (stragglers + 1)
+    block = np.random.default_rng(0).normal(size=(1, 3, 2))
+    shares = code.encode(block)
+    assert not code.decodable([])
+    for i in range(code.n):
+        decoded = code.decode({i: shares[i]})
+        assert decoded.exact.all()
+        np.testing.assert_array_equal(decoded.blocks, block)
+
+
+def test_any_collection_of_shares_will_do():
+    code = CodeSpec("systematic", 3).build()
+    for present in ([0, 1, 3], (3, 0, 1), {0, 1, 3}, {0: "a", 1: "b", 3: "c"}, np.array([0, 1, 3])):
+        assert code.decodable(present)
+        assert code.exact(present).tolist() == [True, True, False]
+
+
+def test_a_share_counts_once():
+    assert not CodeSpec("berrut", 3).build().decodable([1, 1, 1])
+
+
+@pytest.mark.parametrize("share", [-1, 4])
+def test_shares_that_do_not_exist(share):
+    code = CodeSpec("systematic", 3).build()
+    for question in (code.decodable, code.exact, lambda s: code.decode(dict.fromkeys(s))):
+        with pytest.raises(ConfigError, match=rf"\[{share}\] do not exist.* 0 to 3"):
+            question([0, share])
+
+
+def smooth(spec, rows=6, seed=0):
+    """Codewords whose queries vary smoothly: (k, rows, 3)."""
+    phase = np.random.default_rng(seed).uniform(0, 6, size=(rows, 3))
+    return np.sin(np.linspace(0, 1, spec.k)[:, None, None] + phase)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "present"),
+    [
+        ("uncoded", range(4)),
+        ("replication", [0, 1, 6, 7]),
+        ("berrut", [0, 1, 2, 4]),
+        ("systematic", [0, 1, 2, 3]),
+        ("systematic", [0, 1, 2, 4]),
+        ("systematic", [2]),
+    ],
+)
+def test_nan_where_no_share_is_surplus(scheme, present):
+    code = CodeSpec(scheme, 4, 1).build()
+    found = code.residual({i: np.ones((3, 2)) for i in present})
+    assert found.dtype == np.float32
+    assert found.shape == (3,)
+    assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("scheme", ["replication", "berrut", "systematic"])
+@pytest.mark.parametrize("lost", [[], [0]])
+def test_a_wrong_row_shows_in_its_codeword_and_nowhere_else(scheme, lost):
+    spec = CodeSpec(scheme, 8, 2)
+    code = spec.build()
+    shares = code.encode(smooth(spec))
+    right = code.residual({i: shares[i] for i in range(code.n) if i not in lost})
+    for faulty in range(code.n):
+        if faulty in lost or (scheme == "replication" and faulty % 8 in lost and len(lost) > 1):
+            continue
+        wrong = shares.copy()
+        wrong[faulty, 2] += 3
+        found = code.residual({i: wrong[i] for i in range(code.n) if i not in lost})
+        np.testing.assert_array_equal(np.delete(found, 2), np.delete(right, 2))
+        assert found[2] > 3 * right[2] + 0.1

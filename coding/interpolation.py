@@ -1,4 +1,4 @@
-"""Berrut's rational interpolant, as a matrix.
+"""Berrut's rational interpolant, as a matrix, and its nodes.
 
 Through the values X_j at the nodes x_j, in node order, it is (Berrut, "Rational functions for
 guaranteed and experimentally well-conditioned global interpolation", 1988; Berrut & Trefethen,
@@ -9,16 +9,59 @@ guaranteed and experimentally well-conditioned global interpolation", 1988; Berr
 It has no pole on the line and reproduces constants.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
 
-from approxifer.coding.protocol import Array, Reals
+from approxifer.coding.code import Reals
 
 #: Nodes within [-1, 1] nearer than this are one node: they coincide in exact arithmetic, and their
 #: cosines were rounded differently. Nodes that differ lie many orders of magnitude further apart.
 COINCIDENT = 16 * float(np.finfo(np.float64).eps)
+
+
+def chebyshev_first(count: int) -> Reals:
+    """Chebyshev points of the first kind, cos((2j+1) pi / 2 count), j = 0 .. count-1.
+
+    Berrut & Trefethen, "Barycentric Lagrange Interpolation", SIAM Review 46(3), 2004.
+    """
+    return np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
+
+
+def berrut_nodes(k: int, n: int) -> tuple[Reals, Reals]:
+    """Compute the nodes of ApproxIFER (Soleymani et al., AAAI 2022, arXiv 2109.09868).
+
+    The shares are at b_i = cos(i pi / n), i = 0 .. n-1, as in the authors' scripts: the published
+    accuracies are reproduced with it. (The points of the second kind proper, cos(i pi / (n-1)), at
+    n = k + 1 interleave exactly with the queries, and the accuracy is far worse.)
+
+    Returns
+    -------
+    queries : array (k,), descending
+    shares : array (n,), descending
+        Share i coincides with query j, up to rounding, where i = (2j+1)n/2k.
+    """
+    return chebyshev_first(k), np.cos(np.arange(n) * np.pi / n)
+
+
+def systematic_nodes(k: int, n: int) -> tuple[Reals, Reals]:
+    """Nodes of the systematic code: K of the N shares are the queries themselves.
+
+    N points of the first kind; N - K of them, evenly spread in the inside, go to the parity shares,
+    the others, in order, to the queries.
+
+    Returns
+    -------
+    queries : array (k,), descending
+    shares : array (n,)
+        The k queries, then the n - k parity nodes, descending.
+    """
+    points = chebyshev_first(n)
+    if k == 1:  # there is no inside; every share is the one query anyway
+        return points[:1], points
+    parity = np.rint(np.linspace(0, n - 1, n - k + 2)[1:-1]).astype(np.intp)
+    queries = np.delete(points, parity)
+    return queries, np.concatenate([queries, points[parity]])
 
 
 def berrut_matrix(at: Reals, nodes: Reals) -> Reals:
@@ -78,31 +121,3 @@ def leave_one_out(nodes: tuple[float, ...], used: frozenset[int]) -> Reals:
         weights[i, others] = berrut_matrix(chosen[i : i + 1], chosen[others])
     weights.setflags(write=False)
     return weights
-
-
-def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
-    """Mix arrays: result m is sum_j weights[m, j] * samples[j].
-
-    One matrix product over the flattened samples, in their own precision (float16 in float32). It
-    takes any numbers without a warning: NaN and infinity reach the elements mixed from them.
-
-    Parameters
-    ----------
-    weights : array (m, p)
-    samples : floating-point array (p, *shape)
-    out : array (m, *shape), optional
-        Contiguous; where to write.
-
-    Returns
-    -------
-    array (m, *shape)
-        `out`, or a new array of the samples' dtype.
-    """
-    precision = np.promote_types(samples.dtype, np.float32)
-    if out is None:
-        out = np.empty((len(weights), *samples.shape[1:]), samples.dtype)
-    width = math.prod(samples.shape[1:])
-    flat = samples.reshape(len(samples), width).astype(precision, copy=False)
-    with np.errstate(all="ignore"):
-        np.matmul(weights.astype(precision), flat, out=out.reshape(len(out), width))
-    return out

@@ -7,8 +7,8 @@ unlike serving, may choose which queries meet in a codeword.
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.checks import whole_number
-from approxifer.coding.protocol import Array, Reals
+from approxifer.checks import whole_number
+from approxifer.coding.code import Array, Reals
 from approxifer.errors import ConfigError
 
 COMPONENTS = 32  # dimensions in which rows are compared
@@ -18,7 +18,7 @@ SQUARINGS = 10  # of a covariance, to find its first direction
 CHUNK = 1 << 21  # numbers converted to double precision at a time
 
 
-def similar_order(rows: Array, k: int, *, seed: int = 0) -> NDArray[np.int64]:
+def order_by_similarity(rows: Array, k: int, *, seed: int = 0) -> NDArray[np.int64]:
     """Order rows such that each K consecutive ones lie close together.
 
     The rows are seen in their first 32 principal components. The set is sorted along its own first
@@ -93,7 +93,7 @@ def _along_first(points: Reals) -> Reals:
     """Coordinate of points (m, d) along their first principal component, up to its scale.
 
     The covariance to the power 2^10, by repeated squaring, has nothing left but that direction.
-    (LAPACK is not asked: thousands of small calls make its threads wait for each other, on a busy
+    (LAPACK is not used: thousands of small calls make its threads wait for each other, on a busy
     machine for many seconds. For the same reason einsum sums, not BLAS.)
     """
     centred = points - points.mean(axis=0)

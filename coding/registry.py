@@ -1,0 +1,19 @@
+"""Every code of the package, registered when `approxifer.coding` is imported.
+
+A new scheme is a module with a `Code` and its `Scheme`, and one entry here.
+"""
+
+from approxifer.coding.berrut import BERRUT, SYSTEMATIC
+from approxifer.coding.code import Code
+from approxifer.coding.parm import PARM
+from approxifer.coding.replication import REPLICATION
+from approxifer.coding.spec import CodeSpec, register
+from approxifer.coding.uncoded import UNCODED
+
+for _scheme in (UNCODED, REPLICATION, PARM, BERRUT, SYSTEMATIC):
+    register(_scheme)
+
+
+def build_code(spec: CodeSpec) -> Code:
+    """Make the code of a spec."""
+    return spec.build()
