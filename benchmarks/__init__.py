@@ -11,7 +11,6 @@ from importlib import import_module
 #: A benchmark's name, also that of its module, and what it measures.
 BENCHMARKS = {
     "accuracy": "what decoding keeps when shares are lost",
-    "decoders": "ways to decode, side by side",
     "doubt": "what repairing only doubtful rows costs and keeps",
     "byzantine": "workers that lie: how soon they are found, and what they leave behind",
     "stragglers": "slow and hung workers: how long groups and runs take, ours and rivals",

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,20 @@ from typing import Any
 import numpy as np
 
 from approxifer.benchmarks.common import Steps, command, parse, positive
-from approxifer.benchmarks.decoders import K, Known, known, subjects
 from approxifer.benchmarks.losses import draw_losses
-from approxifer.coding import CodeSpec
+from approxifer.benchmarks.recorded import Recording, record
+from approxifer.benchmarks.subjects import MICRO_BATCH
+from approxifer.coding import Code, CodeSpec, gather
 from approxifer.coding.doubt import confidence
 from approxifer.errors import ConfigError
+from approxifer.models import open_model, run_rows
+from approxifer.models.samples import npz_split
 from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.options import Options
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.report import as_text, table
 
+K = 8
 TARGETS = (0.98, 0.99, 0.995, 0.998, 0.999)
 DEFAULT = Options.agreement
 #: Points of a curve that are kept.
@@ -54,6 +59,9 @@ class Decodes:
 
     Attributes
     ----------
+    code : Code
+    blocks : (k, B, C)
+        The uncoded model's outputs.
     lost : int (P, S)
     rows : (P, k, B, C)
         Exact where nothing was lost.
@@ -61,7 +69,8 @@ class Decodes:
         Infinite where exact.
     """
 
-    of: Known
+    code: Code
+    blocks: np.ndarray
     lost: np.ndarray
     rows: np.ndarray
     sure: np.ndarray
@@ -70,23 +79,41 @@ class Decodes:
     @property
     def wrong(self) -> np.ndarray:
         """Of another class than the uncoded model's: bool (P, k, B)."""
-        differs: np.ndarray = self.rows.argmax(axis=3) != self.of.blocks.argmax(axis=2)
+        differs: np.ndarray = self.rows.argmax(axis=3) != self.blocks.argmax(axis=2)
         return differs
 
 
-def decode_all(of: Known) -> Decodes:
+def record_shares(
+    data: Path, name: str, model: Path, rows: int, spec: CodeSpec, seed: int
+) -> Recording:
+    """Run all shares of a data set's test images, in one window."""
+    split = npz_split(data / ("mnist.npz" if name == "MNIST" else "cifar10.npz"))
+    some = split.test[: rows if name == "MNIST" else rows // 4]
+    images = split.rows[some[: len(some) // K * K]].astype(np.float32)
+    forward = partial(run_rows, open_model(model).load(threads=1), micro_batch=MICRO_BATCH)
+    return record(name, images, forward, spec, block=None, order="similar", seed=seed)
+
+
+def decode_all(recording: Recording) -> Decodes:
     """Lose every set of S shares of every codeword."""
-    code = of.code
+    code, (outputs,), (members,) = recording.code, recording.outputs, recording.members
     lost = list(combinations(range(code.n), code.spec.stragglers))
     rows, sure, margin = [], [], []
     for pattern in lost:
-        left = {share: of.outputs[share] for share in range(code.n) if share not in pattern}
+        left = {share: outputs[share] for share in range(code.n) if share not in pattern}
         decoded = code.decode(left)
         second, first = np.moveaxis(np.partition(decoded.blocks, -2, axis=2)[..., -2:], 2, 0)
         rows.append(decoded.blocks)
         sure.append(confidence(code, left, decoded))
         margin.append(np.where(decoded.exact[:, None], np.inf, first - second))
-    return Decodes(of, np.array(lost), np.stack(rows), np.stack(sure), np.stack(margin))
+    return Decodes(
+        code=code,
+        blocks=gather(recording.plain, members, code.k),
+        lost=np.array(lost),
+        rows=np.stack(rows),
+        sure=np.stack(sure),
+        margin=np.stack(margin),
+    )
 
 
 def curve(of: Decodes, score: np.ndarray) -> dict[str, list[float]]:
@@ -96,7 +123,7 @@ def curve(of: Decodes, score: np.ndarray) -> dict[str, list[float]]:
     wrong = of.wrong[decoded][order]
     left = np.append(wrong[::-1].cumsum()[::-1], 0) / of.sure.size  # once the first i are repaired
     at = np.unique(np.linspace(0, len(order), POINTS + 1).astype(int))
-    base = of.of.code.n / K
+    base = of.code.n / K
     return {
         "evaluations": (base + at / of.sure.size).tolist(),
         "agreement": (1 - left[at]).tolist(),
@@ -111,12 +138,12 @@ def play(of: Decodes, agreement: float, rng: np.random.Generator) -> tuple[float
     agreement, evaluations per query, doubts
     """
     codewords = of.rows.shape[2]
-    drawn = draw_losses(of.of.code.n, of.lost.shape[1], codewords, rng)
+    drawn = draw_losses(of.code.n, of.lost.shape[1], codewords, rng)
     which = (drawn[:, None, :] == of.lost[None]).all(axis=2).argmax(axis=1)
     each = np.arange(codewords)
     sure = of.sure[which, :, each].ravel()  # codeword by codeword
     prediction = of.rows[which, :, each].reshape(len(sure), -1)
-    truth = of.of.blocks.swapaxes(0, 1).reshape(len(sure), -1)
+    truth = of.blocks.swapaxes(0, 1).reshape(len(sure), -1)
     status = np.where(np.isfinite(sure), Status.PENDING, Status.EXACT).astype(np.uint8)
     decoded = np.flatnonzero(status == Status.PENDING)
     doubts = Doubts(agreement, rng)
@@ -128,7 +155,7 @@ def play(of: Decodes, agreement: float, rng: np.random.Generator) -> tuple[float
     doubts.look(0, status, prediction)  # what was checked is back
     agrees = float((prediction.argmax(axis=1) == truth.argmax(axis=1)).mean())
     repaired = float((status == Status.REPAIRED).mean())
-    return agrees, of.of.code.n / K + repaired, doubts
+    return agrees, of.code.n / K + repaired, doubts
 
 
 def runs(of: Decodes, target: float, count: int, seed: int) -> dict[str, Any]:
@@ -171,14 +198,14 @@ def run(
         raise ConfigError("no model was given; give at least one of --model, --model-cifar")
     spec = CodeSpec(scheme, K, stragglers)
     steps, begin, settings = Steps(2 * len(models)), time.perf_counter(), []
-    for name, windows, forward in subjects(data, models, rows):
+    for name, path in models.items():
         steps.begin(f"{name}: shares")
-        of = decode_all(known(name, windows, forward, spec, order="similar", seed=seed, plain=[]))
+        of = decode_all(record_shares(data, name, path, rows, spec, seed))
         steps.begin(f"{name}: {runs_each} runs for each of {len(TARGETS)} targets")
         settings.append(
             {
                 "dataset": name,
-                "rows": len(windows[0]),
+                "rows": of.blocks.shape[0] * of.blocks.shape[1],
                 "curve": curve(of, of.sure),
                 "margin_alone": curve(of, of.margin),
                 "runs": [runs(of, target, runs_each, seed) for target in TARGETS],
