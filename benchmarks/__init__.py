@@ -11,10 +11,10 @@ from importlib import import_module
 #: A benchmark's name, also that of its module, and what it measures.
 BENCHMARKS = {
     "accuracy": "what decoding keeps when shares are lost",
-    "doubt": "what repairing only doubtful rows costs and keeps",
+    "selective_repair": "what repairing only doubtful rows costs and keeps",
     "byzantine": "workers that lie: how soon they are found, and what they leave behind",
     "stragglers": "slow and hung workers: how long groups and runs take, ours and rivals",
-    "commits": "how much later windows are written with spot checks",
+    "commit_latency": "how much later windows are written with spot checks",
     "memory": "the client's peak memory as the input grows",
     "overhead": "fault-free speed against plain Dask",
 }
@@ -31,5 +31,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
     from approxifer.coding.checks import one_of  # imports NumPy: not for a list of names
 
     module = import_module(f"approxifer.benchmarks.{one_of('benchmark', name, tuple(BENCHMARKS))}")
+    if hasattr(module, "__path__"):
+        module = import_module(f"{module.__name__}.__main__")
     command: Callable[[Sequence[str]], int] = module.main
     return command

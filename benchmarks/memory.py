@@ -102,7 +102,7 @@ def watch(data: Path, kind: str, workers: int, memory: str, folder: Path) -> dic
             cluster["address"] = stack.enter_context(scheduler_elsewhere(workers, folder))
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "approxifer.benchmarks.watched"),
+                *(sys.executable, "-m", "approxifer.benchmarks.memory_run"),
                 *(str(data), str(folder / "scores.zarr"), json.dumps(cluster), memory),
             ],
             stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ The test images of ``DIR/cifar10.npz`` become a Zarr store in a temporary folder
 three ways, in turn (A B C A B C ...), each time on a new local cluster, so that only one lives:
 
 - ``plain``: dask.array ``map_blocks`` on Dask's default ``LocalCluster()``, nothing tuned, the
-  model run on whole chunks (`approxifer.benchmarks.plain`);
+  model run on whole chunks (`approxifer.benchmarks.plain_dask`);
 - ``uncoded``: ``approxifer.score(scheme="uncoded")``, one worker per core;
 - ``systematic``: ``approxifer.score(scheme="systematic", k=8, stragglers=1)`` on the 9 workers that
   this code needs, more than there are cores on a small machine.
@@ -36,7 +36,7 @@ import xarray as xr
 import zarr
 
 import approxifer
-from approxifer.benchmarks import plain
+from approxifer.benchmarks import plain_dask
 from approxifer.benchmarks.common import Steps, command, parse, positive, spread
 from approxifer.datasets.convert import convert
 from approxifer.datasets.images import Images, write
@@ -64,7 +64,7 @@ class Measured:
 
 def measure_plain(data: Path, model: Path, out: Path) -> Measured:
     """Plain Dask."""
-    seconds, workers = plain.score(data, VARIABLE, model=model, out=out)
+    seconds, workers = plain_dask.score(data, VARIABLE, model=model, out=out)
     predictions = np.asarray(zarr.open_array(str(out), mode="r")[:])
     return Measured(seconds, None, workers, 1.0, None, None, predictions)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from approxifer.benchmarks.accuracy_report import page
+from approxifer.benchmarks.accuracy.report import page
 
 ROOT = Path(__file__).parents[1]
 
