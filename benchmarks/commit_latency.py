@@ -2,7 +2,7 @@
 
 ::
 
-    python -m approxifer.benchmarks.commit_latency [--windows 100] [--repeats 3] [--workers 12]
+    python -m approxifer.benchmarks commit_latency [--windows 100] [--repeats 3] [--workers 12]
         [--quick] [--out results.json]
 
 Real worker processes whose model sleeps, so that the cores are no bottleneck: 35 ms a micro-batch,
@@ -13,7 +13,6 @@ written. Quantiles are over the windows of a run, medians over its repeats.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ import xarray as xr
 from distributed import Client
 
 import approxifer
-from approxifer.benchmarks.common import Steps, command, parse, positive
+from approxifer.benchmarks.common import Steps, command, parser_of, positive
 from approxifer.benchmarks.toy_model import project
 from approxifer.datasets import Journal
 from approxifer.pipeline.localcluster import local_cluster
@@ -103,7 +102,7 @@ def measure(
     }
 
 
-def run(*, windows: int, repeats: int, workers: int, out: str | None) -> dict[str, Any]:
+def run(*, windows: int, repeats: int, workers: int) -> dict[str, Any]:
     """Measure, print the table, return the figures."""
     steps = Steps(2 * repeats)
     with (
@@ -125,17 +124,11 @@ def run(*, windows: int, repeats: int, workers: int, out: str | None) -> dict[st
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.commit_latency",
-        description="How much later windows are written with spot checks.",
-    )
+    parser = parser_of("commit_latency")
     parser.add_argument("--windows", type=positive, default=100, help="of each run")
     parser.add_argument("--repeats", type=positive, default=3, help="runs of each kind")
     parser.add_argument("--workers", type=positive, default=12)
-    parser.add_argument("--out", help="JSON file to write")
-    given = parse(parser, arguments, quick=QUICK)
-    quick = given.pop("quick")
-    return command(lambda: run(**given), given["out"], quick=quick)
+    return command(parser, arguments, run, quick=QUICK)
 
 
 if __name__ == "__main__":

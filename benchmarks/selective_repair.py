@@ -20,26 +20,24 @@ lost shares.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from approxifer.benchmarks.byzantine.subjects import MICRO_BATCH
-from approxifer.benchmarks.common import Steps, command, parse, positive
+from approxifer.benchmarks.common import Steps, command, parser_of, positive, save_picture
+from approxifer.benchmarks.datasets import FILES, forward
 from approxifer.benchmarks.erasures import draw_losses
 from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import Code, CodeSpec, gather
 from approxifer.coding.doubt import confidence
 from approxifer.errors import ConfigError
-from approxifer.models import open_model, run_rows
+from approxifer.models import open_model
 from approxifer.models.samples import npz_split
 from approxifer.pipeline.doubt import Doubts
 from approxifer.pipeline.options import Options
@@ -87,11 +85,11 @@ def record_shares(
     data: Path, name: str, model: Path, rows: int, spec: CodeSpec, seed: int
 ) -> Recording:
     """Run all shares of a data set's test images, in one window."""
-    split = npz_split(data / ("mnist.npz" if name == "MNIST" else "cifar10.npz"))
+    split = npz_split(data / str(FILES[name]))
     some = split.test[: rows if name == "MNIST" else rows // 4]
     images = split.rows[some[: len(some) // K * K]].astype(np.float32)
-    forward = partial(run_rows, open_model(model).load(threads=1), micro_batch=MICRO_BATCH)
-    return record(name, images, forward, spec, block=None, order="similar", seed=seed)
+    run = forward(open_model(model).load(threads=1))
+    return record(name, images, run, spec, block=None, order="similar", seed=seed)
 
 
 def decode_all(recording: Recording) -> Decodes:
@@ -286,17 +284,12 @@ def draw(results: Mapping[str, Any], target: Path) -> None:
         axes.set_ylabel("agreement with the uncoded model")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
-    print(f"written: {target}")
+    save_picture(figure, target)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.selective_repair",
-        description="Agreement against evaluations per query under repair='doubtful'.",
-    )
+    parser = parser_of("selective_repair")
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with mnist.npz, cifar10.npz"
     )
@@ -307,11 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stragglers", type=positive, default=1)
     parser.add_argument("--runs", type=positive, default=200, dest="runs_each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", help="JSON file to write")
     parser.add_argument("--picture", type=Path, help="PNG file to write")
-    given = parse(parser, arguments, quick={"rows": 2000, "runs_each": 20})
-    out, quick = given.pop("out"), given.pop("quick")
-    return command(lambda: run(**given), out, quick=quick)
+    return command(parser, arguments, run, quick={"rows": 2000, "runs_each": 20})
 
 
 if __name__ == "__main__":

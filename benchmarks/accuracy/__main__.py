@@ -24,48 +24,29 @@ next time.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from approxifer.benchmarks.accuracy.cases import (
-    FILES,
-    Case,
-    Loaded,
-    cases,
-    forward,
-    kept_beside,
-    load,
-    split_of,
-    trained,
+from approxifer.benchmarks.accuracy.cases import Case, cases, load
+from approxifer.benchmarks.accuracy.measurement import (
+    CHANCES,
+    FEATURES_K,
+    by_features,
+    measure,
+    uncoded_figures,
 )
-from approxifer.benchmarks.accuracy.features import first_layers, places
-from approxifer.benchmarks.accuracy.metrics import Judge
+from approxifer.benchmarks.accuracy.parity import add_parity
 from approxifer.benchmarks.accuracy.report import summary, write_report
-from approxifer.benchmarks.common import Steps, command, parse, positive, rounded
-from approxifer.benchmarks.erasures import Decode, always, now_and_then, recover
+from approxifer.benchmarks.common import Steps, command, parser_of, positive, rounded
+from approxifer.benchmarks.datasets import FILES, kept_beside, trained
 from approxifer.benchmarks.pool import crew
-from approxifer.benchmarks.recording import Recording, record
-from approxifer.coding import CodeSpec, gather, order_rows
-from approxifer.coding.fitted import FittedDecoder
-from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.order import ORDERS
-from approxifer.coding.parm import ENCODERS, TILES
-from approxifer.models import open_model
-from approxifer.models.parity import load_parity
-from approxifer.models.parity_training import ParityEpoch, train_parity
-from approxifer.pipeline.engine import LEARNT
-from approxifer.pipeline.progress import duration
 
-#: Chances with which each share is lost.
-CHANCES = (0.01, 0.05)
 #: What ``--quick`` puts for what is left out.
 QUICK = {
     "rows": 2000,
@@ -75,131 +56,11 @@ QUICK = {
     "parity": (2,),
     "parity_queries": 60_000,
 }
-FEATURES_K = 8
-#: Passes of a parity model over a small data set.
-MOST_EPOCHS = 40
-
-
-def judged(
-    recording: Recording,
-    judge: Judge,
-    *,
-    lost: int,
-    seed: int,
-    chances: Sequence[float] = CHANCES,
-    decode: Decode | None = None,
-) -> dict[str, Any]:
-    """Lose shares of one recording, in all ways."""
-    code, codewords = recording.code, recording.block
-    rng = np.random.default_rng([seed, code.k, code.n, lost])
-    whole = recover(recording, np.ones((codewords, code.n), bool), decode=decode)
-    left = [recover(recording, k, decode=decode) for k in always(code, lost, codewords, rng)]
-    found: dict[str, Any] = {
-        "decoded": float(np.mean([~one.exact for one in left])),
-        "evaluations": code.n / code.k,
-        **judge.figures(recording, whole, left),
-        "chance": {},
-    }
-    for chance in chances:
-        kept, run = now_and_then(code, chance, codewords, rng)
-        after = recover(recording, kept, decode=decode)
-        found["chance"][str(chance)] = {
-            "decoded": float((~after.exact).mean()),
-            "evaluations": run / (code.k * codewords),
-            **judge.overall(recording, after),
-        }
-    return found
-
-
-def specs(case: Case, k: int, order: str) -> Iterator[tuple[CodeSpec, Path | None]]:
-    """The codes to measure, with their parity models; plain ones in the first order, which does not
-    matter to them."""
-    for s in case.stragglers:
-        if order == case.orders[0]:
-            yield CodeSpec("replication", k, s), None
-        yield CodeSpec("berrut", k, s), None
-        yield CodeSpec("systematic", k, s), None
-    if order == case.orders[0]:
-        yield CodeSpec("uncoded", k, 0), None
-    for (of, encoder), folder in case.parity.items():
-        if of == k:
-            yield CodeSpec("parm", k, 1, encoder=encoder), folder  # type: ignore[arg-type]
-
-
-def measure(_: None, case: Case, k: int, order: str, seed: int) -> list[dict[str, Any]]:
-    """Measure all codes of one K in one order."""
-    loaded, found = load(case), []
-    for spec, folder in specs(case, k, order):
-        recording = record(
-            case.name, loaded.rows, loaded.forward, spec,
-            block=None, order=order, seed=seed, plain=loaded.plain,
-            parity=_parity(folder, loaded, spec),
-        )  # fmt: skip
-        head = {"scheme": spec.scheme, "k": k, "stragglers": spec.stragglers, "order": order}
-        if spec.scheme == "parm":
-            head["encoder"] = spec.encoder
-        lost = 0 if spec.scheme == "uncoded" else spec.stragglers
-        found.append(head | judged(recording, loaded.judge, lost=lost, seed=seed))
-        if isinstance(recording.code, InterpolatingCode):
-            decode = fitted(loaded, recording.code, order, seed).decode
-            some = judged(recording, loaded.judge, lost=lost, seed=seed, decode=decode)
-            found.append(head | {"decoder": "fitted"} | some)
-    return found
-
-
-def fitted(loaded: Loaded, code: InterpolatingCode, order: str, seed: int) -> FittedDecoder:
-    """A decoder that has learnt from codewords of other rows, evenly spread over their order."""
-    rows = loaded.others
-    perm = order_rows(rows, code.k, how=order, seed=seed)
-    whole = perm[: len(perm) // code.k * code.k].reshape(-1, code.k)
-    chosen = whole[np.linspace(0, len(whole) - 1, LEARNT).astype(int)]
-    made = record(
-        "lessons", rows[chosen.ravel()], loaded.forward, code.spec, block=None, order="natural"
-    )
-    decoder = FittedDecoder(code)
-    decoder.learn(made.outputs[0], gather(made.plain, made.members[0], code.k))
-    return decoder
-
-
-def _parity(folder: Path | None, loaded: Loaded, spec: CodeSpec) -> list[Any]:
-    if folder is None:
-        return []
-    parity = load_parity(folder, loaded.handle, k=spec.k, stragglers=spec.stragglers)
-    return [forward(handle.load(threads=1)) for handle in parity.handles]
-
-
-def by_features(_: None, case: Case, seed: int) -> list[dict[str, Any]]:
-    """Order by outputs of the model's first layers instead of pixels: what it brings and costs.
-
-    Costs are the first layers' time, as a fraction of a whole forward pass of the same rows.
-    """
-    loaded, found = load(case), []
-    for label, place in [("pixels", None), *places(loaded.runner)]:
-        features, cost = None, 0.0
-        if place is not None:
-            features, cost = first_layers(loaded.runner, place, loaded.rows)
-        for s in case.stragglers:
-            recording = record(
-                case.name, loaded.rows, loaded.forward, CodeSpec("systematic", FEATURES_K, s),
-                block=None, order="similar", seed=seed, plain=loaded.plain, features=features,
-            )  # fmt: skip
-            head = {"features": label, "cost": cost, "stragglers": s}
-            found.append(head | judged(recording, loaded.judge, lost=s, seed=seed, chances=()))
-    return found
-
-
-def uncoded_figures(loaded: Loaded, case: Case) -> dict[str, Any]:
-    """The uncoded model itself."""
-    if not case.classes:
-        return {"rms": float(np.sqrt(np.square(loaded.plain, dtype=np.float64).mean()))}
-    labels = loaded.judge.labels  # type: ignore[attr-defined]
-    return {"accuracy": float((loaded.plain.argmax(axis=1) == labels).mean())}
 
 
 def run(
     data: Path,
     *,
-    given: Mapping[str, Path | None],
     ks: Sequence[int],
     stragglers: Sequence[int],
     orders: Sequence[str],
@@ -214,26 +75,27 @@ def run(
     processes: int,
     out: str | None,
     report: Path | None,
+    **models: Path | None,
 ) -> dict[str, Any]:
-    """Measure all cases, print a summary, return the figures."""
+    """Measure all cases, print a summary, return the figures; models by their network's name."""
     with kept_beside(out) as kept:
         began = time.perf_counter()
         found = list(
             cases(
-                data, given, partial(trained, kept=kept, epochs=epochs, seed=seed),
+                data, models, partial(trained, kept=kept, epochs=epochs, seed=seed),
                 rows=rows, ks=ks, stragglers=stragglers, orders=orders, only=only,
             )
         )  # fmt: skip
-        models = time.perf_counter() - began
+        spent = time.perf_counter() - began
         for case in found:
             cifar = case.data_name == "CIFAR-10"
             wanted = parity_cifar if cifar else parity
             queries = parity_queries_cifar if cifar else parity_queries
             if case.network in ("LeNet-5", "ResNet"):
-                _add_parity(
+                add_parity(
                     case, [k for k in wanted if k in case.ks], kept, queries, seed, processes
                 )
-        trainings = {"models": models, "parity": time.perf_counter() - began - models}
+        trainings = {"models": spent, "parity": time.perf_counter() - began - spent}
         began = time.perf_counter()
         measured = [_measure_case(case, seed, processes) for case in found]
     results: dict[str, Any] = {
@@ -274,47 +136,9 @@ def _measure_case(case: Case, seed: int, processes: int) -> dict[str, Any]:
     }
 
 
-def _add_parity(
-    case: Case, ks: Sequence[int], kept: Path, queries: int, seed: int, processes: int
-) -> None:
-    """Train the parity models of a case, side by side, or find them."""
-    codes = [(k, encoder) for k in ks for encoder in (ENCODERS if k in TILES else ENCODERS[:1])]
-    tasks = [(case, k, encoder, kept, queries, seed) for k, encoder in codes]
-    with crew(None, max(1, min(processes, len(tasks)))) as each:
-        for code, folder in zip(codes, each(_train_parity, tasks), strict=True):
-            case.parity[code] = folder  # type: ignore[index]
-
-
-def _train_parity(
-    _: None, case: Case, k: int, encoder: str, kept: Path, queries: int, seed: int
-) -> Path:
-    split = split_of(case.data)
-    rows = split.rows[split.train].astype(np.float32)
-    handle = open_model(case.model)
-    epochs = min(-(-queries // len(rows)), MOST_EPOCHS)
-    name = f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}-{epochs}"
-    return train_parity(
-        handle, rows, k=k, out=kept / name, encoder=encoder, epochs=epochs, seed=seed, threads=1,
-        on_epoch=partial(_told, f"{case.name}, K={k}, {encoder}"),
-    )  # fmt: skip
-
-
-def _told(what: str, epoch: ParityEpoch) -> None:
-    left = duration(epoch.seconds * (epoch.of - epoch.number))
-    print(
-        f"parity model for {what}: epoch {epoch.number}/{epoch.of}, held out "
-        f"{epoch.held_out:.3f} of the mean's, {left} left",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.accuracy",
-        description="Accuracy and agreement when shares of codewords are lost.",
-    )
+    parser = parser_of("accuracy")
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz")
     for name, arch, of in (
         ("mnist", "lenet5", "a LeNet-5: (n, 28, 28)"),
@@ -342,13 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=positive, help="of the networks' training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=positive, default=os.cpu_count() or 1)
-    parser.add_argument("--out", help="JSON file to write")
     parser.add_argument("--report", type=Path, help="Markdown file to write, pictures beside it")
-    options = parse(parser, arguments, quick=QUICK)
-    quick = options.pop("quick")
-    archs = ("lenet5", "mlp", "resnet", "vgg", "depthwise", "forecaster")
-    given = {arch: options.pop(arch) for arch in archs}
-    return command(lambda: run(**options, given=given), options["out"], quick=quick)
+    return command(parser, arguments, run, quick=QUICK, passed=("out",))
 
 
 if __name__ == "__main__":

@@ -6,29 +6,17 @@ A `Case` names files only, so that processes can be given it; `load` opens them 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from approxifer.benchmarks.accuracy.metrics import ClassJudge, Judge, ValueJudge
+from approxifer.benchmarks.datasets import FILES, forward, split_of
 from approxifer.benchmarks.recording import AT_ONCE, Forward
 from approxifer.errors import ConfigError
-from approxifer.models import ModelHandle, Runner, open_model, run_rows
-from approxifer.models.samples import Split, digits_split, era5_split, npz_split
-
-MICRO_BATCH = 64
-#: Data sets by name, and the file of each in the folder of data; digits come with scikit-learn.
-FILES = {
-    "digits": None,
-    "MNIST": "mnist.npz",
-    "Fashion-MNIST": "fashion.npz",
-    "CIFAR-10": "cifar10.npz",
-    "ERA5": "era5_uk_t2m.zarr",
-}
+from approxifer.models import ModelHandle, Runner, open_model
 
 
 @dataclass(frozen=True)
@@ -102,18 +90,6 @@ class Loaded:
         return forward(self.runner)
 
 
-def forward(runner: Runner) -> Forward:
-    """A model at the benchmarks' micro-batch."""
-    return partial(run_rows, runner, micro_batch=MICRO_BATCH)
-
-
-def split_of(data: str) -> Split:
-    """Read a data set."""
-    if data == "digits":
-        return digits_split()
-    return era5_split(data) if data.endswith(".zarr") else npz_split(data)
-
-
 @lru_cache(maxsize=1)
 def load(case: Case) -> Loaded:
     """Open a case, and run its model on all test rows."""
@@ -129,31 +105,6 @@ def load(case: Case) -> Loaded:
     judge = ClassJudge(split.labels[chosen]) if case.classes else ValueJudge()
     others = split.rows[split.train[: len(rows) if case.classes else None]].astype(np.float32)
     return Loaded(rows, judge, handle, runner, plain, others)
-
-
-@contextmanager
-def kept_beside(out: str | None) -> Iterator[Path]:
-    """The folder where models are kept: beside the results, or nowhere."""
-    if out is not None:
-        yield Path(out).parent / "models"
-        return
-    with TemporaryDirectory(prefix="approxifer-bench-") as name:
-        yield Path(name)
-
-
-def trained(network: str, data: str, kept: Path, *, epochs: int | None, seed: int) -> Path:
-    """A reference network: the one that is kept, trained first if it is not there."""
-    named = "" if epochs is None else f"-{epochs}-epochs"
-    path = kept / f"{network}-{Path(data).stem}{named}-{seed}.pt2"
-    if not path.exists():
-        from approxifer.models.train import main as train
-
-        kept.mkdir(parents=True, exist_ok=True)
-        print(f"training {network} on {data}; it is kept in {path}", flush=True)
-        options = [] if epochs is None else ["--epochs", str(epochs)]
-        if train([network, data, "--out", str(path), "--seed", str(seed), *options]):
-            raise ConfigError(f"no {network} could be trained on {data}; give a model")
-    return path
 
 
 def cases(

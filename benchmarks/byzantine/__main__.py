@@ -2,7 +2,7 @@
 
 ::
 
-    python -m approxifer.benchmarks.byzantine --data DIR [--model lenet5.pt2]
+    python -m approxifer.benchmarks byzantine --data DIR [--model lenet5.pt2]
         [--model-cifar resnet.pt2] [--model-era5 forecaster.pt2] [--sections faults clean ...]
         [--check 3] [--rows 8000] [--seeds 20] [--runs 400] [--processes 2] [--quick]
         [--out results.json] [--picture FILE.png]
@@ -23,7 +23,6 @@ is wrong if it is further from the uncoded model's output than the referee allow
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -33,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from approxifer.benchmarks.accuracy.cases import kept_beside, trained
 from approxifer.benchmarks.byzantine import (
     detection,
     evasion,
@@ -45,7 +43,8 @@ from approxifer.benchmarks.byzantine import (
 from approxifer.benchmarks.byzantine.detection import FAULTS
 from approxifer.benchmarks.byzantine.simulation import WORKERS
 from approxifer.benchmarks.byzantine.subjects import Source, Subject, record_subject, sources
-from approxifer.benchmarks.common import Steps, command, parse, positive
+from approxifer.benchmarks.common import Steps, command, parser_of, positive
+from approxifer.benchmarks.datasets import kept_beside, trained
 from approxifer.benchmarks.pool import crew
 from approxifer.pipeline.spotchecks import DEFAULT_CHECK
 
@@ -221,10 +220,7 @@ def _steps(sections: Sequence[str], datasets: Collection[str], worker_seeds: int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.byzantine",
-        description="Workers that lie: detection, wrong rows left, evaluations.",
-    )
+    parser = parser_of("byzantine")
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz")
     parser.add_argument("--model", type=Path, help="MNIST: a .pt2 that takes (n, 28, 28) float32")
     parser.add_argument("--model-cifar", type=Path, help="CIFAR-10: (n, 32, 32, 3)")
@@ -238,10 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--worker-seeds", type=positive, default=3, help="runs on real workers")
     parser.add_argument("--processes", type=positive, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--picture", type=Path, help="PNG file to write")
-    parser.add_argument("--out", help="JSON file to write")
-    given = parse(parser, arguments, quick=QUICK)
-    quick = given.pop("quick")
-    return command(lambda: run(**given), given["out"], quick=quick)
+    return command(parser, arguments, run, quick=QUICK, passed=("out",))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import numpy as np
 
 from approxifer.benchmarks.byzantine.outcome import Outcome
 from approxifer.benchmarks.byzantine.simulation import groups_waited, simulate
-from approxifer.benchmarks.byzantine.subjects import MICRO_BATCH, Source, repeated, some_of
+from approxifer.benchmarks.byzantine.subjects import Source, repeated, some_of
+from approxifer.benchmarks.datasets import MICRO_BATCH
 from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.tolerance import Tolerance, measure_tolerance

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from approxifer.benchmarks.common import save_picture
+
 #: Okabe and Ito's colours, markers.
 OURS, CAUTIOUS = ("#0072B2", "o"), ("#56B4E9", "D")
 RIVALS = (("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"))
@@ -34,9 +36,7 @@ def draw(results: Mapping[str, Any], target: Path) -> None:
         _speed(axes[0], one)
         _wrong(axes[1], one)
         _price(axes[2], one)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
-    print(f"written: {target}")
+    save_picture(figure, target)
 
 
 def _speed(axes: Axes, found: Mapping[str, Any]) -> None:

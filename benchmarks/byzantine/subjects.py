@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from approxifer.benchmarks.byzantine.replay import rerun
-from approxifer.benchmarks.recording import Forward, Recording, record
+from approxifer.benchmarks.datasets import MICRO_BATCH, forward
+from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
-from approxifer.models import Runner, open_model, run_rows
+from approxifer.models import Runner, open_model
 from approxifer.models.samples import Split, era5_split, npz_split
-from approxifer.pipeline.faults import Run, StuckWeight
+from approxifer.pipeline.faults import StuckWeight
 from approxifer.pipeline.tolerance import Tolerance, measure_tolerance
-
-MICRO_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class Source:
 
     def forward(self, rows: np.ndarray) -> np.ndarray:
         """Run the model."""
-        return _forward(self.runner)(rows)
+        return forward(self.runner)(rows)
 
     def some(self, seed: int) -> np.ndarray:
         """Rows of a clean run: any of the data set, as many as there are of the chosen ones."""
@@ -130,7 +129,7 @@ def record_subject(source: Source, *, seed: int = 0) -> Subject:
     sample = some_of(rows)
     tolerance = measure_tolerance(source.runner, sample, MICRO_BATCH, rng=rng)
     weight = stuck_weight(source.runner, sample, tolerance, rng)
-    stuck = _forward(weight.arm(rng)(source.runner))
+    stuck = forward(weight.arm(rng)(source.runner))
     return Subject(
         source.name,
         ours,
@@ -159,19 +158,15 @@ def some_of(rows: np.ndarray) -> np.ndarray:
     return some
 
 
-def _forward(run: Run) -> Forward:
-    return partial(run_rows, run, micro_batch=MICRO_BATCH)
-
-
 def stuck_weight(
     runner: Runner, sample: np.ndarray, tolerance: Tolerance, rng: np.random.Generator
 ) -> StuckWeight:
     """Draw a weight of the last layer, one that matters to most of some sample rows."""
     module: Any = runner.forward.module  # type: ignore[attr-defined]
     name, last = [(n, p) for n, p in module.named_parameters() if p.ndim > 1][-1]
-    right = _forward(runner)(sample)
+    right = forward(runner)(sample)
     for index in rng.permutation(last.numel()).tolist():
         weight = StuckWeight(parameter=name, index=index)
-        if tolerance.differs(_forward(weight.arm(rng)(runner))(sample), right).mean() > 0.5:
+        if tolerance.differs(forward(weight.arm(rng)(runner))(sample), right).mean() > 0.5:
             break
     return weight

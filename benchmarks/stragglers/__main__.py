@@ -2,7 +2,7 @@
 
 ::
 
-    python -m approxifer.benchmarks.stragglers [--data DIR [--model lenet5.pt2]]
+    python -m approxifer.benchmarks stragglers [--data DIR [--model lenet5.pt2]]
         [--sections groups simulated hung] [--faults few worker ...] [--schemes dask none ...]
         [--groups 2000] [--other-groups 300] [--simulated-groups 10000] [--workers 12]
         [--processes 2] [--seed 0] [--quick] [--out results.json] [--report page.md]
@@ -29,7 +29,6 @@ digits, with it MNIST's test images; without ``--model`` a LeNet-5 is trained.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -41,11 +40,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from approxifer.benchmarks.accuracy.cases import kept_beside, trained
-from approxifer.benchmarks.common import Steps, command, machine, parse, positive, rounded
+from approxifer.benchmarks.common import Steps, command, machine, parser_of, positive, rounded
+from approxifer.benchmarks.datasets import kept_beside, trained
 from approxifer.benchmarks.pool import Crew, crew
-from approxifer.benchmarks.stragglers import latency, live, simulated_dask, simulation
-from approxifer.benchmarks.stragglers.live import (
+from approxifer.benchmarks.stragglers import latency, live
+from approxifer.benchmarks.stragglers.report import describe, write_report
+from approxifer.benchmarks.stragglers.schedules import SCHEDULES
+from approxifer.benchmarks.stragglers.setup import (
+    HANG_AFTER,
     HUNG_GROUPS,
     HUNG_LIMIT,
     HUNG_SLEEP,
@@ -53,11 +55,10 @@ from approxifer.benchmarks.stragglers.live import (
     SCHEMES,
     Scheme,
     Site,
+    build,
 )
-from approxifer.benchmarks.stragglers.report import describe, write_report
-from approxifer.benchmarks.stragglers.schedules import SCHEDULES
-from approxifer.benchmarks.stragglers.setup import build
 from approxifer.benchmarks.stragglers.simulated_workers import Delays
+from approxifer.benchmarks.stragglers.simulation import simulate
 
 SECTIONS = ("groups", "simulated", "hung")
 MAIN = SCHEMES.keys() - {"none-1", "exact-1"}
@@ -164,33 +165,6 @@ class Bench:
             }
 
 
-def simulate(site: Site, fault: str, name: str, groups: int, delays: Delays) -> dict[str, Any]:
-    """One scheme under one schedule, on the virtual clock."""
-    scheme, schedule = SCHEMES[name], SCHEDULES[fault]
-    common: dict[str, Any] = {
-        "groups": groups, "shape": site.shape, "schedule": schedule, "seed": site.seed,
-        "delays": delays,
-    }  # fmt: skip
-    if scheme.options is None:
-        found, seconds = simulated_dask.play(site.k, **common)
-        evaluations = 1.0
-    else:
-        asked = scheme.checked(site.k)
-        played = simulation.play(
-            scheme.spec(site.k), asked.policy, repair=scheme.finals, in_flight=asked.in_flight,
-            **common,
-        )  # fmt: skip
-        found, seconds = latency.read(played.events), played.seconds
-        evaluations = played.evaluations_per_query
-    return {
-        **latency.summary(found, finals=scheme.finals),
-        "seconds": seconds,
-        "evaluations_per_query": evaluations,
-        "tail": latency.tail([one.decodable for one in found]),
-        "final_tail": latency.tail([one.final for one in found]) if scheme.finals else None,
-    }
-
-
 def run(
     data: Path | None,
     *,
@@ -217,7 +191,7 @@ def run(
         "block": BLOCK,
         "micro_batch": MICRO_BATCH,
         "sleep": SLEEP,
-        "hang_after": live.HANG_AFTER,
+        "hang_after": HANG_AFTER,
         "seed": seed,
         **({"quick": True} if quick else {}),
     }
@@ -290,10 +264,7 @@ def with_earlier(results: dict[str, Any], out: str | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.stragglers",
-        description="Slow and hung workers: latencies, makespans, evaluations.",
-    )
+    parser = parser_of("stragglers")
     parser.add_argument("--data", type=Path, help="folder with mnist.npz; none: digits")
     parser.add_argument("--model", type=Path, help="a .pt2 for these rows")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
@@ -307,9 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=positive, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, help="Markdown page to write, a picture beside it")
-    parser.add_argument("--out", help="JSON file to write")
-    given = parse(parser, arguments, quick=QUICK)
-    return command(lambda: run(**given), given["out"], quick=given["quick"])
+    return command(parser, arguments, run, quick=QUICK, passed=("out", "quick"))
 
 
 if __name__ == "__main__":

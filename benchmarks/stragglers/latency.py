@@ -56,6 +56,16 @@ def read(events: Iterable[Mapping[str, Any]]) -> list[Latency]:
     return found
 
 
+def latencies(starts: list[float], stops: list[float], k: int) -> list[Latency]:
+    """Of groups of K shares in turn, given when each started and was back (infinite: never)."""
+    found = []
+    for first in range(0, len(starts), k):
+        last = max(stops[first : first + k])
+        seconds = last - min(starts[first : first + k]) if last < inf else inf
+        found.append(Latency(seconds, seconds))
+    return found
+
+
 def moments(code: Code, attempts: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
     """When a group's first share started, when it was decodable, and when every block was exact by
     its own shares (infinite: never)."""

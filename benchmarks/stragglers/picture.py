@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from approxifer.benchmarks.stragglers.live import SCHEMES
+from approxifer.benchmarks.common import save_picture
 from approxifer.benchmarks.stragglers.schedules import SCHEDULES
+from approxifer.benchmarks.stragglers.setup import SCHEMES
 
 #: Okabe and Ito's colours, and dashes that tell the lines apart in grey.
 STYLES: Mapping[str, tuple[str, str]] = {
@@ -59,9 +60,7 @@ def draw(results: Mapping[str, Any], target: Path) -> None:
     figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
     spans = results.get("groups") or results.get("simulated") or {}
     _makespans(figure.add_subplot(grid[lines, :]), spans, live="groups" in results)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
-    print(f"written: {target}")
+    save_picture(figure, target)
 
 
 def _label(name: str) -> str:

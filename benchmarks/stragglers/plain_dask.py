@@ -17,8 +17,7 @@ import numpy as np
 import zarr
 from distributed import Client, LocalCluster, SchedulerPlugin, get_worker
 
-from approxifer.benchmarks.stragglers.latency import Latency
-from approxifer.benchmarks.stragglers.simulated_dask import latencies
+from approxifer.benchmarks.stragglers.latency import Latency, latencies
 from approxifer.models import Runner, open_model, run_rows
 from approxifer.pipeline import faults
 

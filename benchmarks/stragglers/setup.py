@@ -1,22 +1,125 @@
-"""Rows, model and parity model for the benchmark ``stragglers``."""
+"""Schemes, constants, rows, model and parity model of all runs."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import zarr
 
-from approxifer.benchmarks.accuracy.cases import split_of
-from approxifer.benchmarks.stragglers.live import Site
-from approxifer.benchmarks.stragglers.simulation import Shape
+from approxifer.benchmarks.datasets import split_of
+from approxifer.coding import CodeSpec
 from approxifer.models import open_model, run_rows
 from approxifer.models.export import write_whole
 from approxifer.models.parity import FORMAT, META, program
+from approxifer.pipeline.options import Options
 from approxifer.quiet import quiet
+
+#: Seconds after which a share that runs is given up, and its worker with it.
+HANG_AFTER = 5.0
+#: The section ``hung``: workers, seconds of sleep in a share, groups (two minutes' work), and the
+#: seconds after which plain Dask is cut.
+HUNG_WORKERS, HUNG_SLEEP, HUNG_GROUPS, HUNG_LIMIT = 10, 0.1, 1500, 300.0
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to score. ``options`` as `approxifer.score` has them; None: plain Dask."""
+
+    says: str
+    options: Mapping[str, Any] | None = None
+
+    def checked(self, k: int) -> Options:
+        """The options, with what they do not say."""
+        stand_in = {"parity": "-"} if self.options and self.options["scheme"] == "parm" else {}
+        given = {**(self.options or {"scheme": "uncoded"}), **stand_in}
+        return Options(data="-", model="-", out="-", k=k, hang_after=HANG_AFTER, **given)
+
+    def spec(self, k: int) -> CodeSpec:
+        """The code."""
+        return self.checked(k).code_for(k)
+
+    @property
+    def finals(self) -> bool:
+        """Whether every row ends exact or repaired."""
+        return (self.options or {}).get("repair") != "none"
+
+
+def _ours(stragglers: int, repair: str, **options: float) -> Scheme:
+    told = "".join(f", {name}={value:g}" for name, value in options.items())
+    return Scheme(
+        f'systematic S={stragglers}, repair="{repair}"{told}',
+        {"scheme": "systematic", "stragglers": stragglers, "repair": repair, **options},
+    )
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "dask": Scheme("uncoded, plain Dask"),
+    "hedged": Scheme("uncoded, hedged", {"scheme": "uncoded", "hedge": "spark"}),
+    "replication": Scheme("replication x2", {"scheme": "replication", "stragglers": 1}),
+    "parm": Scheme("ParM, one parity", {"scheme": "parm", "stragglers": 1, "repair": "none"}),
+    "none": _ours(2, "none"),
+    "prompt": _ours(2, "none", in_flight=1.5),
+    "exact": _ours(2, "exact"),
+    "none-1": _ours(1, "none"),
+    "exact-1": _ours(1, "exact"),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a run is cut: rows of a share and of a micro-batch, groups of a window; the workers."""
+
+    block: int
+    micro_batch: int
+    window: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all runs of a benchmark have in common.
+
+    Attributes
+    ----------
+    folder : Path
+        For the runs' outputs.
+    data : Path
+        A Zarr store with ``image (sample, *feature)``: the same rows over and over, a window each
+        time, so that no row is like another of its window.
+    model : Path or str
+        As `approxifer.score` takes it.
+    parity : Path
+    labels : array (rows of a window,)
+        The uncoded model's classes.
+    k : int
+    shape : Shape
+    sleep : float
+        Seconds before each micro-batch.
+    seed : int
+        Of the schedules and the runs.
+    """
+
+    folder: Path
+    data: Path
+    model: Path | str
+    parity: Path
+    labels: np.ndarray
+    k: int
+    shape: Shape
+    sleep: float
+    seed: int
+
+    @property
+    def group_rows(self) -> int:
+        """Rows of a group."""
+        return self.k * self.shape.block
 
 
 def build(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from math import inf
 
-from approxifer.benchmarks.stragglers.latency import Latency
+from approxifer.benchmarks.stragglers.latency import Latency, latencies
 from approxifer.benchmarks.stragglers.schedules import Schedule
+from approxifer.benchmarks.stragglers.setup import Shape
 from approxifer.benchmarks.stragglers.simulated_workers import Clock, Delays, Service
-from approxifer.benchmarks.stragglers.simulation import Shape
 
 #: Shares that a worker has at one time.
 HELD = 2
@@ -66,13 +66,3 @@ def play(
     while clock.step():
         pass
     return latencies(starts, stops, k), clock.now
-
-
-def latencies(starts: list[float], stops: list[float], k: int) -> list[Latency]:
-    """Of groups of K shares in turn, given when each started and was back (infinite: never)."""
-    found = []
-    for first in range(0, len(starts), k):
-        last = max(stops[first : first + k])
-        seconds = last - min(starts[first : first + k]) if last < inf else inf
-        found.append(Latency(seconds, seconds))
-    return found

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from approxifer.benchmarks.stragglers.schedules import Schedule
+from approxifer.benchmarks.stragglers import latency, simulated_dask
+from approxifer.benchmarks.stragglers.schedules import SCHEDULES, Schedule
+from approxifer.benchmarks.stragglers.setup import SCHEMES, Shape, Site
 from approxifer.benchmarks.stragglers.simulated_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.pipeline.engine import OPEN_WINDOWS
@@ -27,16 +29,6 @@ from approxifer.pipeline.policy import GroupState, Policy
 from approxifer.pipeline.records import Fate, Status
 from approxifer.pipeline.window import Window
 from approxifer.pipeline.workerstate import WorkerState
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How a run is cut: rows of a share and of a micro-batch, groups of a window; the workers."""
-
-    block: int
-    micro_batch: int
-    window: int
-    workers: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +98,33 @@ def play(
     evaluations = sum(one["evaluations"] for one in run.summary()["workers"])
     rows = groups * spec.k * shape.block
     return Played(client.events, clock.now, evaluations / rows)
+
+
+def simulate(site: Site, fault: str, name: str, groups: int, delays: Delays) -> dict[str, Any]:
+    """One scheme under one schedule, on the virtual clock."""
+    scheme, schedule = SCHEMES[name], SCHEDULES[fault]
+    common: dict[str, Any] = {
+        "groups": groups, "shape": site.shape, "schedule": schedule, "seed": site.seed,
+        "delays": delays,
+    }  # fmt: skip
+    if scheme.options is None:
+        found, seconds = simulated_dask.play(site.k, **common)
+        evaluations = 1.0
+    else:
+        asked = scheme.checked(site.k)
+        played = play(
+            scheme.spec(site.k), asked.policy, repair=scheme.finals, in_flight=asked.in_flight,
+            **common,
+        )  # fmt: skip
+        found, seconds = latency.read(played.events), played.seconds
+        evaluations = played.evaluations_per_query
+    return {
+        **latency.summary(found, finals=scheme.finals),
+        "seconds": seconds,
+        "evaluations_per_query": evaluations,
+        "tail": latency.tail([one.decodable for one in found]),
+        "final_tail": latency.tail([one.final for one in found]) if scheme.finals else None,
+    }
 
 
 class _Client:

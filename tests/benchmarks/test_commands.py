@@ -1,4 +1,4 @@
-"""``approxifer bench``, and what ``--quick`` leaves out."""
+"""``python -m approxifer.benchmarks``, and what ``--quick`` leaves out."""
 
 import argparse
 import json
@@ -8,75 +8,60 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from approxifer.benchmarks import BENCHMARKS, find, memory, overhead
+from approxifer.benchmarks import BENCHMARKS, memory, overhead
+from approxifer.benchmarks.__main__ import main
 from approxifer.benchmarks.accuracy import __main__ as accuracy
-from approxifer.benchmarks.common import command, parse
-from approxifer.pipeline.cli import app
+from approxifer.benchmarks.common import command, parse, parser_of
+from approxifer.benchmarks.stragglers import __main__ as stragglers
+
+Capture = pytest.CaptureFixture[str]
 
 
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
-
-
-def test_alone_it_lists_the_benchmarks() -> None:
-    result = bench()
-    assert result.exit_code == 0
-    listed = [line.split(maxsplit=3) for line in result.stdout.splitlines()]
-    assert {words[2]: words[3] for words in listed} == BENCHMARKS
+@pytest.mark.parametrize("given", [[], ["--help"]])
+def test_alone_it_lists_the_benchmarks(given: list[str], capsys: Capture) -> None:
+    assert main(given) == 0
+    listed = [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines()]
+    assert {words[3]: words[4] for words in listed} == BENCHMARKS
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_has_its_own_help(name: str) -> None:
-    result = bench(name, "--help")
-    assert result.exit_code == 0
-    assert f"usage: python -m approxifer.benchmarks.{name}" in result.stdout
-    assert "--out" in result.stdout
-    assert callable(find(name))
-
-
-def test_its_own_help_comes_before_the_name() -> None:
-    result = bench("--help")
-    assert result.exit_code == 0
-    assert "bench [OPTIONS] [NAME]" in result.stdout
-    assert "usage: python" not in result.stdout
+def test_every_benchmark_has_its_own_help(name: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert f"usage: python -m approxifer.benchmarks {name}" in printed
+    assert "--out" in printed
 
 
 def test_arguments_are_passed_on_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-
-    def main(arguments: list[str]) -> int:
-        seen.append(arguments)
-        return 7
-
-    monkeypatch.setattr(memory, "main", main)
+    monkeypatch.setattr(memory, "main", lambda arguments: seen.append(arguments) or 7)
     given = ["--gigabytes", "2", "-x", "--", "a b", "--help"]
-    assert bench("memory", *given).exit_code == 7
-    assert bench("memory").exit_code == 7
+    assert main(["memory", *given]) == main(["memory"]) == 7
     assert seen == [given, []]
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    result = bench("acuracy", "--quick")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "Did you mean 'accuracy'?" in result.stderr
-    assert ", ".join(BENCHMARKS) in result.stderr
+def test_an_unknown_name_is_refused_with_those_there_are(capsys: Capture) -> None:
+    assert main(["acuracy", "--quick"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "'acuracy' is none of accuracy, " in printed.err
 
 
 def test_mistakes_end_with_code_2(tmp_path: Path) -> None:
-    assert bench("overhead", "--data", str(tmp_path), "--rows", "none").exit_code == 2
-    assert bench("accuracy", "--data", str(tmp_path)).exit_code == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["overhead", "--data", str(tmp_path), "--rows", "none"])
+    assert main(["accuracy", "--data", str(tmp_path)]) == 2
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def main(arguments: list[str]) -> int:
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(memory, "main", main)
-    result = bench("memory")
-    assert (result.exit_code, result.stderr) == (130, "approxifer: memory was interrupted\n")
+    monkeypatch.setattr(memory, "main", interrupted)
+    assert main(["memory"]) == 130
+    assert capsys.readouterr().err == "memory was interrupted\n"
 
 
 def options() -> argparse.ArgumentParser:
@@ -110,12 +95,18 @@ def test_quick_asks_for_less(module: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert {name for name in full if full[name] != quick[name]} == module.QUICK.keys()
 
 
-def test_a_quick_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quick_run_is_marked(tmp_path: Path, capsys: Capture) -> None:
     target = tmp_path / "r.json"
-    assert command(lambda: {"rows": 3}, str(target), quick=True) == 0
+
+    def run(rows: int = 3) -> dict[str, int]:
+        return {"rows": rows}
+
+    given = ["--out", str(target), "--quick"]
+    assert command(parser_of("memory"), given, run, quick={"rows": 2}) == 0
     assert "its figures are rough" in capsys.readouterr().out
-    assert json.loads(target.read_text())["quick"] is True
-    assert command(lambda: {"rows": 3}, str(target)) == 0
+    written = json.loads(target.read_text())
+    assert (written["rows"], written["quick"]) == (2, True)
+    assert command(parser_of("memory"), given[:2], run, quick={}) == 0
     assert "rough" not in capsys.readouterr().out
     assert "quick" not in json.loads(target.read_text())
 
@@ -171,3 +162,9 @@ def test_accuracy_on_few_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[
     again = capsys.readouterr()
     assert "epoch " not in again.out + again.err, "what was trained is kept"
     assert json.loads(target.read_text())["cases"][0]["rows"] == 16
+
+
+def test_processes_can_import_what_they_run() -> None:
+    """A helper process does not import a ``__main__``, by whichever name it was started."""
+    for function in (accuracy.measure, accuracy.by_features, stragglers.simulate):
+        assert not function.__module__.endswith("__main__")

@@ -10,10 +10,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from approxifer.benchmarks.stragglers import live
-from approxifer.benchmarks.stragglers.live import SCHEMES, Outcome, Site
+from approxifer.benchmarks.stragglers.live import Outcome
 from approxifer.benchmarks.stragglers.schedules import SCHEDULES, Schedule
-from approxifer.benchmarks.stragglers.setup import write_rows
-from approxifer.benchmarks.stragglers.simulation import Shape
+from approxifer.benchmarks.stragglers.setup import SCHEMES, Shape, Site, write_rows
 from approxifer.benchmarks.toy_model import project
 
 WORKERS, GROUPS = 4, 6

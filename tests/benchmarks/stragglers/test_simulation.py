@@ -18,11 +18,12 @@ from approxifer.benchmarks.common import write_json
 from approxifer.benchmarks.stragglers import __main__ as stragglers
 from approxifer.benchmarks.stragglers import latency, simulated_dask, simulation
 from approxifer.benchmarks.stragglers.latency import Latency
-from approxifer.benchmarks.stragglers.live import SCHEMES, Outcome, Scheme, Site, delays
+from approxifer.benchmarks.stragglers.live import Outcome, delays
 from approxifer.benchmarks.stragglers.report import describe, page
 from approxifer.benchmarks.stragglers.schedules import SCHEDULES, Schedule, Service
+from approxifer.benchmarks.stragglers.setup import SCHEMES, Scheme, Shape, Site
 from approxifer.benchmarks.stragglers.simulated_workers import Delays
-from approxifer.benchmarks.stragglers.simulation import Played, Shape
+from approxifer.benchmarks.stragglers.simulation import Played
 
 #: A share takes 4 * 25 ms, and nothing else takes any time.
 PURE = Delays(sleep=0.025, forward=(0.0,), gap=0.0, send=0.0)
@@ -216,7 +217,7 @@ def test_goals_are_judged() -> None:
 
 
 def test_the_page_is_generated_from_its_figures() -> None:
-    """`approxifer bench stragglers --out docs/stragglers.json --report docs/stragglers.md`."""
+    """``stragglers --out docs/stragglers.json --report docs/stragglers.md`` made it."""
     docs = Path(__file__).parents[3] / "docs"
     results = json.loads((docs / "stragglers.json").read_text(encoding="utf-8"))
     assert (docs / "stragglers.png").exists()
