@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from approxifer.benchmarks.byzantine.published_locator import published_locator
 from approxifer.benchmarks.byzantine.rivals import decode_without
 from approxifer.benchmarks.erasures import draw_losses
 from approxifer.benchmarks.pool import Crew
@@ -25,7 +26,6 @@ from approxifer.benchmarks.recording import Forward, Recording, record
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.protocol import Code
-from approxifer.coding.published import published_locator
 
 K = 12
 #: Accuracy for E = 1, 2, 3 on MNIST, of a ResNet-18 whose own is .99: the authors' plotting script.

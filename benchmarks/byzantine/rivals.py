@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from approxifer.benchmarks.byzantine.published_locator import published_locator
 from approxifer.benchmarks.byzantine.replay import Answer, Fault, Script
 from approxifer.benchmarks.byzantine.simulation import BYZANTINE
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import Code, CodeSpec, block_rows, gather
 from approxifer.coding.interpolating import InterpolatingCode
-from approxifer.coding.published import published_locator
 from approxifer.pipeline.placement import Candidate, place
 from approxifer.pipeline.tolerance import Tolerance
 
