@@ -1,4 +1,4 @@
-"""Spot checks and time: how much later windows are written than without them.
+"""Latency of written windows with spot checks, against that without them.
 
 ::
 
@@ -108,7 +108,7 @@ def run(*, windows: int, repeats: int, workers: int) -> dict[str, Any]:
     with (
         local_cluster(n_workers=workers, memory=None, options={}) as cluster,
         Client(cluster, set_as_default=False) as client,
-        tempfile.TemporaryDirectory(prefix="approxifer-commits-") as folder,
+        tempfile.TemporaryDirectory(prefix="approxifer-commit-latency-") as folder,
     ):
         found = measure(client, Path(folder), windows=windows, repeats=repeats, begin=steps.begin)
     ratio = {name: found["checked"][name] / found["without"][name] for name in found["without"]}
@@ -117,7 +117,7 @@ def run(*, windows: int, repeats: int, workers: int) -> dict[str, Any]:
         made.add_row(kind, *(f"{one[name]:.3f}" for name in one))
     print(as_text([made]))
     return {
-        "benchmark": "commits", "windows": windows, "repeats": repeats, "workers": workers,
+        "benchmark": "commit_latency", "windows": windows, "repeats": repeats, "workers": workers,
         "rows_per_window": WINDOW, "block": BLOCK, **found, "ratio": ratio,
     }  # fmt: skip
 

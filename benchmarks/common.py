@@ -58,7 +58,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def rounded(figures: Any) -> Any:
-    """Figures to five digits after the point, however deep they lie: a file of thousands of them
+    """Figures to five digits after the point, however deeply nested: a file of thousands of them
     stays readable."""
     match figures:
         case float():
@@ -195,7 +195,7 @@ def command(
     run : callable
         Takes the parsed options as keywords; returns the results.
     quick : mapping, optional
-        See `parse`. Both the output and the file say that a quick run was one.
+        See `parse`. A quick run is marked in the output and in the file.
     passed : collection of str
         Whether `run` takes ``"out"`` and ``"quick"`` too.
 

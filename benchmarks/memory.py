@@ -1,4 +1,4 @@
-"""The client's peak memory: does it stay the same while the input grows?
+"""The client's peak memory while the input grows.
 
 ::
 
@@ -7,7 +7,7 @@
 
 For every size a Zarr array of float32 rows is made in a temporary folder (under ``--dir``) and
 deleted afterwards; a gigabyte is 10^9 bytes of rows, which take a third of that on the disk. A
-fresh process scores it with a NumPy model that costs next to nothing, told to keep its rows within
+fresh process scores it with a NumPy model that costs next to nothing, with its rows limited to
 ``--memory``, and samples its own resident memory, of which the libraries are 0.2 GB:
 
 - ``local``: the cluster is started by the run, its scheduler lives in the client's process;

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 _shared: Any = None  #: in each process
 
 
-class Crew(Protocol):
+class Pool(Protocol):
     """Calls ``function(shared, *task)`` for each task; the results come in the tasks' order."""
 
     def __call__(
@@ -29,7 +29,7 @@ class Crew(Protocol):
 
 
 @contextmanager
-def crew(shared: Any, processes: int) -> Iterator[Crew]:
+def process_pool(shared: Any, processes: int) -> Iterator[Pool]:
     """Start processes, which end with the context.
 
     Parameters

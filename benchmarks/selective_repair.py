@@ -1,4 +1,4 @@
-"""What ``repair="doubtful"`` buys: agreement with the uncoded model against evaluations per query.
+"""``repair="doubtful"``: agreement with the uncoded model against evaluations per query.
 
 ::
 
@@ -157,7 +157,7 @@ def play(of: Decodes, agreement: float, rng: np.random.Generator) -> tuple[float
 
 
 def runs(of: Decodes, target: float, count: int, seed: int) -> dict[str, Any]:
-    """Many runs: what they kept to, what it cost, and what they said."""
+    """Many runs: agreement, evaluations, and the expected agreement that they reported."""
     agrees, cost, stated, measured = [], [], [], []
     for number in range(count):
         agreed, evaluations, doubts = play(of, target, np.random.default_rng([seed, number]))
@@ -210,7 +210,7 @@ def run(
             }
         )
     results = {
-        "benchmark": "doubt",
+        "benchmark": "selective_repair",
         "scheme": scheme,
         "k": K,
         "stragglers": stragglers,

@@ -1,4 +1,4 @@
-"""What decoding keeps where shares are lost and nothing is repaired: all schemes side by side.
+"""Accuracy and agreement where shares are lost and nothing is repaired: all schemes side by side.
 
 ::
 
@@ -44,7 +44,7 @@ from approxifer.benchmarks.accuracy.parity import add_parity
 from approxifer.benchmarks.accuracy.report import summary, write_report
 from approxifer.benchmarks.common import Steps, command, parser_of, positive, rounded
 from approxifer.benchmarks.datasets import FILES, kept_beside, trained
-from approxifer.benchmarks.pool import crew
+from approxifer.benchmarks.pool import process_pool
 from approxifer.coding.order import ORDERS
 
 #: What ``--quick`` puts for what is left out.
@@ -117,7 +117,7 @@ def _measure_case(case: Case, seed: int, processes: int) -> dict[str, Any]:
     tasks = [(case, k, order, seed) for k in case.ks for order in case.orders]
     steps = Steps(len(tasks) + 1)
     settings: list[dict[str, Any]] = []
-    with crew(None, min(processes, len(tasks))) as each:
+    with process_pool(None, min(processes, len(tasks))) as each:
         for (_, k, order, _), part in zip(tasks, each(measure, tasks), strict=True):
             steps.begin(f"{case.name}: K={k}, {order} order")
             settings += part

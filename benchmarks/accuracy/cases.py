@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from approxifer.benchmarks.accuracy.metrics import ClassJudge, Judge, ValueJudge
+from approxifer.benchmarks.accuracy.metrics import ClassMetric, Metric, ValueMetric
 from approxifer.benchmarks.datasets import FILES, forward, split_of
 from approxifer.benchmarks.recording import AT_ONCE, Forward
 from approxifer.errors import ConfigError
@@ -68,17 +68,17 @@ class Loaded:
     ----------
     rows : floating-point array (n, *feature)
         The test rows.
-    judge : Judge
+    metric : Metric
     handle : ModelHandle
     forward : callable
     plain : array (n, *out)
         The uncoded model's outputs.
     others : floating-point array (m, *feature)
-        Rows that are not judged, to learn decoders from.
+        Rows that are not measured, to learn decoders from.
     """
 
     rows: np.ndarray
-    judge: Judge
+    metric: Metric
     handle: ModelHandle
     runner: Runner
     plain: np.ndarray
@@ -102,9 +102,9 @@ def load(case: Case) -> Loaded:
     plain = np.concatenate(
         [run(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
     )
-    judge = ClassJudge(split.labels[chosen]) if case.classes else ValueJudge()
+    metric = ClassMetric(split.labels[chosen]) if case.classes else ValueMetric()
     others = split.rows[split.train[: len(rows) if case.classes else None]].astype(np.float32)
-    return Loaded(rows, judge, handle, runner, plain, others)
+    return Loaded(rows, metric, handle, runner, plain, others)
 
 
 def cases(

@@ -10,7 +10,7 @@ import numpy as np
 
 from approxifer.benchmarks.accuracy.cases import Case, Loaded, load
 from approxifer.benchmarks.accuracy.features import first_layers, places
-from approxifer.benchmarks.accuracy.metrics import Judge
+from approxifer.benchmarks.accuracy.metrics import Metric
 from approxifer.benchmarks.datasets import forward
 from approxifer.benchmarks.erasures import Decode, always, now_and_then, recover
 from approxifer.benchmarks.recording import Recording, record
@@ -25,9 +25,9 @@ CHANCES = (0.01, 0.05)
 FEATURES_K = 8
 
 
-def judged(
+def measured_losses(
     recording: Recording,
-    judge: Judge,
+    metric: Metric,
     *,
     lost: int,
     seed: int,
@@ -42,7 +42,7 @@ def judged(
     found: dict[str, Any] = {
         "decoded": float(np.mean([~one.exact for one in left])),
         "evaluations": code.n / code.k,
-        **judge.figures(recording, whole, left),
+        **metric.figures(recording, whole, left),
         "chance": {},
     }
     for chance in chances:
@@ -51,7 +51,7 @@ def judged(
         found["chance"][str(chance)] = {
             "decoded": float((~after.exact).mean()),
             "evaluations": run / (code.k * codewords),
-            **judge.overall(recording, after),
+            **metric.overall(recording, after),
         }
     return found
 
@@ -84,10 +84,10 @@ def measure(_: None, case: Case, k: int, order: str, seed: int) -> list[dict[str
         if spec.scheme == "parm":
             head["encoder"] = spec.encoder
         lost = 0 if spec.scheme == "uncoded" else spec.stragglers
-        found.append(head | judged(recording, loaded.judge, lost=lost, seed=seed))
+        found.append(head | measured_losses(recording, loaded.metric, lost=lost, seed=seed))
         if isinstance(recording.code, InterpolatingCode):
             decode = fitted(loaded, recording.code, order, seed).decode
-            some = judged(recording, loaded.judge, lost=lost, seed=seed, decode=decode)
+            some = measured_losses(recording, loaded.metric, lost=lost, seed=seed, decode=decode)
             found.append(head | {"decoder": "fitted"} | some)
     return found
 
@@ -129,7 +129,9 @@ def by_features(_: None, case: Case, seed: int) -> list[dict[str, Any]]:
                 block=None, order="similar", seed=seed, plain=loaded.plain, features=features,
             )  # fmt: skip
             head = {"features": label, "cost": cost, "stragglers": s}
-            found.append(head | judged(recording, loaded.judge, lost=s, seed=seed, chances=()))
+            found.append(
+                head | measured_losses(recording, loaded.metric, lost=s, seed=seed, chances=())
+            )
     return found
 
 
@@ -137,5 +139,5 @@ def uncoded_figures(loaded: Loaded, case: Case) -> dict[str, Any]:
     """The uncoded model itself."""
     if not case.classes:
         return {"rms": float(np.sqrt(np.square(loaded.plain, dtype=np.float64).mean()))}
-    labels = loaded.judge.labels  # type: ignore[attr-defined]
+    labels = loaded.metric.labels  # type: ignore[attr-defined]
     return {"accuracy": float((loaded.plain.argmax(axis=1) == labels).mean())}

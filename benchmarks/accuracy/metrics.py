@@ -1,6 +1,6 @@
-"""How good recovered outputs are: the three figures of the accuracy benchmark.
+"""Accuracy, agreement and relative error of recovered outputs.
 
-Classes are judged by accuracy (the largest output is at the label) and agreement (it is where the
+Classes are measured by accuracy (the largest output is at the label) and agreement (it is where the
 uncoded model has it); values by their relative error, RMS(decoded - uncoded) / RMS(uncoded).
 Each over the outputs with nothing lost (available), over the rows that had to be decoded (degraded)
 and over all rows (overall).
@@ -21,20 +21,20 @@ from approxifer.benchmarks.recording import Recording
 RESAMPLES = 1000
 
 
-class Judge(Protocol):
-    """Judges outputs by one kind of measure."""
+class Metric(Protocol):
+    """One kind of measure of outputs."""
 
     def figures(
         self, recording: Recording, whole: Recovered, lost: Sequence[Recovered]
     ) -> dict[str, Any]:
-        """Judge what was decoded from all shares, and, in each round, from what was left."""
+        """Measure what was decoded from all shares, and, in each round, from what was left."""
 
     def overall(self, recording: Recording, found: Recovered) -> dict[str, float]:
-        """Judge all rows."""
+        """Measure all rows."""
 
 
 @dataclass(frozen=True, eq=False)
-class ClassJudge:
+class ClassMetric:
     """Accuracy and agreement.
 
     Attributes
@@ -47,11 +47,11 @@ class ClassJudge:
     def figures(
         self, recording: Recording, whole: Recovered, lost: Sequence[Recovered]
     ) -> dict[str, Any]:
-        """See `Judge.figures`."""
+        """See `Metric.figures`."""
         return {name: three(whole, lost, truth) for name, truth in self._truths(recording).items()}
 
     def overall(self, recording: Recording, found: Recovered) -> dict[str, float]:
-        """See `Judge.overall`."""
+        """See `Metric.overall`."""
         classes = found.outputs.argmax(axis=1)
         return {
             name: float((classes == truth).mean())
@@ -86,9 +86,9 @@ def three(
 
 
 @dataclass(frozen=True)
-class ValueJudge:
-    """Relative error, with a 95 % bootstrap interval by codeword: its rows are no independent
-    witnesses.
+class ValueMetric:
+    """Relative error, with a 95 % bootstrap interval by codeword: its rows are not
+    independent.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class ValueJudge:
     def figures(
         self, recording: Recording, whole: Recovered, lost: Sequence[Recovered]
     ) -> dict[str, Any]:
-        """See `Judge.figures`."""
+        """See `Metric.figures`."""
         decoded = np.stack([~one.exact for one in lost])
         squares = [_squares(recording, one) for one in lost]
         error, size = (np.stack(each) for each in zip(*squares, strict=True))
@@ -115,7 +115,7 @@ class ValueJudge:
         }
 
     def overall(self, recording: Recording, found: Recovered) -> dict[str, float]:
-        """See `Judge.overall`."""
+        """See `Metric.overall`."""
         return {"error": _ratio(*_squares(recording, found))}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from approxifer.benchmarks.accuracy.cases import Case
 from approxifer.benchmarks.datasets import split_of
-from approxifer.benchmarks.pool import crew
+from approxifer.benchmarks.pool import process_pool
 from approxifer.coding.parm import ENCODERS, TILES
 from approxifer.models import open_model
 from approxifer.models.parity_training import ParityEpoch, train_parity
@@ -27,7 +27,7 @@ def add_parity(
     """Train the parity models of a case, side by side, or find them."""
     codes = [(k, encoder) for k in ks for encoder in (ENCODERS if k in TILES else ENCODERS[:1])]
     tasks = [(case, k, encoder, kept, queries, seed) for k, encoder in codes]
-    with crew(None, max(1, min(processes, len(tasks)))) as each:
+    with process_pool(None, max(1, min(processes, len(tasks)))) as each:
         for code, folder in zip(codes, each(_train_parity, tasks), strict=True):
             case.parity[code] = folder  # type: ignore[index]
 
@@ -42,11 +42,11 @@ def _train_parity(
     name = f"parity-{Path(case.data).stem}-{handle.fingerprint[:8]}-{k}-{encoder}-{epochs}"
     return train_parity(
         handle, rows, k=k, out=kept / name, encoder=encoder, epochs=epochs, seed=seed, threads=1,
-        on_epoch=partial(_told, f"{case.name}, K={k}, {encoder}"),
+        on_epoch=partial(_print_epoch, f"{case.name}, K={k}, {encoder}"),
     )  # fmt: skip
 
 
-def _told(what: str, epoch: ParityEpoch) -> None:
+def _print_epoch(what: str, epoch: ParityEpoch) -> None:
     left = duration(epoch.seconds * (epoch.of - epoch.number))
     print(
         f"parity model for {what}: epoch {epoch.number}/{epoch.of}, held out "

@@ -36,7 +36,7 @@ def pick(settings: Iterable[Setting], **wanted: Any) -> Setting | None:
 
 
 def main_measure(case: Mapping[str, Any]) -> str:
-    """What a case is judged by first: ``"agreement"``, or ``"error"`` for values."""
+    """The first measure of a case: ``"agreement"``, or ``"error"`` for values."""
     return "agreement" if "accuracy" in case["uncoded"] else "error"
 
 

@@ -1,4 +1,4 @@
-"""Workers that lie: how soon they are found, what they leave in the output, and what that costs.
+"""Workers that return wrong outputs: detection, wrong rows left, evaluations.
 
 ::
 
@@ -9,13 +9,13 @@
 
 The sections:
 
-- ``faults``: one of 12 workers lies in every share; ours and three rivals, on MNIST, CIFAR-10 and
-  ERA5 (those whose model is given; without ``--model`` a LeNet-5 is trained as by the benchmark
-  ``accuracy``), played from outputs that are recorded once (`simulation`);
+- ``faults``: one of 12 workers is faulty in every share; ours and three rivals, on MNIST,
+  CIFAR-10 and ERA5 (those whose model is given; without ``--model`` a LeNet-5 is trained as by the
+  benchmark ``accuracy``), played from outputs that are recorded once (`simulation`);
 - ``clean``: runs of honest workers, each on other rows, and a long one;
-- ``escapes``: a worker that lies now and then;
+- ``escapes``: a worker that is faulty now and then;
 - ``published``: the published scheme's own experiment;
-- ``workers``: one of 12 real workers lies in every share.
+- ``workers``: one of 12 real workers is faulty in every share.
 
 Ours is ``scheme="uncoded", byzantine=1``: a few rows of every share are run again elsewhere. A row
 is wrong if it is further from the uncoded model's output than the referee allows.
@@ -45,7 +45,7 @@ from approxifer.benchmarks.byzantine.simulation import WORKERS
 from approxifer.benchmarks.byzantine.subjects import Source, Subject, record_subject, sources
 from approxifer.benchmarks.common import Steps, command, parser_of, positive
 from approxifer.benchmarks.datasets import kept_beside, trained
-from approxifer.benchmarks.pool import crew
+from approxifer.benchmarks.pool import process_pool
 from approxifer.pipeline.spotchecks import DEFAULT_CHECK
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 SECTIONS = ("faults", "clean", "escapes", "published", "workers")
 FRACTIONS = (0.05,)
 ERRORS, SIGMAS = (1, 2, 3), (1.0, 10.0, 100.0)
-#: Faults of real workers on other data than MNIST, each told once.
+#: Faults of real workers on other data than MNIST, each injected once.
 FEW = ("noise, sigma 1", "top 2 swapped", "NaN", "replay", detection.STUCK)
 #: What ``--quick`` puts for what is left out.
 QUICK = {
@@ -103,8 +103,8 @@ class Bench:
             self.results["published"] = self.timed("published", self.published, source)
 
     def faults(self, subject: Subject) -> None:
-        """Lies in every share."""
-        with crew(subject, self.processes) as call:
+        """Faults in every share."""
+        with process_pool(subject, self.processes) as call:
             found = self.timed(
                 "faults", detection.measure, subject, call, faults=FAULTS, check=self.check,
                 seeds=self.seeds, rival_seeds=self.rival_seeds, begin=self.steps.begin,
@@ -112,9 +112,9 @@ class Bench:
         self.results.setdefault("faults", []).append(found)
 
     def escapes(self, subject: Subject) -> None:
-        """Lies now and then, in a longer run."""
+        """Faults now and then, in a longer run."""
         subject = evasion.long_run(subject)
-        with crew(subject, self.processes) as call:
+        with process_pool(subject, self.processes) as call:
             self.results["escapes"] = self.timed(
                 "escapes", evasion.measure, subject, call, fractions=FRACTIONS, check=self.check,
                 runs=self.runs, begin=self.steps.begin,
@@ -124,12 +124,12 @@ class Bench:
         """The published experiment, on the same rows."""
         assert source.labels is not None
         coded = published.code_rows(source.rows, source.labels, source.forward, ERRORS, seed=0)
-        with crew(coded, self.processes) as call:
+        with process_pool(coded, self.processes) as call:
             return published.measure(coded, call, errors=ERRORS, sigmas=SIGMAS, seed=0)
 
     def workers(self, client: Client, source: Source, subject: Subject, model: Path) -> None:
         """Real workers."""
-        names, seeds = told_live(source.name, self.worker_seeds)
+        names, seeds = live_faults(source.name, self.worker_seeds)
         found = self.timed(
             "workers", live.measure, client, source.rows, subject.recording.plain,
             subject.tolerance, model, names=names, stuck=subject.weight, k=source.k,
@@ -148,7 +148,7 @@ class Bench:
         return found
 
 
-def told_live(dataset: str, seeds: int) -> tuple[Sequence[str], int]:
+def live_faults(dataset: str, seeds: int) -> tuple[Sequence[str], int]:
     """The faults that real workers have, and how often each."""
     return (FAULTS, seeds) if dataset == "MNIST" else (FEW, 1)
 
@@ -213,7 +213,7 @@ def _steps(sections: Sequence[str], datasets: Collection[str], worker_seeds: int
     each = recorded + len(FAULTS) * ("faults" in sections) + ("clean" in sections)
     total = len(datasets) * each
     total += len(FRACTIONS) * ("escapes" in sections) + ("published" in sections)
-    for names, times in (told_live(name, worker_seeds) for name in datasets):
+    for names, times in (live_faults(name, worker_seeds) for name in datasets):
         total += len(names) * times * ("workers" in sections)
     return total
 

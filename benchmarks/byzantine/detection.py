@@ -1,4 +1,4 @@
-"""One worker that lies in every share: how soon it is found, and what is left of it in the output.
+"""One worker that is faulty in every share: shares until its conviction, wrong rows that are left.
 
 Ours is `simulate` on a recording; beside it the three `rivals`. A share's checks are answered
 before the next group. A worker is played twice: as broken hardware, which is wrong in the rows that
@@ -21,8 +21,8 @@ from approxifer.benchmarks.byzantine.replay import Fault
 from approxifer.benchmarks.byzantine.rivals import Scored
 from approxifer.benchmarks.byzantine.simulation import WORKERS, simulate
 from approxifer.benchmarks.byzantine.subjects import Subject
-from approxifer.benchmarks.pool import Crew
-from approxifer.pipeline.liar import Lie
+from approxifer.benchmarks.pool import Pool
+from approxifer.pipeline.liar import Lie as Corruption
 from approxifer.pipeline.lies import (
     BitFlips,
     Noise,
@@ -36,7 +36,7 @@ from approxifer.pipeline.lies import (
 )
 
 STUCK = "stuck weight"
-LIES: dict[str, Lie] = {
+CORRUPTIONS: dict[str, Corruption] = {
     "noise, sigma 1": Noise(1.0),
     "noise, sigma 10": Noise(10.0),
     "noise, sigma 100": Noise(100.0),
@@ -54,26 +54,26 @@ LIES: dict[str, Lie] = {
     "infinity": NotANumber(infinite=True),
     "replay": Replay(),
 }
-FAULTS = (*LIES, STUCK)
+FAULTS = (*CORRUPTIONS, STUCK)
 
 PUBLISHED, MAJORITY, TWO = "published", "majority of 3", "2, then 3 copies"
 
 
 def ours(subject: Subject, fault: str, check: int, seed: int, cautious: bool) -> Outcome:
-    """One run; the liar is another worker in each."""
-    told: Fault = subject.stuck if fault == STUCK else LIES[fault]
+    """One run; another worker is faulty in each."""
+    injected: Fault = subject.stuck if fault == STUCK else CORRUPTIONS[fault]
     return simulate(
         subject.recording,
         tolerance=subject.tolerance,
         check=check,
         seed=seed,
-        faults={liar(seed): told},
+        faults={faulty_worker(seed): injected},
         cautious=cautious,
     )
 
 
-def liar(seed: int) -> str:
-    """The one who lies."""
+def faulty_worker(seed: int) -> str:
+    """The name of the worker that is faulty in the run with this seed."""
     return f"w{seed % WORKERS}"
 
 
@@ -81,22 +81,22 @@ def rival(subject: Subject, fault: str, scheme: str, seed: int) -> Scored:
     """One run of a rival."""
     rng = np.random.default_rng(seed)
     recording, tolerance = subject.recording, subject.tolerance
-    told: Fault = LIES.get(fault, subject.stuck)
+    injected: Fault = CORRUPTIONS.get(fault, subject.stuck)
     if scheme == PUBLISHED:
         of = subject.published
-        found = rivals.published(of, LIES.get(fault, subject.stuck_published), rng)
+        found = rivals.published(of, CORRUPTIONS.get(fault, subject.stuck_published), rng)
         evaluations = of.code.n * sum(made.shape[1] for made in of.outputs)
     elif scheme == MAJORITY:
-        found = rivals.majority(recording, told, rng, WORKERS)
+        found = rivals.majority(recording, injected, rng, WORKERS)
         evaluations = 3 * recording.code.k * sum(made.shape[1] for made in recording.outputs)
     else:
-        found, evaluations = rivals.two_then_three(recording, told, rng, WORKERS, tolerance)
-    return rivals.judge(found, evaluations, recording.plain, tolerance, subject.labels)
+        found, evaluations = rivals.two_then_three(recording, injected, rng, WORKERS, tolerance)
+    return rivals.compare(found, evaluations, recording.plain, tolerance, subject.labels)
 
 
 def measure(
     subject: Subject,
-    call: Crew,
+    call: Pool,
     *,
     faults: Sequence[str],
     check: int,
@@ -113,7 +113,7 @@ def measure(
     rival_seeds = rival_seeds if classes else 1
     recording = subject.recording
     clean = simulate(recording, tolerance=subject.tolerance, check=check, seed=0).evaluations
-    liars = [liar(seed) for seed in range(seeds)]
+    names = [faulty_worker(seed) for seed in range(seeds)]
     measured = []
     for fault in faults:
         begin(f"{subject.name}: {fault}")
@@ -131,7 +131,7 @@ def measure(
                 **_extent(free),
                 "broken": summary(broken, clean, recording.block + check),
                 "cautious": summary(cautious, clean, recording.block + check),
-                "formula": formula(list(zip(liars, free, cautious, strict=True)), check),
+                "formula": formula(list(zip(names, free, cautious, strict=True)), check),
                 "rivals": {scheme: _average(list(some)) for scheme, some in others.items()},
             }
         )
@@ -156,7 +156,9 @@ def measure(
 def _extent(free: Sequence[Outcome]) -> dict[str, Any]:
     """With no checks made: the fraction of the rows that are wrong in a share that is, and whether
     a check cannot but see it: every row is wrong, or some output is not finite."""
-    shares = [share for seed, run in enumerate(free) for share in run.wrong.get(liar(seed), ())]
+    shares = [
+        share for seed, run in enumerate(free) for share in run.wrong.get(faulty_worker(seed), ())
+    ]
     fractions = [share.wrong / share.rows for share in shares]
     return {
         "wrong_of_a_share": {"mean": mean(fractions), "min": min(fractions)} if shares else None,
@@ -171,15 +173,15 @@ def summary(runs: Sequence[Outcome], clean: int, price: int) -> dict[str, Any]:
     ----------
     runs
     clean : int
-        Evaluations where nobody lies.
+        Evaluations without faults.
     price : int
         What each share that a convicted worker returned may cost beside them: B + m.
     """
-    names = [liar(seed) for seed in range(len(runs))]
+    names = [faulty_worker(seed) for seed in range(len(runs))]
     caught = [(name, run) for name, run in zip(names, runs, strict=True) if name in run.convicted]
     shares = [run.shares[name] for name, run in caught]
     return {
-        "lied": sum(name in run.lied for name, run in zip(names, runs, strict=True)),
+        "corrupted_runs": sum(name in run.corrupted for name, run in zip(names, runs, strict=True)),
         "convicted": len(caught),
         "shares": {"median": median(shares), "max": max(shares)} if shares else None,
         "honest_convicted": sum(len(run.convicted) for run in runs) - len(caught),
@@ -196,12 +198,12 @@ def summary(runs: Sequence[Outcome], clean: int, price: int) -> dict[str, Any]:
 
 
 def formula(runs: Sequence[tuple[str, Outcome, Outcome]], check: int) -> dict[str, Any]:
-    """Hold liars against the probability that they escape.
+    """Compare faulty workers with the probability that they escape.
 
     Parameters
     ----------
     runs
-        The liar; the run in which nobody looks, which says what would be wrong; and the same run,
+        The faulty worker; the run without checks, which has what would be wrong; and the same run,
         checked.
     """
     chances = [free.chance(name, check) for name, free, _ in runs]

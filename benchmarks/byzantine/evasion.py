@@ -1,9 +1,9 @@
-"""The chance that a worker that lies now and then passes for honest.
+"""The probability that a worker that is faulty now and then is not convicted.
 
 Of a share of B rows of which w are wrong, m checked ones miss all of them with probability
 C(B - w, m) / C(B, m); a worker escapes with the product of these over the shares that it would have
-returned wrong had nobody looked. That is held against runs of liars that are honest where they
-check others. Others are found out there as well.
+returned wrong without checks. That is compared with runs of faulty workers that are honest where
+they check others. Others are convicted there as well.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
-from approxifer.benchmarks.byzantine.detection import formula, liar
+from approxifer.benchmarks.byzantine.detection import faulty_worker, formula
 from approxifer.benchmarks.byzantine.outcome import Outcome
 from approxifer.benchmarks.byzantine.simulation import WORKERS, groups_waited, simulate
 from approxifer.benchmarks.byzantine.subjects import Subject, repeated
-from approxifer.benchmarks.pool import Crew
-from approxifer.pipeline.liar import Lie
+from approxifer.benchmarks.pool import Pool
+from approxifer.pipeline.liar import Lie as Corruption
 from approxifer.pipeline.lies import Noise
 
 #: Shares of each worker.
@@ -27,30 +27,30 @@ SHARES = 100
 
 @dataclass(frozen=True)
 class Cell:
-    """One kind of lie.
+    """One kind of fault.
 
     Attributes
     ----------
     name : str
     fraction : float
-        Of the shares that are lied about.
-    lie : Lie
+        Of the shares that are corrupted.
+    corruption : Corruption
     cautious : bool
-        Whether the liar is honest where it checks others.
+        Whether the worker is honest where it checks others.
     """
 
     name: str
     fraction: float
-    lie: Lie
+    corruption: Corruption
     cautious: bool
 
 
 def cells(fraction: float, block: int) -> list[Cell]:
-    """The lies that are told in a fraction of the shares."""
+    """The faults that corrupt a fraction of the shares."""
     throughout = {f"every row, sigma {s:g}": Noise(s, shares=fraction) for s in (1.0, 10.0)}
     one = Noise(10.0, shares=fraction, rows=1 / block)
     return [
-        *(Cell(name, fraction, lie, cautious=True) for name, lie in throughout.items()),
+        *(Cell(name, fraction, some, cautious=True) for name, some in throughout.items()),
         *(Cell("one row, sigma 10", fraction, one, cautious=some) for some in (True, False)),
     ]
 
@@ -64,7 +64,7 @@ def long_run(subject: Subject) -> Subject:
 
 
 def play(subject: Subject, cell: Cell, check: int, seed: int) -> tuple[Outcome, Outcome]:
-    """One seed, where nobody looks, and checked."""
+    """One seed, without checks and with them."""
     recording = subject.recording
 
     def run(check: int) -> Outcome:
@@ -73,7 +73,7 @@ def play(subject: Subject, cell: Cell, check: int, seed: int) -> tuple[Outcome, 
             tolerance=subject.tolerance,
             check=check,
             seed=seed,
-            faults={liar(seed): cell.lie},
+            faults={faulty_worker(seed): cell.corruption},
             cautious=cell.cautious,
             wait=groups_waited(recording.code.n),
         )
@@ -83,21 +83,21 @@ def play(subject: Subject, cell: Cell, check: int, seed: int) -> tuple[Outcome, 
 
 def measure(
     subject: Subject,
-    call: Crew,
+    call: Pool,
     *,
     fractions: Sequence[float],
     check: int,
     runs: int,
     begin: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All cells; the crew has the same subject."""
+    """All cells; the pool has the same subject."""
     measured = []
     for fraction in fractions:
-        begin(f"escapes: lies in {100 * fraction:g} % of a worker's shares")
+        begin(f"escapes: faults in {100 * fraction:g} % of a worker's shares")
         for cell in cells(fraction, subject.recording.block):
             found = call(play, [(cell, check, seed) for seed in range(runs)])
             measured.append(
-                {"lie": cell.name, "fraction": fraction, "cautious": cell.cautious}
+                {"corruption": cell.name, "fraction": fraction, "cautious": cell.cautious}
                 | figures(list(found), check)
             )
     recording = subject.recording
@@ -112,18 +112,18 @@ def measure(
 
 
 def figures(pairs: Sequence[tuple[Outcome, Outcome]], check: int) -> dict[str, Any]:
-    """Sum up the runs with seeds 0, 1, ..., those without a lie counted apart."""
-    lied = [seed for seed, (free, _) in enumerate(pairs) if free.wrong]
+    """Sum up the runs with seeds 0, 1, ..., those without a fault counted apart."""
+    faulty = [seed for seed, (free, _) in enumerate(pairs) if free.wrong]
     checked = [run for _, run in pairs]
-    some = [(liar(seed), *pairs[seed]) for seed in lied]
+    some = [(faulty_worker(seed), *pairs[seed]) for seed in faulty]
     wrong = [run.wrong_rows for _, _, run in some]
     return {
-        "without_lie": len(pairs) - len(lied),
+        "without_fault": len(pairs) - len(faulty),
         "corrupted": mean(len(free.wrong[name]) for name, free, _ in some) if some else 0.0,
         **(formula(some, check) if some else {}),
         "wrong_rows_max": max(wrong, default=0),
         "honest_convicted": sum(
-            len(set(run.convicted) - {liar(seed)}) for seed, run in enumerate(checked)
+            len(set(run.convicted) - {faulty_worker(seed)}) for seed, run in enumerate(checked)
         ),
         "beyond_bound": mean(bool(run.beyond) for run in checked),
         "evaluations_per_query": mean(run.evaluations_per_query for run in checked),

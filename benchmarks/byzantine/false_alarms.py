@@ -1,4 +1,4 @@
-"""Runs of honest workers: nobody is to be convicted, and what that costs.
+"""Runs of honest workers: convictions, of which there should be none, and evaluations.
 
 The rows to check wait as long as in the engine, so that also the micro-batches that
 they leave unfilled are counted.

@@ -1,4 +1,4 @@
-"""One worker that lies in every share, on a cluster of real worker processes."""
+"""One worker that is faulty in every share, on a cluster of real worker processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import xarray as xr
 from distributed import Client
 
 import approxifer
-from approxifer.benchmarks.byzantine.detection import LIES, STUCK, liar
+from approxifer.benchmarks.byzantine.detection import CORRUPTIONS, STUCK, faulty_worker
 from approxifer.benchmarks.byzantine.simulation import BYZANTINE, WORKERS
 from approxifer.datasets import Journal
 from approxifer.pipeline import faults
@@ -68,7 +68,7 @@ def measure(
         Faults.
     stuck : StuckWeight
     begin
-        Told what begins.
+        Called with the label of what begins.
 
     Returns
     -------
@@ -76,12 +76,12 @@ def measure(
         One for each fault.
     """
     data = xr.DataArray(rows, dims=("sample", *(f"axis{n}" for n in range(1, rows.ndim))))
-    told: dict[str, faults.Fault] = {**LIES, STUCK: stuck}
+    injected: dict[str, faults.Fault] = {**CORRUPTIONS, STUCK: stuck}
 
     def run(fault: str, seed: int, out: Path) -> dict[str, Any]:
         begin(f"real workers: {fault}, seed {seed}")
-        name = f"worker-{liar(seed)[1:]}"
-        faults.install(client, {name: told[fault]}, seed=seed)
+        name = f"worker-{faulty_worker(seed)[1:]}"
+        faults.install(client, {name: injected[fault]}, seed=seed)
         clock = time.perf_counter()
         report = approxifer.score(
             data, model=model, out=out, client=client, scheme="uncoded", k=k, byzantine=BYZANTINE,

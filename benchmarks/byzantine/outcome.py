@@ -45,7 +45,7 @@ class Outcome:
     rows : int
         Of the recording.
     convicted : list of str
-    lied : set of str
+    corrupted : set of str
         Those that returned a wrong row at least once, be it in a check.
     shares : Counter
         Shares that each worker ran, checks not counted: of a convicted one until its conviction.
@@ -65,7 +65,7 @@ class Outcome:
 
     rows: int
     convicted: list[str] = field(default_factory=list)
-    lied: set[str] = field(default_factory=set)
+    corrupted: set[str] = field(default_factory=set)
     shares: Counter[str] = field(default_factory=Counter)
     wrong: dict[str, list[Wrong]] = field(default_factory=dict)
     evaluations: int = 0
@@ -81,8 +81,8 @@ class Outcome:
         return self.evaluations / self.rows
 
     def chance(self, name: str, check: int) -> float:
-        """The largest probability that a worker which returned these shares passes for honest:
-        that of the random rows."""
+        """The largest probability that a worker which returned these shares escapes: that of the
+        random rows."""
         return prod(share.missed(check) for share in self.wrong.get(name, ()))
 
     def left(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The benchmark ``byzantine`` in one picture: found how soon, what is left wrong, at what price."""
+"""The benchmark ``byzantine`` in one picture: shares until conviction, wrong rows, evaluations."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def _speed(axes: Axes, found: Mapping[str, Any]) -> None:
     ]
     last = 1.5 * max(ends, default=1)
     for way, label, (colour, marker), shift in (
-        ("broken", "lies wherever it is asked", OURS, -0.12),
+        ("broken", "faulty in checks too", OURS, -0.12),
         ("cautious", "honest where it checks others", CAUTIOUS, 0.12),
     ):
         places, medians, most, missed = [], [], [], []
         for place, fault in enumerate(found["faults"]):
-            if fault[way]["convicted"] < fault[way]["lied"]:
+            if fault[way]["convicted"] < fault[way]["corrupted_runs"]:
                 missed.append(place + shift)
                 continue
             places.append(place + shift)
@@ -71,7 +71,7 @@ def _speed(axes: Axes, found: Mapping[str, Any]) -> None:
     ticks = [t for t in (0, 1, 2, 5, 10, 20, 50, 100) if t <= last]
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.set_xlabel("shares that it returned before its conviction (median, most)")
-    axes.set_title(f"{found['dataset']}: one of 12 workers lies", loc="left", fontsize=10)
+    axes.set_title(f"{found['dataset']}: one of 12 workers is faulty", loc="left", fontsize=10)
     _faults(axes, found, names=True)
 
 

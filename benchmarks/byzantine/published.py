@@ -21,14 +21,14 @@ import numpy as np
 from approxifer.benchmarks.byzantine.published_locator import published_locator
 from approxifer.benchmarks.byzantine.rivals import decode_without
 from approxifer.benchmarks.erasures import draw_losses
-from approxifer.benchmarks.pool import Crew
+from approxifer.benchmarks.pool import Pool
 from approxifer.benchmarks.recording import Forward, Recording, record
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.coding.interpolating import InterpolatingCode
 from approxifer.coding.protocol import Code
 
 K = 12
-#: Accuracy for E = 1, 2, 3 on MNIST, of a ResNet-18 whose own is .99: the authors' plotting script.
+#: Accuracy for E = 1, 2, 3 on MNIST, of a ResNet-18 whose own is .99: the authors' plotting replay.
 AUTHORS = {1: 0.97, 2: 0.95, 3: 0.93}
 BLOCKS = (1, 8, 64)
 
@@ -67,9 +67,9 @@ def honest(coded: Coded, byzantine: int) -> dict[str, float]:
     """Accuracy where no share is wrong."""
     recording = coded.recordings[byzantine]
     code, (outputs,) = recording.code, recording.outputs
-    nobody = np.empty((outputs.shape[1], 0), np.int64)
+    none = np.empty((outputs.shape[1], 0), np.int64)
     return {
-        "no fault": _accuracy(coded, recording, nobody),
+        "no fault": _accuracy(coded, recording, none),
         "evicted all the same": _accuracy(coded, recording, _published(code, outputs)),
         "no fault, suspects out": _accuracy(coded, recording, _suspects(code, outputs, BLOCKS[-1])),
     }
@@ -84,16 +84,16 @@ def wrong(coded: Coded, byzantine: int, sigma: float, seed: int) -> dict[str, fl
         rng = np.random.default_rng([seed, byzantine, block])
         codewords = outputs.shape[1]
         drawn = draw_losses(code.n, byzantine, -(-codewords // block), rng)
-        liars = np.repeat(drawn, block, axis=0)[:codewords]
-        said = outputs.copy()
-        for codeword, shares in enumerate(liars):
-            noise = rng.standard_normal((byzantine, *said.shape[2:]))
-            said[shares, codeword] += (sigma * noise).astype(said.dtype)
-        accuracy = partial(_accuracy, coded, recording, said=said)
+        wrong_shares = np.repeat(drawn, block, axis=0)[:codewords]
+        returned = outputs.copy()
+        for codeword, shares in enumerate(wrong_shares):
+            noise = rng.standard_normal((byzantine, *returned.shape[2:]))
+            returned[shares, codeword] += (sigma * noise).astype(returned.dtype)
+        accuracy = partial(_accuracy, coded, recording, returned=returned)
         if block == 1:
-            found["known"] = accuracy(liars)
-            found["published locator"] = accuracy(_published(code, said))
-        found[f"suspects, {block}"] = accuracy(_suspects(code, said, block))
+            found["known"] = accuracy(wrong_shares)
+            found["published locator"] = accuracy(_published(code, returned))
+        found[f"suspects, {block}"] = accuracy(_suspects(code, returned, block))
     return found
 
 
@@ -115,11 +115,11 @@ def _accuracy(
     coded: Coded,
     recording: Recording,
     left_out: np.ndarray | list[list[int]],
-    said: np.ndarray | None = None,
+    returned: np.ndarray | None = None,
 ) -> float:
     """Of what is decoded where each codeword leaves some shares out, one more than another."""
     (outputs,), (members,) = recording.outputs, recording.members
-    outputs = outputs if said is None else said
+    outputs = outputs if returned is None else returned
     blocks = np.empty((recording.code.k, *outputs.shape[1:]), outputs.dtype)
     counts = np.array([len(some) for some in left_out])
     for count in np.unique(counts):
@@ -134,7 +134,7 @@ def _accuracy(
 
 def measure(
     coded: Coded,
-    call: Crew,
+    call: Pool,
     *,
     errors: Sequence[int],
     sigmas: Sequence[float],

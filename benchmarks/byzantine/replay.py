@@ -1,4 +1,4 @@
-"""What workers return for all rows that they may be asked for: honest ones, and those that lie."""
+"""Outputs of honest and of faulty workers for all rows that they may be sent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 from approxifer.benchmarks.recording import AT_ONCE, Forward, Recording
-from approxifer.pipeline.liar import Lie
+from approxifer.pipeline.liar import Lie as Corruption
 
 #: Numbers of rows (n,) to what a worker returns for them (n, *out).
 Answer = Callable[[np.ndarray], np.ndarray]
-#: How a worker lies; or what it returns for each row of a `Script`, its model being broken.
-Fault = Lie | np.ndarray
+#: How a worker corrupts its outputs; or, its model being broken, what it returns for each row of a
+#: `Replay`.
+Fault = Corruption | np.ndarray
 
 
-class Script:
+class Replay:
     """All rows that a worker may be asked for, by number: those of the shares, then the uncoded.
 
     Attributes
@@ -45,12 +46,12 @@ class Script:
         """Arm a fault."""
         if isinstance(fault, np.ndarray):
             return fault.__getitem__
-        liar = fault.arm(rng)
-        return lambda rows: liar.lie(self.honest[rows])
+        corrupted = fault.arm(rng)
+        return lambda rows: corrupted.lie(self.honest[rows])
 
 
 def rerun(recording: Recording, forward: Forward) -> np.ndarray:
-    """What another model returns for all rows of a recording's `Script`: (m, *out)."""
+    """What another model returns for all rows of a recording's `Replay`: (m, *out)."""
     feature = recording.rows.shape[1:]
     groups = range(len(recording.members))
     shares = (recording.inputs(group).reshape(-1, *feature) for group in groups)

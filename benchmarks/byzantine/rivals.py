@@ -1,6 +1,6 @@
-"""Three other ways to live with one Byzantine worker, played from the same recordings.
+"""Three other ways to tolerate one Byzantine worker, played from the same recordings.
 
-None of them convicts anybody: what one worker costs, it costs in every group to the end.
+None of them convicts a worker: what one worker costs, it costs in every group to the end.
 
 - published: ApproxIFER as published, N = 2(K+E)+S workers; every codeword loses the E shares that
   `published_locator` names;
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from approxifer.benchmarks.byzantine.published_locator import published_locator
-from approxifer.benchmarks.byzantine.replay import Answer, Fault, Script
+from approxifer.benchmarks.byzantine.replay import Answer, Fault, Replay
 from approxifer.benchmarks.byzantine.simulation import BYZANTINE
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import Code, CodeSpec, block_rows, gather
@@ -73,7 +73,7 @@ def decode_without(code: Code, outputs: np.ndarray, left_out: np.ndarray) -> np.
 
 
 def published(recording: Recording, fault: Fault, rng: np.random.Generator) -> np.ndarray:
-    """Decode a recording of the published code, the liar being any of its N workers.
+    """Decode a recording of the published code, any one of its N workers being faulty.
 
     A share with an output that is not finite is left out, and no other.
 
@@ -81,18 +81,18 @@ def published(recording: Recording, fault: Fault, rng: np.random.Generator) -> n
     -------
     ndarray (n, *out)
     """
-    code, script = recording.code, Script(recording)
+    code, replay = recording.code, Replay(recording)
     assert isinstance(code, InterpolatingCode)
-    answer = script.answer(fault, rng)
+    answer = replay.answer(fault, rng)
     found = np.empty_like(recording.plain)
     for group, members in enumerate(recording.members):
         outputs = recording.outputs[group].copy()
-        liar = int(rng.integers(code.n))
-        outputs[liar] = answer(script.share(group, liar))
-        if np.isfinite(outputs[liar]).all():
+        faulty = int(rng.integers(code.n))
+        outputs[faulty] = answer(replay.share(group, faulty))
+        if np.isfinite(outputs[faulty]).all():
             evicted = published_locator(outputs, code.nodes, code.k, code.spec.byzantine)
         else:
-            evicted = np.full((outputs.shape[1], 1), liar)
+            evicted = np.full((outputs.shape[1], 1), faulty)
         _put(found, decode_without(code, outputs, evicted), members, code.k)
     return found
 
@@ -103,13 +103,13 @@ def majority(
     """Take, of 2E+1 copies of every block of a recording, the one with which most agree."""
     k = recording.code.k
     code = CodeSpec("replication", k, 0, BYZANTINE).build()
-    liar = _Liar(recording, fault, rng, workers)
-    candidates = [Candidate(name, name, 0.0, 1.0) for name in liar.names]
+    asked = _Workers(recording, fault, rng, workers)
+    candidates = [Candidate(name, name, 0.0, 1.0) for name in asked.names]
     found = np.empty_like(recording.plain)
     for members in recording.members:
         blocks = _padded(members, k)
         names = place(range(code.n), code, candidates, rng=rng)
-        outputs = {share: liar.ask(names[share], blocks[share % k]) for share in range(code.n)}
+        outputs = {share: asked.ask(names[share], blocks[share % k]) for share in range(code.n)}
         _put(found, code.decode(outputs).blocks, members, k)
     return found
 
@@ -129,28 +129,28 @@ def two_then_three(
     int
         Evaluations.
     """
-    liar = _Liar(recording, fault, rng, workers)
+    asked = _Workers(recording, fault, rng, workers)
     found = np.empty_like(recording.plain)
     for members in recording.members:
         blocks = []
         for rows in _padded(members, recording.code.k):
-            first, second, third = rng.permutation(liar.names)[:3]
-            output, other = liar.ask(first, rows), liar.ask(second, rows)
+            first, second, third = rng.permutation(asked.names)[:3]
+            output, other = asked.ask(first, rows), asked.ask(second, rows)
             if tolerance.differs(output, other, times=2.0).any():
-                output = liar.ask(third, rows)  # it agrees with the one that does not lie
+                output = asked.ask(third, rows)  # it agrees with the honest one
             blocks.append(output)
         _put(found, np.stack(blocks), members, recording.code.k)
-    return found, liar.evaluations
+    return found, asked.evaluations
 
 
-def judge(
+def compare(
     found: np.ndarray,
     evaluations: float,
     plain: np.ndarray,
     tolerance: Tolerance,
     labels: np.ndarray | None,
 ) -> Scored:
-    """Hold outputs against the uncoded model's, and its classes against the labels."""
+    """Compare outputs with the uncoded model's, and its classes against the labels."""
     off = found.astype(np.float64) - plain
     return Scored(
         evaluations_per_query=evaluations / len(plain),
@@ -168,21 +168,21 @@ def changed(prediction: np.ndarray, plain: np.ndarray) -> int | None:
     return int((prediction.argmax(axis=1) != plain.argmax(axis=1)).sum())
 
 
-class _Liar:
-    """Workers of whom the first lies, asked for uncoded rows."""
+class _Workers:
+    """Workers of which the first is faulty, asked for uncoded rows."""
 
     def __init__(
         self, recording: Recording, fault: Fault, rng: np.random.Generator, workers: int
     ) -> None:
         self.names = [f"w{number}" for number in range(workers)]
         self.evaluations = 0
-        self._script = Script(recording)
-        self._answer: Answer = self._script.answer(fault, rng)
+        self._replay = Replay(recording)
+        self._answer: Answer = self._replay.answer(fault, rng)
 
     def ask(self, name: str, rows: np.ndarray) -> np.ndarray:
         self.evaluations += len(rows)
-        numbers = self._script.plain(rows)
-        return self._answer(numbers) if name == self.names[0] else self._script.honest[numbers]
+        numbers = self._replay.plain(rows)
+        return self._answer(numbers) if name == self.names[0] else self._replay.honest[numbers]
 
 
 def _padded(members: np.ndarray, k: int) -> np.ndarray:

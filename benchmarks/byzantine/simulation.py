@@ -1,9 +1,10 @@
 """One run against Byzantine workers, played from recorded outputs, without a cluster.
 
-Everything that decides is the engine's own: who runs what (`placement`), which rows are checked by
-whom (`Guard`, `Checking`), who is wrong (`Referee`), whom that shuts out (`Membership`), what is
-taken in, taken back and run again (`weigh`, `Intake`, `Window`). Played are only the workers: they
-return what was recorded, or lie about it. To this end a row's number stands for the row itself.
+Everything that decides is the engine's own: the placement of shares (`placement`), the choice of
+rows to check and of their checkers (`Guard`, `Checking`), the decision which worker is wrong
+(`Referee`), exclusions (`Membership`), what is taken in, taken back and run again (`weigh`,
+`Intake`, `Window`). Only the workers are played: they return what was recorded, or a corruption of
+it. To this end a row's number stands for the row itself.
 
 Groups come one after the other. Rows to check wait in their queues for so many groups, not for so
 many seconds; what goes out is answered before the next group. In the engine some groups are under
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from approxifer.benchmarks.byzantine.outcome import Outcome, Wrong
-from approxifer.benchmarks.byzantine.replay import Fault, Script
+from approxifer.benchmarks.byzantine.replay import Fault, Replay
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.models import Runner
@@ -74,15 +75,15 @@ def simulate(
     tolerance : Tolerance
         Of the referee, which is the client.
     check : int
-        Rows of each share that are checked; 0: nobody looks.
+        Rows of each share that are checked; 0: none.
     seed : int
-        Of the placement, the checks, and the lies; each has a stream of its own. So the groups of
-        two runs with one seed are placed alike until somebody is convicted.
+        Of the placement, the checks, and the faults; each has a stream of its own. So the groups of
+        two runs with one seed are placed alike until a worker is convicted.
     faults : mapping of worker name to Fault, optional
     workers : int
     cautious : bool
-        Whether the liars are honest where they check others. They cannot know that they do, if not
-        by guess; but the chance to pass for honest is stated for their own shares.
+        Whether faulty workers are honest where they check others. They cannot know that they do;
+        but the probability to escape is stated for their own shares.
     wait : int
         Groups after which the queues of rows to check are sent, full or not.
 
@@ -100,7 +101,7 @@ class _Context:
 
     def __init__(self, **setup: Any) -> None:
         self.setup = SimpleNamespace(**setup)
-        self.session = SimpleNamespace(tell=self._told)
+        self.session = SimpleNamespace(tell=self._notified)
         self.events: list[dict[str, Any]] = []
         self._tasks: deque[asyncio.Task[None]] = deque()
 
@@ -120,8 +121,8 @@ class _Context:
     def journal(self, event: str, *, fsync: bool = False, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
 
-    async def _told(self, *_: Any, **__: Any) -> None:
-        """The scheduler is told who is shut out: `_Run` looks for itself."""
+    async def _notified(self, *_: Any, **__: Any) -> None:
+        """Take no notice of exclusions, which `_Run` looks up itself."""
 
 
 class _Guard(Guard):
@@ -151,11 +152,11 @@ class _Run:
     ) -> None:
         self.recording, self.tolerance = recording, tolerance
         self.cautious, self.wait = cautious, wait
-        self.script = Script(recording)
-        self.placing, self.elsewhere, checking, lying = (
+        self.replay = Replay(recording)
+        self.placing, self.elsewhere, checking, faulty = (
             np.random.default_rng([seed, stream]) for stream in range(4)
         )
-        self.answers = {name: self.script.answer(f, lying) for name, f in faults.items()}
+        self.answers = {name: self.replay.answer(f, faulty) for name, f in faults.items()}
         self.names = [f"w{number}" for number in range(workers)]
         runner = Runner("recorded", "", "float32", "cpu", 1, None, self._honest)
         self.members = Membership("simulated", quarantine="worker")
@@ -169,7 +170,7 @@ class _Run:
             layout=layout, byzantine=BYZANTINE if check else 0, check=check, threads=1,
             referee="client", repair="exact", session="simulated", store=None,
         )  # fmt: skip
-        plain = self.script.plain(np.arange(len(recording.plain)))
+        plain = self.replay.plain(np.arange(len(recording.plain)))
         self.window = Window(
             index=0,
             start=0,
@@ -250,8 +251,8 @@ class _Run:
 
     def _rows(self, batch: Batch, share: int) -> np.ndarray:
         if batch.code is PLAIN:
-            return self.script.plain(batch.members)
-        return self.script.share(batch.number, share)
+            return self.replay.plain(batch.members)
+        return self.replay.share(batch.number, share)
 
     def _ask(self, name: str, rows: np.ndarray, *, check: bool = False) -> np.ndarray:
         """The outputs that a worker returns for rows, by their numbers."""
@@ -266,17 +267,17 @@ class _Run:
             return right
         output = self.answers[name](rows)
         if self.tolerance.differs(output, right).any():
-            self.done.lied.add(name)
+            self.done.corrupted.add(name)
         return output
 
     def _honest(self, rows: np.ndarray) -> np.ndarray:
-        outputs: np.ndarray = self.script.honest[rows.reshape(len(rows))]
+        outputs: np.ndarray = self.replay.honest[rows.reshape(len(rows))]
         return outputs
 
     def _look(
         self, batch: Batch, share: int, name: str, rows: np.ndarray, output: np.ndarray
     ) -> None:
-        """Count what is wrong in a share; of that nobody is told."""
+        """Count what is wrong in a share, for the outcome alone."""
         block = batch.code.carries[share]
         assert block is not None, "uncoded"
         written = len(block_rows(batch.members, batch.code.k)[block])

@@ -1,4 +1,4 @@
-"""Data sets and models to lie about, and what is recorded of them."""
+"""Data sets and models for fault injection, and their recordings."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from rich.console import RenderableType
 
 from approxifer.pipeline.report import as_text, percent, table
 
-#: The columns of one kind of liar.
+#: The columns of one kind of faulty worker.
 OURS = ("convicted", "shares", "wrong rows", "evaluations/query")
 
-#: Those that hold it against the probability to escape.
+#: Those that compare it with the probability to escape.
 AGREEMENT = ("escapes", "expected", "95 % interval", "holds")
 
 
@@ -33,7 +33,7 @@ def describe(results: Mapping[str, Any]) -> str:
 
 
 def _ours(found: Mapping[str, Any], runs: int) -> list[str]:
-    """Of so many runs in which lies are told."""
+    """Of so many runs with corrupted shares."""
     shares, evaluations = found["shares"], found["evaluations_per_query"]
     honest = found["honest_convicted"]
     return [
@@ -46,12 +46,13 @@ def _ours(found: Mapping[str, Any], runs: int) -> list[str]:
 
 def _faults(found: Mapping[str, Any], workers: int) -> RenderableType:
     made = table(
-        f"{found['dataset']}: one of {workers} workers lies in every share; {found['rows']:,} "
+        f"{found['dataset']}: one of {workers} workers is faulty in every share; {found['rows']:,} "
         f"rows, K=N={found['k']}, {found['groups']} groups in blocks of {found['block']}, "
         f"{found['check']} rows of each share checked, {found['seeds']} runs: shares that it "
         "returned before its conviction, median (most); wrong rows of the worst run; evaluations, "
-        f"mean (most), {found['clean_evaluations_per_query']:.4f} where nobody lies",
-        "fault", "rows wrong in a share", "lies: convicted", *OURS[1:], "rows above",
+        f"mean (most), {found['clean_evaluations_per_query']:.4f} without faults",
+        "fault", "rows wrong in a share",
+        "faulty in checks too: convicted", *OURS[1:], "rows above",
         "honest where it checks: convicted", *OURS[1:], "rows above",
     )  # fmt: skip
     for one in found["faults"]:
@@ -59,9 +60,9 @@ def _faults(found: Mapping[str, Any], workers: int) -> RenderableType:
         made.add_row(
             one["fault"],
             "-" if wrong is None else f"{100 * wrong['min']:.0f} % ({100 * wrong['mean']:.0f} %)",
-            *_ours(one["broken"], one["broken"]["lied"]),
+            *_ours(one["broken"], one["broken"]["corrupted_runs"]),
             _above(one, one["broken"]),
-            *_ours(one["cautious"], one["cautious"]["lied"]),
+            *_ours(one["cautious"], one["cautious"]["corrupted_runs"]),
             _above(one, one["cautious"]),
         )
     return made
@@ -74,7 +75,7 @@ def _above(fault: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def _sparse(found: Mapping[str, Any]) -> RenderableType:
     made = table(
-        f"{found['dataset']}: faults that a check may miss, told by workers that are honest where "
+        f"{found['dataset']}: faults that a check may miss, of workers that are honest where "
         "they check others",
         "fault", *AGREEMENT, "wrong rows: mean", "expected",
     )  # fmt: skip
@@ -143,7 +144,7 @@ def _workers(found: Mapping[str, Any]) -> RenderableType:
 
 def _clean(found: Sequence[Mapping[str, Any]]) -> RenderableType:
     made = table(
-        "Nobody lies, each run on other rows",
+        "No faulty worker, each run on other rows",
         "data", "rows", "block", "runs", "convictions", "wrong rows", "checks",
         "evaluations/query", "workers' time for checks",
     )  # fmt: skip
@@ -165,22 +166,22 @@ def _clean(found: Sequence[Mapping[str, Any]]) -> RenderableType:
 def _escapes(found: Mapping[str, Any]) -> RenderableType:
     made = table(
         f"{found['dataset']}, {found['rows']:,} rows in blocks of {found['block']}, "
-        f"{found['check']} of each checked: a worker lies now and then; {found['runs']} runs of "
-        "each line, those without a lie left out",
-        "lies in", "lie", "where it checks", "without a lie", "wrong shares",
+        f"{found['check']} of each checked: a worker is faulty now and then; {found['runs']} runs "
+        "of each line, those without a fault left out",
+        "shares", "fault", "where it checks", "without a fault", "wrong shares",
         *AGREEMENT, "wrong rows: mean", "expected", "most", "beyond its bound",
         "honest convicted", "evaluations/query",
     )  # fmt: skip
     for one in found["cells"]:
-        lied = found["runs"] - one["without_lie"]
-        if not lied:
+        faulty = found["runs"] - one["without_fault"]
+        if not faulty:
             continue
-        agreement = _agreement(one, lied)
+        agreement = _agreement(one, faulty)
         made.add_row(
             f"{100 * one['fraction']:g} %",
-            one["lie"],
-            "honest" if one["cautious"] else "lies too",
-            str(one["without_lie"]),
+            one["corruption"],
+            "honest" if one["cautious"] else "faulty too",
+            str(one["without_fault"]),
             f"{one['corrupted']:.2f}",
             *(agreement if one["cautious"] else [*agreement[:3], ""]),
             *_left(one),

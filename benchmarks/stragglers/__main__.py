@@ -1,4 +1,4 @@
-"""Slow and hung workers: how long a group takes, how long a run takes, and at what price.
+"""Slow and hung workers: latencies of groups, makespans, evaluations.
 
 ::
 
@@ -42,7 +42,7 @@ from typing import Any
 
 from approxifer.benchmarks.common import Steps, command, machine, parser_of, positive, rounded
 from approxifer.benchmarks.datasets import kept_beside, trained
-from approxifer.benchmarks.pool import Crew, crew
+from approxifer.benchmarks.pool import Pool, process_pool
 from approxifer.benchmarks.stragglers import latency, live
 from approxifer.benchmarks.stragglers.report import describe, write_report
 from approxifer.benchmarks.stragglers.schedules import SCHEDULES
@@ -102,9 +102,9 @@ class Bench:
                 schedule, found[fault] = SCHEDULES[fault], {}
                 for name in self.schemes:
                     scheme = SCHEMES[name]
-                    self.steps.begin(f"{counts[fault]} groups: {schedule.says}; {scheme.says}")
+                    self.steps.begin(f"{counts[fault]} groups: {schedule.label}; {scheme.label}")
                     if there is None:
-                        there = stack.enter_context(live.crew(self.site.shape.workers))
+                        there = stack.enter_context(live.fresh_workers(self.site.shape.workers))
                     one = live.run(*there, self.site, scheme, schedule, groups=counts[fault])
                     found[fault][name] = one.figures(finals=scheme.finals)
                     if fault == CALIBRATION and name == "hedged":
@@ -117,20 +117,20 @@ class Bench:
     def calibrate(self, groups: int) -> Delays:
         """Measure the delays, where no run of the section ``groups`` has."""
         self.steps.begin("measuring what shares take")
-        with live.crew(self.site.shape.workers) as there:
+        with live.fresh_workers(self.site.shape.workers) as there:
             one = live.run(
                 *there, self.site, SCHEMES["hedged"], SCHEDULES[CALIBRATION], groups=groups
             )
         return live.delays(one.events, self.site)
 
-    def simulated(self, delays: Delays, groups: int, call: Crew) -> None:
+    def simulated(self, delays: Delays, groups: int, call: Pool) -> None:
         """The section ``simulated``."""
         tasks = [(fault, name, groups, delays) for fault in self.faults for name in self.schemes]
         found: dict[str, dict[str, Any]] = {fault: {} for fault in self.faults}
         results = iter(call(simulate, tasks))
         for fault, name, *_ in tasks:
-            says = f"{SCHEDULES[fault].says}; {SCHEMES[name].says}"
-            self.steps.begin(f"{groups} groups, simulated: {says}")
+            label = f"{SCHEDULES[fault].label}; {SCHEMES[name].label}"
+            self.steps.begin(f"{groups} groups, simulated: {label}")
             found[fault][name] = next(results)
         self.results["simulated"] = found
         self.results["delays"] = {
@@ -153,11 +153,11 @@ class Bench:
         )
         found: dict[str, Any] = {}
         self.results["hung"] = found
-        for says, way, fault, options in ways:
-            self.steps.begin(f"one of {HUNG_WORKERS} workers hung: {says}")
-            with live.crew(HUNG_WORKERS) as there:
+        for label, way, fault, options in ways:
+            self.steps.begin(f"one of {HUNG_WORKERS} workers hung: {label}")
+            with live.fresh_workers(HUNG_WORKERS) as there:
                 one = live.run(*there, site, way, SCHEDULES[fault], groups=HUNG_GROUPS, **options)
-            found[says] = {
+            found[label] = {
                 "seconds": one.seconds,
                 "whole": one.whole,
                 "evaluations_per_query": one.evaluations_per_query,
@@ -227,7 +227,7 @@ def run(
         if "simulated" in sections:
             with timed(spent, "simulated"):
                 delays = delays or bench.calibrate(other_groups)
-                with crew(site, processes) as call:
+                with process_pool(site, processes) as call:
                     bench.simulated(delays, simulated_groups, call)
         if "hung" in sections:
             with timed(spent, "hung"):

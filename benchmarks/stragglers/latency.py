@@ -1,11 +1,11 @@
-"""How long each group took, from the journal of a run, real or simulated. Pure.
+"""Latencies of groups, from the journal of a run, real or simulated. Pure.
 
 Both latencies count from the start of the group's first share:
 
 - *decodable*: enough shares are back for an output of every row;
 - *final*: every row is exact or repaired.
 
-Times are the scheduler's: a share starts when its worker says so, and is back when the scheduler
+Times are the scheduler's: a share starts when its worker reports it, and is back when the scheduler
 knows it. What the client does then (fetching, decoding: a few ms) is not in them.
 """
 

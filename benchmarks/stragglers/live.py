@@ -54,7 +54,7 @@ class Outcome:
 
 
 @contextmanager
-def crew(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
+def fresh_workers(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
     """Fresh worker processes."""
     with (
         local_cluster(n_workers=workers, memory=None, options={}) as cluster,

@@ -14,7 +14,7 @@ from approxifer.benchmarks.common import save_picture
 from approxifer.benchmarks.stragglers.schedules import SCHEDULES
 from approxifer.benchmarks.stragglers.setup import SCHEMES
 
-#: Okabe and Ito's colours, and dashes that tell the lines apart in grey.
+#: Okabe and Ito's colours, and dashes that distinguish the lines in grey.
 STYLES: Mapping[str, tuple[str, str]] = {
     "dask": ("#000000", "-"),
     "hedged": ("#E69F00", "--"),
@@ -64,7 +64,7 @@ def draw(results: Mapping[str, Any], target: Path) -> None:
 
 
 def _label(name: str) -> str:
-    return f"{SCHEMES[name].says}: {'final' if name in FINAL else 'decodable'}"
+    return f"{SCHEMES[name].label}: {'final' if name in FINAL else 'decodable'}"
 
 
 def _tail(axes: Axes, fault: str, found: Mapping[str, Any], *, first: bool) -> None:
@@ -85,7 +85,7 @@ def _tail(axes: Axes, fault: str, found: Mapping[str, Any], *, first: bool) -> N
     axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(SCHEDULES[fault].says, loc="left", fontsize=11)
+    axes.set_title(SCHEDULES[fault].label, loc="left", fontsize=11)
     axes.set_xlabel("seconds from the start of a group's first share")
     if first:
         axes.set_ylabel("part of the groups that take longer")
@@ -107,7 +107,7 @@ def _makespans(axes: Axes, spans: Mapping[str, Any], *, live: bool) -> None:
             seconds = 1000 * one["seconds"] / one["groups"]
             bars = axes.bar(at, seconds, width * 0.92, color=STYLES[name][0])
             axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
-    axes.set_xticks(range(len(spans)), [SCHEDULES[fault].says for fault in spans], fontsize=9)
+    axes.set_xticks(range(len(spans)), [SCHEDULES[fault].label for fault in spans], fontsize=9)
     axes.tick_params(axis="x", length=0)
     where = "on real workers" if live else "simulated"
     axes.set_ylabel("seconds")

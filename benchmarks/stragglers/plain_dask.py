@@ -113,12 +113,12 @@ def score(
             if now - begin > limit or now - moved > idle:
                 break
         back = {n: future for n, future in enumerate(futures) if future.key in watch.back}
-        told = dict(zip(back, client.gather(list(back.values())), strict=True))
+        gathered = dict(zip(back, client.gather(list(back.values())), strict=True))
         seconds = time.monotonic() - begin
         stops = [watch.back.get(future.key, inf) for future in futures]
     finally:
         cluster.scheduler.remove_plugin("approxifer-bench-watch")
         client.cancel(futures, force=True)
-    starts = [told[n][0] if n in told else inf for n in range(count)]
+    starts = [gathered[n][0] if n in gathered else inf for n in range(count)]
     found = latencies(starts, stops, k)
-    return found, seconds, known == count, {n: output for n, (_, output) in told.items()}
+    return found, seconds, known == count, {n: output for n, (_, output) in gathered.items()}

@@ -36,10 +36,10 @@ def sheets(results: Figures) -> Iterator[Sheet]:
     """The tables."""
     for fault, found in results.get("groups", {}).items():
         count = max(one["groups"] for one in found.values())
-        yield _latencies(f"{SCHEDULES[fault].says}: {count:,} groups, real workers", found)
+        yield _latencies(f"{SCHEDULES[fault].label}: {count:,} groups, real workers", found)
     for fault, found in results.get("simulated", {}).items():
         count = max(one["groups"] for one in found.values())
-        yield _latencies(f"{SCHEDULES[fault].says}: {count:,} groups, simulated", found)
+        yield _latencies(f"{SCHEDULES[fault].label}: {count:,} groups, simulated", found)
     if "groups" in results and "simulated" in results:
         yield _validation(results)
     if "hung" in results:
@@ -66,7 +66,7 @@ def _latencies(title: str, found: Figures) -> Sheet:
     ]
     rows = []
     for name, one in found.items():
-        cells = [SCHEMES[name].says]
+        cells = [SCHEMES[name].label]
         for what in ("decodable", "final"):
             for q in quantiles:
                 cells.append("not final" if one[what] is None else _seconds(one[what][q]))
@@ -94,7 +94,7 @@ def _validation(results: Figures) -> Sheet:
             if other is None:
                 continue
             what = "final" if SCHEMES[name].finals else "decodable"
-            cells = [SCHEDULES[fault].says, SCHEMES[name].says]
+            cells = [SCHEDULES[fault].label, SCHEMES[name].label]
             for q in ("p50", "p99"):
                 real, played = one[what][q], other[what][q]
                 if q == "p99" and real is None:
@@ -109,12 +109,12 @@ def _validation(results: Figures) -> Sheet:
 
 def _hung(found: Figures) -> Sheet:
     rows = []
-    for says, one in found.items():
-        base = found["plain Dask, fault-free" if "Dask" in says else "fault-free"]["seconds"]
+    for label, one in found.items():
+        base = found["plain Dask, fault-free" if "Dask" in label else "fault-free"]["seconds"]
         ended = f"{one['seconds']:.1f}", f"{one['seconds'] / base:.2f}"
         never = f"did not end within {duration(one['seconds'])}", ""
         rows.append(
-            [says, *(ended if one["whole"] else never), f"{one['evaluations_per_query']:.3f}"]
+            [label, *(ended if one["whole"] else never), f"{one['evaluations_per_query']:.3f}"]
         )
     heads = ("", "makespan, s", "of fault-free", "evaluations/query")
     title = f"One of {HUNG_WORKERS} workers hung from the start"
@@ -142,15 +142,15 @@ def _goals(results: Figures) -> Iterator[Sequence[str]]:
             ("exact", "final p99, in medians", 2.5, exact["final"]["p99"] / exact["final"]["p50"]),
             ("exact", "evaluations/query", 1.3, exact["evaluations_per_query"]),
         ]
-        for name, says, goal, value in goals:
-            told = f"{SCHEMES[name].says}: {says}"
-            yield told, on, f"<= {goal:g}", f"{value:.3f}", _kept(value <= goal)
+        for name, label, goal, value in goals:
+            goal_name = f"{SCHEMES[name].label}: {label}"
+            yield goal_name, on, f"<= {goal:g}", f"{value:.3f}", _kept(value <= goal)
     if found := results.get("hung"):
         base = found["fault-free"]["seconds"]
         for way, goal in (('heal="restart"', 1.2), ('heal="avoid"', 1.3)):
             value = found[way]["seconds"] / base
-            says = f"makespan, one worker hung, {way}"
-            yield says, "real workers", f"<= {goal:g}", f"{value:.3f}", _kept(value <= goal)
+            label = f"makespan, one worker hung, {way}"
+            yield label, "real workers", f"<= {goal:g}", f"{value:.3f}", _kept(value <= goal)
 
 
 WANTED = ("dask", "replication", "none", "prompt", "exact")

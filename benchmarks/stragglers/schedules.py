@@ -6,7 +6,7 @@ dozen workers.
 
 Whether a share is slow is a function of the seed, its worker, and how many shares that worker had
 begun before. Not of (group, share, attempt): schemes cut their work into different shares, and
-would draw different luck. So it is the machines that have a history, and every scheme meets the
+would draw other slow shares. So it is the machines that have a history, and every scheme meets the
 same one: the 17th share that worker 3 begins is slow, whoever sent it, be it a block, a parity or
 a copy.
 """
@@ -28,11 +28,13 @@ from approxifer.pipeline.faults import Run, Spoil
 
 @dataclass(frozen=True)
 class Schedule:
-    """Who is slow when. Workers are numbered from 0; times count from a worker's first share.
+    """Slowness of workers over time.
+
+    Workers are numbered from 0; times count from a worker's first share.
 
     Attributes
     ----------
-    says : str
+    label : str
         For tables.
     share, factor : float
         This part of the shares, drawn at random, takes so many times as long.
@@ -44,7 +46,7 @@ class Schedule:
         Between these seconds every second worker takes ``factor`` times as long.
     """
 
-    says: str
+    label: str
     share: float = 0.0
     factor: float = 1.0
     worker: int | None = None

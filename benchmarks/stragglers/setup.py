@@ -32,11 +32,11 @@ HUNG_WORKERS, HUNG_SLEEP, HUNG_GROUPS, HUNG_LIMIT = 10, 0.1, 1500, 300.0
 class Scheme:
     """A way to score. ``options`` as `approxifer.score` has them; None: plain Dask."""
 
-    says: str
+    label: str
     options: Mapping[str, Any] | None = None
 
     def checked(self, k: int) -> Options:
-        """The options, with what they do not say."""
+        """The options, with defaults for the others."""
         stand_in = {"parity": "-"} if self.options and self.options["scheme"] == "parm" else {}
         given = {**(self.options or {"scheme": "uncoded"}), **stand_in}
         return Options(data="-", model="-", out="-", k=k, hang_after=HANG_AFTER, **given)
@@ -52,9 +52,9 @@ class Scheme:
 
 
 def _ours(stragglers: int, repair: str, **options: float) -> Scheme:
-    told = "".join(f", {name}={value:g}" for name, value in options.items())
+    others = "".join(f", {name}={value:g}" for name, value in options.items())
     return Scheme(
-        f'systematic S={stragglers}, repair="{repair}"{told}',
+        f'systematic S={stragglers}, repair="{repair}"{others}',
         {"scheme": "systematic", "stragglers": stragglers, "repair": repair, **options},
     )
 

@@ -1,4 +1,4 @@
-"""Simulated workers: queues, shares that take as long as a schedule says, and Dask's delays."""
+"""Simulated workers: queues, shares that take as long as a schedule has it, and Dask's delays."""
 
 from __future__ import annotations
 

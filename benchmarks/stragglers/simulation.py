@@ -64,7 +64,7 @@ def play(
     groups : int
     shape : Shape
     schedule, seed
-        Who is slow when.
+        Of slow workers.
     delays : Delays
     in_flight : float
         Shares for each worker, as `approxifer.score` has it.

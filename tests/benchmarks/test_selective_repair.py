@@ -22,7 +22,7 @@ from approxifer.benchmarks.selective_repair import (
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError
 
-#: Where ten classes lie.
+#: Centres of ten classes.
 CENTRES = 3 * np.random.default_rng(1).normal(size=(10, 16))
 
 

@@ -29,9 +29,9 @@ def test_one_wrong_share_is_found_wherever_it_is(spec, honest):
     rng = np.random.default_rng(0)
     outputs = honest(rng, code.nodes, spec.k)
     for wrong in np.flatnonzero(np.abs(code.nodes) > 1e-9):
-        lies = outputs.copy()
-        lies[wrong] += rng.normal(size=outputs[wrong].shape)
-        found = published_locator(lies, code.nodes, spec.k, spec.byzantine)
+        returned = outputs.copy()
+        returned[wrong] += rng.normal(size=outputs[wrong].shape)
+        found = published_locator(returned, code.nodes, spec.k, spec.byzantine)
         assert found.shape == (4, spec.byzantine)
         assert (found == wrong).any(axis=1).all()
 

@@ -23,10 +23,10 @@ from approxifer.benchmarks.byzantine import (
 from approxifer.benchmarks.byzantine.outcome import Outcome, Wrong
 from approxifer.benchmarks.byzantine.picture import draw
 from approxifer.benchmarks.byzantine.replay import rerun
-from approxifer.benchmarks.byzantine.rivals import decode_without, judge
+from approxifer.benchmarks.byzantine.rivals import compare, decode_without
 from approxifer.benchmarks.byzantine.subjects import Source, Subject, repeated
 from approxifer.benchmarks.byzantine.tables import describe
-from approxifer.benchmarks.pool import crew
+from approxifer.benchmarks.pool import process_pool
 from approxifer.benchmarks.recording import record
 from approxifer.benchmarks.toy_model import project
 from approxifer.coding import CodeSpec
@@ -50,7 +50,7 @@ def model(rows: np.ndarray) -> np.ndarray:
 
 
 def begin(label: str) -> None:
-    """Nobody is told."""
+    """Take no notice."""
 
 
 @cache
@@ -72,10 +72,10 @@ def subject() -> Subject:
 # ---- rivals --------------------------------------------------------------------------------------
 
 
-def test_the_published_scheme_evicts_a_gross_liar_and_is_not_exact() -> None:
+def test_the_published_scheme_evicts_gross_errors_and_is_not_exact() -> None:
     recording = subject().published
     found = rivals.published(recording, Noise(1e4), RNG(0))
-    done = judge(found, 0.0, recording.plain, TOLERANCE, None)
+    done = compare(found, 0.0, recording.plain, TOLERANCE, None)
     assert done.error < 0.5, "noise of ten thousand is gone"
     assert done.wrong_rows == ROWS
     not_finite = rivals.published(recording, NotANumber(), RNG(0))
@@ -87,9 +87,9 @@ def test_three_copies_and_two_then_three_leave_nothing_wrong() -> None:
     labels = subject().labels
     for fault in (Noise(1.0), NotANumber(), Noise(1.0, shares=0.3), subject().stuck):
         copies = rivals.majority(recording, fault, RNG(0), 12)
-        most = judge(copies, 3.0 * ROWS, recording.plain, TOLERANCE, labels)
+        most = compare(copies, 3.0 * ROWS, recording.plain, TOLERANCE, labels)
         found, evaluations = rivals.two_then_three(recording, fault, RNG(0), 12, TOLERANCE)
-        two = judge(found, evaluations, recording.plain, TOLERANCE, labels)
+        two = compare(found, evaluations, recording.plain, TOLERANCE, labels)
         assert most.wrong_rows == two.wrong_rows == 0
         assert most.accuracy == two.accuracy == 1
         assert 2 < two.evaluations_per_query < 2.5
@@ -118,16 +118,16 @@ def source(**fields: Any) -> Source:
 def measured() -> dict[str, Any]:
     """All sections but the real workers, which are made up."""
     faults = ("noise, sigma 100", "2-bit flip", "infinity", detection.STUCK)
-    with crew(subject(), 1) as call:
+    with process_pool(subject(), 1) as call:
         found = detection.measure(
             subject(), call, faults=faults, check=2, seeds=3, rival_seeds=1, begin=begin
         )
     short = replace(subject(), recording=repeated(subject().recording, 480, block=3, seed=0))
-    with crew(short, 1) as call:
+    with process_pool(short, 1) as call:
         rare = evasion.measure(short, call, fractions=(0.2,), check=2, runs=4, begin=begin)
     labels = model(rows()).argmax(axis=1)
     coded = published.code_rows(rows(), labels, model, (1,), seed=0)
-    with crew(coded, 1) as call:
+    with process_pool(coded, 1) as call:
         own = published.measure(coded, call, errors=(1,), sigmas=(1.0, 100.0), seed=0)
     quiet = [
         false_alarms.measure(source(), seeds=2, check=2),
@@ -157,7 +157,7 @@ def test_faults_that_no_check_misses_are_listed_by_what_was_measured(name: str) 
     one = fault(name)
     assert one["throughout"]
     for found in (one["broken"], one["cautious"]):
-        assert found["lied"] == found["convicted"] == 3
+        assert found["corrupted_runs"] == found["convicted"] == 3
         assert found["honest_convicted"] == found["wrong_rows"] == 0
         assert found["shares"]["max"] <= 1
         assert found["rows_above"] <= 2 * 4, "checks of one group, made again"
@@ -188,16 +188,16 @@ def outcome(**fields: Any) -> Outcome:
     return Outcome(rows=100, **fields)
 
 
-def test_escapes_are_counted_among_the_runs_with_a_lie() -> None:
-    lie = {"w1": [Wrong(8, 2, finite=True)]}
+def test_escapes_are_counted_among_the_runs_with_a_fault() -> None:
+    wrong = {"w1": [Wrong(8, 2, finite=True)]}
     pairs = [
-        (outcome(wrong={}, wrong_rows=0), outcome()),  # w0 tells no lie
-        (outcome(wrong=lie), outcome(wrong_rows=2)),
+        (outcome(wrong={}, wrong_rows=0), outcome()),  # w0 returns nothing wrong
+        (outcome(wrong=wrong), outcome(wrong_rows=2)),
         (outcome(wrong={"w2": [Wrong(8, 8, finite=True)]}), outcome(convicted=["w2"])),
         (outcome(), outcome(convicted=["w7"])),
     ]
     found = evasion.figures(pairs, check=4)
-    assert found["without_lie"] == 2
+    assert found["without_fault"] == 2
     assert found["corrupted"] == 1
     assert found["escaped"] == 1
     assert found["expected"] == pytest.approx((20 / 56 + 0) / 2)
@@ -208,7 +208,7 @@ def test_escapes_are_counted_among_the_runs_with_a_lie() -> None:
     assert not left["wrong_rows_exact"]
 
 
-def test_escapes_have_lies_of_both_kinds() -> None:
+def test_escapes_have_faults_of_both_kinds() -> None:
     cells = measured()["escapes"]["cells"]
     assert [cell["cautious"] for cell in cells] == [True, True, True, False]
     for cell in cells[:2]:
@@ -247,8 +247,9 @@ def test_the_published_experiment_compares_locators() -> None:
 def test_the_json_has_what_the_tables_print() -> None:
     printed = describe(measured())
     assert describe(json.loads(json.dumps(measured()))) == printed
-    for words in ("one of 12 workers lies", "left wrong by others", "Real workers", "Nobody lies",
-                  "a check may miss", "now and then", "code: 307 MNIST rows"):  # fmt: skip
+    for words in ("one of 12 workers is faulty", "left wrong by others", "Real workers",
+                  "No faulty worker", "a check may miss", "now and then",
+                  "code: 307 MNIST rows"):  # fmt: skip
         assert words in printed
     assert describe({"seconds": {}}).strip() == "measured in:"
 
@@ -294,8 +295,8 @@ def test_real_workers_are_convicted_too() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_crew_keeps_the_order(processes: int) -> None:
-    with crew(10, processes) as call:
+def test_a_pool_keeps_the_order(processes: int) -> None:
+    with process_pool(10, processes) as call:
         assert list(call(pow, [(2,), (0,), (3,)])) == [100, 1, 1000]
 
 
@@ -333,7 +334,7 @@ def test_the_steps_are_as_many_as_are_said(
     command = ["--data", str(tmp_path), "--model", "toy.pt2", *given, *sections]
     assert byzantine.main([*command, "--out", str(target)]) == 0
     printed = capsys.readouterr()
-    assert "Nobody lies" in printed.out
+    assert "No faulty worker" in printed.out
     steps = [line.partition("]")[0] for line in printed.err.splitlines() if line.startswith("[")]
     assert steps == [f"[{number}/6" for number in range(1, 7)]
     results = json.loads(target.read_text())

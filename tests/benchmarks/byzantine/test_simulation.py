@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from approxifer.benchmarks.byzantine import replay
 from approxifer.benchmarks.byzantine.outcome import Outcome, Wrong
-from approxifer.benchmarks.byzantine.replay import Script, rerun
 from approxifer.benchmarks.byzantine.simulation import groups_waited, simulate
 from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.errors import TrustError
-from approxifer.pipeline.liar import Lie
+from approxifer.pipeline.liar import Lie as Corruption
 from approxifer.pipeline.lies import Noise, NotANumber, Replay, Roll, ShuffleRows, Zeros
 from approxifer.pipeline.tolerance import Tolerance
 
@@ -39,29 +39,29 @@ def recording(groups: int = 12, k: int = 4, scheme: str = "uncoded") -> Recordin
 
 play = partial(simulate, tolerance=TOLERANCE, check=CHECK, seed=3, workers=7)
 
-LIES = (Noise(1.0), Zeros(), Roll(), ShuffleRows(), NotANumber(), Noise(1.0, rows=0.5))
+CORRUPTIONS = (Noise(1.0), Zeros(), Roll(), ShuffleRows(), NotANumber(), Noise(1.0, rows=0.5))
 
 
 @pytest.mark.parametrize("cautious", [True, False])
-@pytest.mark.parametrize("lie", LIES, ids=str)
-def test_who_lies_in_every_share_is_convicted_and_nothing_of_it_is_left(
-    lie: Lie, cautious: bool
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=str)
+def test_a_worker_faulty_in_every_share_is_convicted_and_nothing_of_it_is_left(
+    corruption: Corruption, cautious: bool
 ) -> None:
-    done = play(recording(), faults={"w3": lie}, cautious=cautious)
+    done = play(recording(), faults={"w3": corruption}, cautious=cautious)
     assert done.convicted == ["w3"]
-    assert done.lied == {"w3"}
+    assert done.corrupted == {"w3"}
     assert done.wrong_rows == 0
-    assert done.shares["w3"] <= (1 if lie.rows == 1 else 3)
+    assert done.shares["w3"] <= (1 if corruption.rows == 1 else 3)
     assert "w3" not in done.beyond
 
 
-def test_what_is_right_elsewhere_is_found_once_it_is_told() -> None:
+def test_a_replayed_output_is_found_once_it_is_returned() -> None:
     """The first share of a worker that replays older ones is honest."""
     done = play(recording(), faults={"w3": Replay()}, cautious=True)
     assert (done.convicted, done.shares["w3"], done.wrong_rows) == (["w3"], 2, 0)
 
 
-def test_nobody_is_convicted_where_nobody_lies() -> None:
+def test_without_faults_no_worker_is_convicted() -> None:
     done = play(recording())
     assert (done.convicted, done.wrong, done.wrong_rows, done.beyond) == ([], {}, 0, [])
     shares = [outputs.shape[1] for outputs in recording().outputs for _ in range(4)]
@@ -70,7 +70,7 @@ def test_nobody_is_convicted_where_nobody_lies() -> None:
     assert sum(done.shares.values()) == len(shares)
 
 
-def test_a_conviction_costs_the_shares_that_the_liar_returned_and_the_checks_it_made() -> None:
+def test_a_conviction_costs_the_shares_that_the_worker_returned_and_the_checks_it_made() -> None:
     clean = play(recording()).evaluations
     one = play(recording(), faults={"w3": Noise(1.0)}, cautious=True)
     assert one.shares["w3"] == 1
@@ -92,7 +92,7 @@ def test_queues_wait_while_the_workers_run_so_many_groups() -> None:
     assert groups_waited(12, 4) == 1
 
 
-def test_where_nobody_looks_each_row_that_it_ran_is_wrong() -> None:
+def test_without_checks_each_row_that_it_ran_is_wrong() -> None:
     done = play(recording(), check=0, faults={"w3": Noise(10.0)})
     assert done.convicted == []
     assert done.checks == 0
@@ -102,9 +102,9 @@ def test_where_nobody_looks_each_row_that_it_ran_is_wrong() -> None:
 
 
 def test_a_worker_that_breaks_late_loses_all_that_it_wrote() -> None:
-    script = Script(recording())
-    spoiled = script.honest.copy()
-    late = np.concatenate([script.share(g, s) for g in range(8, 12) for s in range(4)])
+    made = replay.Replay(recording())
+    spoiled = made.honest.copy()
+    late = np.concatenate([made.share(g, s) for g in range(8, 12) for s in range(4)])
     spoiled[late] += 1
     done = play(recording(), faults={"w3": spoiled}, cautious=True)
     assert done.convicted == ["w3"]
@@ -115,21 +115,21 @@ def test_a_worker_that_breaks_late_loses_all_that_it_wrote() -> None:
     assert done.evaluations >= clean.evaluations + again, "also rows that were right"
 
 
-def test_more_liars_than_there_may_be_end_the_run() -> None:
+def test_more_faulty_workers_than_there_may_be_end_the_run() -> None:
     with pytest.raises(TrustError, match="2 workers are convicted, and byzantine=1"):
         play(recording(), faults={"w3": Noise(1.0), "w4": Noise(1.0)})
 
 
 def test_a_run_follows_from_its_seed() -> None:
-    lie = {"w3": Noise(1.0, shares=0.2)}
-    first, same, other = (play(recording(), faults=lie, seed=seed) for seed in (1, 1, 2))
+    fault = {"w3": Noise(1.0, shares=0.2)}
+    first, same, other = (play(recording(), faults=fault, seed=seed) for seed in (1, 1, 2))
     assert first == same
     assert first != other
 
 
-def test_runs_of_one_seed_are_placed_alike_until_somebody_is_convicted() -> None:
-    lie = {"w3": Noise(1.0, rows=1 / BLOCK)}
-    free, checked = (play(recording(), faults=lie, check=m, cautious=True) for m in (0, CHECK))
+def test_runs_of_one_seed_are_placed_alike_until_one_is_convicted() -> None:
+    fault = {"w3": Noise(1.0, rows=1 / BLOCK)}
+    free, checked = (play(recording(), faults=fault, check=m, cautious=True) for m in (0, CHECK))
     assert checked.convicted
     assert free.wrong["w3"][: len(checked.wrong["w3"])] == checked.wrong["w3"]
 
@@ -144,7 +144,7 @@ def test_a_share_is_missed_with_the_probability_of_an_unlucky_draw() -> None:
 
 
 @cache
-def rare_lies(check: int, seed: int, *, cautious: bool = True) -> Outcome:
+def rare_faults(check: int, seed: int, *, cautious: bool = True) -> Outcome:
     return simulate(
         recording(groups=6, k=2),
         tolerance=TOLERANCE,
@@ -158,8 +158,8 @@ def rare_lies(check: int, seed: int, *, cautious: bool = True) -> Outcome:
 
 @pytest.mark.parametrize("check", [1, CHECK])
 def test_the_chance_to_escape_is_what_it_should_be(check: int) -> None:
-    free = [rare_lies(0, seed) for seed in range(100)]
-    checked = [rare_lies(check, seed) for seed in range(100)]
+    free = [rare_faults(0, seed) for seed in range(100)]
+    checked = [rare_faults(check, seed) for seed in range(100)]
     caught = np.array([bool(run.convicted) for run in checked])
     expected = np.mean([run.chance("w0", check) for run in free])
     interval = binomtest(int((~caught).sum()), len(free)).proportion_ci(0.99)
@@ -168,23 +168,23 @@ def test_the_chance_to_escape_is_what_it_should_be(check: int) -> None:
         assert expected < interval.high
     else:
         assert interval.high < expected / 2, "the furthest row is checked too"
-    assert 0.3 < expected < 0.75, "else it would tell little"
+    assert 0.3 < expected < 0.75, "else it would show little"
     for one, run in zip(free, checked, strict=True):
         assert run.wrong_rows == (0 if run.convicted else one.left("w0"))
-    # Who lies where it checks others is also found out there.
+    # A worker that is faulty where it checks others is convicted there too.
     escaped = np.flatnonzero(~caught & [bool(one.wrong) for one in free]).tolist()
-    assert any(rare_lies(check, seed, cautious=False).convicted for seed in escaped[:20])
+    assert any(rare_faults(check, seed, cautious=False).convicted for seed in escaped[:20])
 
 
-def test_bounds_hold_for_liars_that_escape() -> None:
-    runs = [rare_lies(CHECK, seed) for seed in range(100)]
+def test_bounds_hold_for_workers_that_escape() -> None:
+    runs = [rare_faults(CHECK, seed) for seed in range(100)]
     assert sum(bool(run.beyond) for run in runs) <= 5
 
 
-def test_a_script_has_all_rows_in_order() -> None:
+def test_a_replay_has_all_rows_in_order() -> None:
     coded = recording(scheme="systematic")
-    script = Script(coded)
-    np.testing.assert_array_equal(rerun(coded, model), script.honest)
-    np.testing.assert_array_equal(script.honest[script.share(4, 3)], coded.outputs[4][3])
+    made = replay.Replay(coded)
+    np.testing.assert_array_equal(replay.rerun(coded, model), made.honest)
+    np.testing.assert_array_equal(made.honest[made.share(4, 3)], coded.outputs[4][3])
     rows = np.array([3, 0, 300])
-    np.testing.assert_array_equal(script.honest[script.plain(rows)], coded.plain[rows])
+    np.testing.assert_array_equal(made.honest[made.plain(rows)], coded.plain[rows])

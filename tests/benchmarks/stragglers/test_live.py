@@ -19,8 +19,8 @@ WORKERS, GROUPS = 4, 6
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[tuple[LocalCluster, Client]]:
-    with live.crew(WORKERS) as there:
+def workers() -> Iterator[tuple[LocalCluster, Client]]:
+    with live.fresh_workers(WORKERS) as there:
         yield there
 
 
@@ -42,15 +42,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     )
 
 
-def play(crew: Any, site: Site, name: str, fault: Schedule, **options: Any) -> Outcome:
-    return live.run(*crew, site, SCHEMES[name], fault, groups=GROUPS, **options)
+def play(workers: Any, site: Site, name: str, fault: Schedule, **options: Any) -> Outcome:
+    return live.run(*workers, site, SCHEMES[name], fault, groups=GROUPS, **options)
 
 
 @pytest.mark.parametrize("name", ["dask", "hedged", "replication", "exact-1"])
 def test_every_group_is_timed_and_every_row_is_the_models(
-    name: str, crew: tuple[LocalCluster, Client], site: Site
+    name: str, workers: tuple[LocalCluster, Client], site: Site
 ) -> None:
-    found = play(crew, site, name, SCHEDULES["none"])
+    found = play(workers, site, name, SCHEDULES["none"])
     assert found.whole
     assert found.agreement == 1.0
     assert len(found.latencies) == GROUPS
@@ -60,17 +60,17 @@ def test_every_group_is_timed_and_every_row_is_the_models(
 
 
 def test_a_slow_worker_is_waited_for_by_dask_alone(
-    crew: tuple[LocalCluster, Client], site: Site
+    workers: tuple[LocalCluster, Client], site: Site
 ) -> None:
     slow = Schedule("one worker slow", worker=1, factor=50.0)  # a second each
-    waited = max(one.decodable for one in play(crew, site, "dask", slow).latencies)
-    passed = play(crew, site, "none-1", slow)
+    waited = max(one.decodable for one in play(workers, site, "dask", slow).latencies)
+    passed = play(workers, site, "none-1", slow)
     assert waited > 1.0 > max(one.decodable for one in passed.latencies)
     assert passed.decoded > 0
 
 
 def test_dask_is_cut_where_a_worker_hangs(site: Site) -> None:
-    with live.crew(WORKERS) as there:
+    with live.fresh_workers(WORKERS) as there:
         found = play(there, site, "dask", SCHEDULES["hung"], idle=1.0)
     assert not found.whole
     assert 0 < sum(one.final < np.inf for one in found.latencies) < GROUPS

@@ -139,7 +139,7 @@ def test_without_repair_a_slow_worker_is_dropped_and_stops_at_its_micro_batch() 
     assert attempts["worker-0"] == "dropped"
     assert list(attempts.values()).count("used") == 4
     more = played("none", slow, groups=40, workers=6)
-    # The slow one sleeps 250 ms at a time: it begins its next micro-batch for nobody.
+    # The slow one sleeps 250 ms at a time: it begins its next micro-batch in vain.
     assert 1.0 < more.evaluations_per_query < 1.4
     assert more.seconds < 40 * 0.15
 
@@ -192,7 +192,7 @@ def figures(p50: float, p99: float | None, *, final: bool = True, **more: Any) -
     return made | more
 
 
-def test_goals_are_judged() -> None:
+def test_goals_are_compared() -> None:
     few = {
         "dask": figures(0.2, 1.6),
         "replication": figures(0.2, 0.4),
@@ -201,8 +201,8 @@ def test_goals_are_judged() -> None:
         "exact": figures(0.2, 0.51),
     }
     hung = {
-        says: {"seconds": s, "whole": s < 300, "evaluations_per_query": 1.0}
-        for says, s in {
+        label: {"seconds": s, "whole": s < 300, "evaluations_per_query": 1.0}
+        for label, s in {
             "fault-free": 100.0, 'heal="restart"': 119.0, 'heal="avoid"': 131.0,
             "plain Dask, fault-free": 90.0, "plain Dask": 300.0,
         }.items()
@@ -236,14 +236,14 @@ def test_all_sections_with_workers_that_are_played(
     asked: list[tuple[str, int, dict[str, Any]]] = []
 
     @contextmanager
-    def crew(workers: int) -> Iterator[tuple[None, None]]:
+    def fresh_workers(workers: int) -> Iterator[tuple[None, None]]:
         yield None, None
 
     def run(
         cluster: None, client: None, site: Site, scheme: Scheme, schedule: Schedule, **given: Any
     ) -> Outcome:
         groups = given.pop("groups")
-        asked.append((schedule.says, groups, given))
+        asked.append((schedule.label, groups, given))
         one = Delays(site.sleep, (0.0,), 0.0, 0.0)
         common = {"groups": groups, "shape": site.shape, "schedule": schedule, "seed": 0}
         if scheme.options is None:
@@ -257,7 +257,7 @@ def test_all_sections_with_workers_that_are_played(
 
     monkeypatch.setattr(stragglers, "build", lambda *args, **given: site)
     monkeypatch.setattr(stragglers, "trained", lambda *args, **given: Path("model.pt2"))
-    monkeypatch.setattr(stragglers.live, "crew", crew)
+    monkeypatch.setattr(stragglers.live, "fresh_workers", fresh_workers)
     monkeypatch.setattr(stragglers.live, "run", run)
     monkeypatch.setattr(stragglers, "HUNG_GROUPS", 30)
     out, report = tmp_path / "s.json", tmp_path / "s.md"
@@ -269,7 +269,7 @@ def test_all_sections_with_workers_that_are_played(
     results = json.loads(out.read_text())
     assert report.read_text() == page(results, name="s")
     assert report.with_suffix(".png").stat().st_size > 10_000
-    counts = [(says, groups) for says, groups, _ in asked]
+    counts = [(label, groups) for label, groups, _ in asked]
     assert counts.count(("2 % of shares 10x slow", 40)) == 7
     assert counts.count(("no faults", 20)) == 7
     assert [given for *_, given in asked[21:]] == [
