@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's facts, progress, JSON."""
+"""The commands of benchmarks, progress, JSON with the facts of the machine, Markdown, pictures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import psutil
 
+from approxifer.benchmarks import BENCHMARKS
 from approxifer.errors import ApproxiferError
 from approxifer.pipeline.hardware import processor
 from approxifer.pipeline.progress import duration
 from approxifer.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PACKAGES = ("dask", "distributed", "numpy", "torch", "xarray", "zarr")
 
@@ -43,33 +47,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def parse(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
-    *,
-    quick: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Parse the arguments with ``--quick``, which puts the values in `quick` for those left out."""
-    said = ", ".join(f"{name} {_plain(value)}" for name, value in quick.items())
-    parser.add_argument("--quick", action="store_true", help=f"a first, rough look: {said}")
-    given = parser.parse_args(arguments)
-    if given.quick:
-        parser.set_defaults(**quick)
-        given = parser.parse_args(arguments)
-    return vars(given)
-
-
-def _plain(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Median, extremes, and the values themselves in the order in which they were taken."""
     return {
@@ -81,7 +58,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def rounded(figures: Any) -> Any:
-    """Figures to five digits after the point, however deep they lie: a file of thousands of them
+    """Figures to five digits after the point, however deeply nested: a file of thousands of them
     stays readable."""
     match figures:
         case float():
@@ -101,6 +78,19 @@ def write_json(path: str | os.PathLike[str] | None, results: Mapping[str, Any]) 
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"machine": machine(), **results}, indent=1)
     target.write_text(text + "\n", encoding="utf-8")
+    print(f"written: {target}")
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    body = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in body)
+
+
+def save_picture(figure: Figure, target: Path) -> None:
+    """Write a figure as a PNG file, with its folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=110)
     print(f"written: {target}")
 
 
@@ -131,7 +121,7 @@ class Steps:
         self._done = -1
 
     def begin(self, label: str) -> None:
-        """Say what begins now."""
+        """Print the label of the step that begins."""
         self._done += 1
         left = ""
         if self._done:
@@ -141,18 +131,89 @@ class Steps:
         print(line, file=self._stream, flush=True)
 
 
-def command(run: Callable[[], Mapping[str, Any]], out: str | None, *, quick: bool = False) -> int:
-    """Run a benchmark and write its results; its exit code, 2 for a mistake in what was given.
+# ---- the command line ----------------------------------------------------------------------------
 
-    Of a `quick` run, both the output and the file say that it was one.
+
+def parser_of(benchmark: str) -> argparse.ArgumentParser:
+    """Make the parser of one of `BENCHMARKS`, with ``--out``."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m approxifer.benchmarks {benchmark}",
+        description=BENCHMARKS[benchmark],
+    )
+    parser.add_argument("--out", help="JSON file to write")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    *,
+    quick: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Parse the arguments with ``--quick``, which puts the values in `quick` for those left out.
+
+    Without such values there is no ``--quick``.
     """
+    if quick is None:
+        return {**vars(parser.parse_args(arguments)), "quick": False}
+    values = ", ".join(f"{name} {_plain(value)}" for name, value in quick.items())
+    parser.add_argument("--quick", action="store_true", help=f"a first, rough look: {values}")
+    given = parser.parse_args(arguments)
+    if given.quick:
+        parser.set_defaults(**quick)
+        given = parser.parse_args(arguments)
+    return vars(given)
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    run: Callable[..., Mapping[str, Any]],
+    *,
+    quick: Mapping[str, Any] | None = None,
+    passed: Collection[str] = (),
+) -> int:
+    """Parse the arguments, run a benchmark, write its results.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        See `parser_of`.
+    arguments : sequence of str, optional
+        None: those of the process.
+    run : callable
+        Takes the parsed options as keywords; returns the results.
+    quick : mapping, optional
+        See `parse`. A quick run is marked in the output and in the file.
+    passed : collection of str
+        Whether `run` takes ``"out"`` and ``"quick"`` too.
+
+    Returns
+    -------
+    int
+        The exit code: 2 for a mistake in what was given.
+    """
+    given = parse(parser, arguments, quick=quick)
+    kept = {"out", "quick"}.difference(passed)
+    options = {name: value for name, value in given.items() if name not in kept}
     try:
-        results = run()
+        results = run(**options)
     except ApproxiferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if quick:
+    if given["quick"]:
         print("a quick run, for a first look: its figures are rough")
         results = {**results, "quick": True}
-    write_json(out, results)
+    write_json(given["out"], results)
     return 0

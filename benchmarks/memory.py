@@ -1,13 +1,13 @@
-"""The client's peak memory: does it stay the same while the input grows?
+"""The client's peak memory while the input grows.
 
 ::
 
-    python -m approxifer.benchmarks.memory [--gigabytes 2 4] [--memory 1GB] [--workers 3]
+    python -m approxifer.benchmarks memory [--gigabytes 2 4] [--memory 1GB] [--workers 3]
         [--clusters local address] [--dir DIR] [--out results.json]
 
 For every size a Zarr array of float32 rows is made in a temporary folder (under ``--dir``) and
 deleted afterwards; a gigabyte is 10^9 bytes of rows, which take a third of that on the disk. A
-fresh process scores it with a NumPy model that costs next to nothing, told to keep its rows within
+fresh process scores it with a NumPy model that costs next to nothing, with its rows limited to
 ``--memory``, and samples its own resident memory, of which the libraries are 0.2 GB:
 
 - ``local``: the cluster is started by the run, its scheduler lives in the client's process;
@@ -18,7 +18,6 @@ The workers' memory is not counted.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -34,7 +33,7 @@ import numpy as np
 import zarr
 from rich.progress import track
 
-from approxifer.benchmarks.common import Steps, command, positive
+from approxifer.benchmarks.common import Steps, command, parser_of, positive
 from approxifer.errors import ClusterError, ConfigError
 from approxifer.pipeline.report import as_text, table
 
@@ -102,7 +101,7 @@ def watch(data: Path, kind: str, workers: int, memory: str, folder: Path) -> dic
             cluster["address"] = stack.enter_context(scheduler_elsewhere(workers, folder))
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "approxifer.benchmarks.watched"),
+                *(sys.executable, "-m", "approxifer.benchmarks.memory_run"),
                 *(str(data), str(folder / "scores.zarr"), json.dumps(cluster), memory),
             ],
             stdout=subprocess.PIPE,
@@ -173,19 +172,13 @@ def describe(results: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.memory",
-        description="Peak memory of the client process while the input grows.",
-    )
+    parser = parser_of("memory")
     parser.add_argument("--gigabytes", nargs="+", type=float, default=(2.0, 4.0))
     parser.add_argument("--memory", default="1GB", help="what the client's rows may take")
     parser.add_argument("--workers", type=positive, default=3)
     parser.add_argument("--clusters", nargs="+", choices=PLACES, default=tuple(PLACES))
     parser.add_argument("--dir", dest="directory", help="where the temporary folder is made")
-    parser.add_argument("--out", help="JSON file to write")
-    given = vars(parser.parse_args(arguments))
-    out = given.pop("out")
-    return command(lambda: run(**given), out)
+    return command(parser, arguments, run)
 
 
 if __name__ == "__main__":

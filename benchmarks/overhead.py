@@ -2,14 +2,14 @@
 
 ::
 
-    python -m approxifer.benchmarks.overhead --data DIR [--model FILE.pt2] [--rows N] [--repeats 3]
+    python -m approxifer.benchmarks overhead --data DIR [--model FILE.pt2] [--rows N] [--repeats 3]
         [--systematic-workers N] [--quick] [--out results.json]
 
 The test images of ``DIR/cifar10.npz`` become a Zarr store in a temporary folder and are scored in
 three ways, in turn (A B C A B C ...), each time on a new local cluster, so that only one lives:
 
 - ``plain``: dask.array ``map_blocks`` on Dask's default ``LocalCluster()``, nothing tuned, the
-  model run on whole chunks (`approxifer.benchmarks.plain`);
+  model run on whole chunks (`approxifer.benchmarks.plain_dask`);
 - ``uncoded``: ``approxifer.score(scheme="uncoded")``, one worker per core;
 - ``systematic``: ``approxifer.score(scheme="systematic", k=8, stragglers=1)`` on the 9 workers that
   this code needs, more than there are cores on a small machine.
@@ -22,7 +22,6 @@ few rows, rough figures.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -36,8 +35,8 @@ import xarray as xr
 import zarr
 
 import approxifer
-from approxifer.benchmarks import plain
-from approxifer.benchmarks.common import Steps, command, parse, positive, spread
+from approxifer.benchmarks import plain_dask
+from approxifer.benchmarks.common import Steps, command, parser_of, positive, spread
 from approxifer.datasets.convert import convert
 from approxifer.datasets.images import Images, write
 from approxifer.errors import ModelNotFoundError
@@ -64,7 +63,7 @@ class Measured:
 
 def measure_plain(data: Path, model: Path, out: Path) -> Measured:
     """Plain Dask."""
-    seconds, workers = plain.score(data, VARIABLE, model=model, out=out)
+    seconds, workers = plain_dask.score(data, VARIABLE, model=model, out=out)
     predictions = np.asarray(zarr.open_array(str(out), mode="r")[:])
     return Measured(seconds, None, workers, 1.0, None, None, predictions)
 
@@ -219,19 +218,13 @@ def _untrained(path: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m approxifer.benchmarks.overhead",
-        description="Fault-free speed of approxifer against plain Dask.",
-    )
+    parser = parser_of("overhead")
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10.npz")
     parser.add_argument("--model", type=Path, help="a .pt2 that takes (n, 32, 32, 3) float32")
     parser.add_argument("--rows", type=positive, help="only so many rows")
     parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--systematic-workers", type=positive, default=K + S)
-    parser.add_argument("--out", help="JSON file to write")
-    given = parse(parser, arguments, quick=QUICK)
-    out, quick = given.pop("out"), given.pop("quick")
-    return command(lambda: run(**given), out, quick=quick)
+    return command(parser, arguments, run, quick=QUICK)
 
 
 if __name__ == "__main__":

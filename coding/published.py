@@ -208,17 +208,3 @@ def published_votes(
     smallest = np.argsort(np.abs(q), axis=-1, kind="stable")[..., :byzantine]
     votes: NDArray[np.int64] = (smallest[..., None] == np.arange(len(at))).sum(axis=(1, 2))
     return votes
-
-
-def published_locator(
-    outputs: Array, nodes: Sequence[float], k: int, byzantine: int
-) -> NDArray[np.intp]:
-    """Name, per codeword, the E shares with the most `published_votes`: E, even if none is wrong.
-
-    Returns
-    -------
-    int array (B, E)
-        Positions in `outputs`, the most voted for first; of equal ones the lower.
-    """
-    votes = published_votes(outputs, nodes, k, byzantine)
-    return np.argsort(-votes, axis=1, kind="stable")[:, :byzantine]

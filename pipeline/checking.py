@@ -22,7 +22,7 @@ from approxifer.pipeline.spotchecks import Check, Checked, Queues, Turns
 from approxifer.pipeline.window import Window
 
 #: In share times: how long rows wait for others that go to the same checker. Twice as long fills no
-#: more batches, half as long takes twice the workers' time (`benchmarks.clean`, 100,000 rows).
+#: more batches, half as long takes twice the workers' time (`benchmarks/byzantine`, 100,000 rows).
 QUEUE_TIMES = 1.0
 #: A share time while none is known, and the least seconds between two looks at the queues.
 UNKNOWN, LOOK = 0.05, 0.002

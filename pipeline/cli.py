@@ -403,31 +403,5 @@ for _command in (
     app.command()(_told(_command))
 
 
-# Options after NAME are the benchmark's, --help too.
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def bench(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Left out: list them.")] = None,
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Its own: see NAME --help.")
-    ] = None,
-) -> None:
-    """Run a benchmark."""
-    from approxifer.benchmarks import BENCHMARKS, find
-
-    if name is None:
-        width = max(map(len, BENCHMARKS))
-        for known, measures in BENCHMARKS.items():
-            say(f"approxifer bench {known:{width}}  {measures}")
-        return
-    with _exit_codes():
-        benchmark = find(name)
-    try:
-        code = benchmark(arguments or [])
-    except KeyboardInterrupt as error:
-        say(f"approxifer: {name} was interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from error
-    raise typer.Exit(code)
-
-
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from approxifer.benchmarks.accuracy_report import page
+from approxifer.benchmarks.accuracy.report import page
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_results_are_generated_from_their_figures() -> None:
-    """`approxifer bench accuracy --out docs/results.json --report docs/results.md` made both."""
+    """``accuracy --out docs/results.json --report docs/results.md`` made both."""
     figures = json.loads((ROOT / "docs/results.json").read_text())
     text = (ROOT / "docs/results.md").read_text()
     pictures = re.findall(r"^!\[\]\((.+)\)$", text, re.M)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from approxifer.benchmarks.common import Steps, command, machine, positive, spread
+from approxifer.benchmarks.common import Steps, command, machine, parser_of, positive, spread
 from approxifer.errors import ConfigError
 
 
@@ -49,7 +49,7 @@ def test_command_writes_results_with_the_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "new" / "results.json"
-    assert command(lambda: {"rows": 3}, str(target)) == 0
+    assert command(parser_of("memory"), ["--out", str(target)], lambda: {"rows": 3}) == 0
     written = json.loads(target.read_text())
     assert written["rows"] == 3
     assert written["machine"]["cpus"] >= 1
@@ -60,7 +60,7 @@ def test_command_tells_mistakes_in_one_line(capsys: pytest.CaptureFixture[str]) 
     def mistaken() -> dict[str, int]:
         raise ConfigError("window=0: give a number of rows, at least 1")
 
-    assert command(mistaken, None) == 2
+    assert command(parser_of("memory"), [], mistaken) == 2
     assert capsys.readouterr().err == "error: window=0: give a number of rows, at least 1\n"
 
 

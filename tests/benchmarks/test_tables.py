@@ -8,8 +8,8 @@ import pytest
 import zarr
 
 from approxifer.benchmarks import memory, overhead
-from approxifer.benchmarks.toy import project
-from approxifer.benchmarks.watched import Watch, peak
+from approxifer.benchmarks.memory_run import Watch, peak
+from approxifer.benchmarks.toy_model import project
 
 
 def measured(seconds: float, predictions: np.ndarray, **fields: Any) -> overhead.Measured:

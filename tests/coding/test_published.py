@@ -16,7 +16,6 @@ from approxifer.coding.published import (
     MARGIN,
     VOTERS,
     margin,
-    published_locator,
     published_votes,
     suspects,
 )
@@ -325,53 +324,6 @@ def one_by_one(outputs, nodes, k, e):
     return votes
 
 
-@pytest.mark.parametrize("spec", VOTING_SPECS)
-@pytest.mark.parametrize("correct", [low_degree, rational])
-def test_one_wrong_share_is_found_wherever_it_is(spec, correct):
-    code = spec.build()
-    rng = np.random.default_rng(0)
-    outputs = correct(rng, code.nodes, spec.k)
-    for wrong in np.flatnonzero(np.abs(code.nodes) > 1e-9):
-        spoilt = outputs.copy()
-        spoilt[wrong] += rng.normal(size=outputs[wrong].shape)
-        found = published_locator(spoilt, code.nodes, spec.k, spec.byzantine)
-        assert found.shape == (4, spec.byzantine)
-        assert (found == wrong).any(axis=1).all()
-
-
-def test_a_wrong_share_at_node_zero_is_often_missed():
-    """There Q is 1 by definition, and theory promises nothing."""
-    code = CodeSpec("berrut", 4, 0, 1).build()
-    rng = np.random.default_rng(0)
-    outputs = low_degree(rng, code.nodes, 4, rows=200, coordinates=1)
-    (zero,) = np.flatnonzero(np.abs(code.nodes) < 1e-9)
-    outputs[zero] += rng.normal(size=outputs[zero].shape)
-    assert (published_locator(outputs, code.nodes, 4, 1) == zero).mean() < 0.5
-
-
-@pytest.mark.parametrize("spec", VOTING_SPECS)
-def test_as_many_wrong_shares_as_it_is_made_for(spec):
-    code = spec.build()
-    rng = np.random.default_rng(1)
-    present = [i for i in range(code.n) if abs(code.nodes[i]) > 1e-9][: code.n - spec.stragglers]
-    nodes = [code.nodes[i] for i in present]
-    for _ in range(5):
-        outputs = low_degree(rng, nodes, spec.k - (code.n - len(present) - spec.stragglers))
-        wrong = rng.choice(len(present), spec.byzantine, replace=False)
-        outputs[wrong] += rng.normal(size=outputs[wrong].shape)
-        found = published_locator(outputs, nodes, spec.k, spec.byzantine)
-        np.testing.assert_array_equal(np.sort(found), np.tile(np.sort(wrong), (4, 1)))
-
-
-def test_it_evicts_even_where_nothing_is_wrong():
-    spec = CodeSpec("berrut", 6, 0, 2)
-    code = spec.build()
-    outputs = np.sin(np.array(code.nodes)[:, None, None] + np.arange(30).reshape(1, 3, 10))
-    found = published_locator(outputs, code.nodes, spec.k, spec.byzantine)
-    assert found.shape == (3, 2)
-    assert not code.suspects(dict(enumerate(outputs)))
-
-
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 2, 3)])
 def test_all_coordinates_at_once_vote_as_one_by_one(shape):
     code = CodeSpec("berrut", 3, 1, 2).build()
@@ -379,18 +331,6 @@ def test_all_coordinates_at_once_vote_as_one_by_one(shape):
     votes = published_votes(outputs, code.nodes, 3, 2)
     np.testing.assert_array_equal(votes, one_by_one(outputs, np.array(code.nodes), 3, 2))
     assert (votes.sum(axis=1) == 2 * np.prod(shape[1:])).all()
-
-
-def test_the_most_voted_come_first():
-    code = CodeSpec("berrut", 4, 0, 2).build()
-    outputs = low_degree(np.random.default_rng(0), code.nodes, 4)
-    outputs[3, :, :] += 5
-    outputs[6, :, :3] -= 5
-    votes = published_votes(outputs, code.nodes, 4, 2)
-    found = published_locator(outputs, code.nodes, 4, 2)
-    assert (found[:, 0] == 3).all()
-    rows = np.arange(len(votes))[:, None]
-    assert (np.diff(votes[rows, found]) <= 0).all()
 
 
 def test_nonsense_is_refused():

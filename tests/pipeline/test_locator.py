@@ -11,8 +11,8 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 from approxifer import score
-from approxifer.benchmarks.published import _suspects
-from approxifer.benchmarks.recorded import record
+from approxifer.benchmarks.byzantine.published import _suspects
+from approxifer.benchmarks.recording import record
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
 from approxifer.pipeline import faults, lies

@@ -1,0 +1,1 @@
+"""Workers that return wrong outputs: detection, wrong rows left, evaluations."""

@@ -1,0 +1,1 @@
+"""Slow and hung workers: latencies of groups, makespans, evaluations."""
