@@ -39,10 +39,10 @@ from approxifer.coding.confidence import confidence
 from approxifer.errors import ConfigError
 from approxifer.models import open_model
 from approxifer.models.samples import npz_split
-from approxifer.pipeline.doubt import Doubts
-from approxifer.pipeline.options import Options
+from approxifer.pipeline.client.calibration import Doubts
+from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.reporting.report import as_text, table
 
 K = 8
 TARGETS = (0.98, 0.99, 0.995, 0.998, 0.999)

@@ -20,10 +20,10 @@ from approxifer.benchmarks.byzantine.detection import CORRUPTIONS, STUCK, faulty
 from approxifer.benchmarks.byzantine.simulation import BYZANTINE, WORKERS
 from approxifer.datasets import Journal
 from approxifer.pipeline import faults
-from approxifer.pipeline.faults import StuckWeight
-from approxifer.pipeline.localcluster import local_cluster
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.cluster.local import local_cluster
+from approxifer.pipeline.faults.injection import StuckWeight
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.tolerance import Tolerance
 
 
 @contextmanager

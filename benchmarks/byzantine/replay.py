@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from approxifer.benchmarks.recording import AT_ONCE, Forward, Recording
-from approxifer.pipeline.liar import Lie as Corruption
+from approxifer.pipeline.faults.corrupted_output import Lie as Corruption
 
 #: Numbers of rows (n,) to what a worker returns for them (n, *out).
 Answer = Callable[[np.ndarray], np.ndarray]

@@ -28,20 +28,20 @@ from approxifer.benchmarks.byzantine.replay import Fault, Replay
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.models import Runner
-from approxifer.pipeline.checking import QUEUE_TIMES
-from approxifer.pipeline.courier import GroupRun
-from approxifer.pipeline.elsewhere import Told
-from approxifer.pipeline.guard import Guard, Hooks
-from approxifer.pipeline.hardware import hardware_class
-from approxifer.pipeline.intake import Batch, Intake, weigh
-from approxifer.pipeline.membership import Membership
-from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.plan import micro_batch
+from approxifer.pipeline.byzantine.hardware import hardware_class
+from approxifer.pipeline.byzantine.membership import Membership
+from approxifer.pipeline.byzantine.spot_checks import proofs
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.client.checking import QUEUE_TIMES
+from approxifer.pipeline.client.collect import Batch, Intake, weigh
+from approxifer.pipeline.client.dispatch import GroupRun
+from approxifer.pipeline.client.integrity import Guard, Hooks
+from approxifer.pipeline.client.single_shares import Told
+from approxifer.pipeline.client.stream import BlockStream
+from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.planning.partition import micro_batch
 from approxifer.pipeline.records import Fate, Status, Testimony
-from approxifer.pipeline.spotchecks import proofs
-from approxifer.pipeline.stream import BlockStream
-from approxifer.pipeline.tolerance import Tolerance
-from approxifer.pipeline.window import Window
+from approxifer.pipeline.scheduler.placement import Candidate, place
 
 PLAIN = CodeSpec(scheme="uncoded", k=1).build()
 #: Workers of a run.

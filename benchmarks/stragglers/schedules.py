@@ -23,7 +23,8 @@ from math import inf
 
 import numpy as np
 
-from approxifer.pipeline.faults import Run, Spoil
+from approxifer.pipeline.faults.injection import Spoil
+from approxifer.pipeline.worker import Run
 
 
 @dataclass(frozen=True)

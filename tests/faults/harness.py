@@ -24,7 +24,7 @@ from leftovers import assert_clean
 from approxifer import submit
 from approxifer.datasets import Journal, OutputStore
 from approxifer.datasets.journal import journal_path
-from approxifer.pipeline import faults, lies
+from approxifer.pipeline import faults
 from approxifer.pipeline.records import Status
 from faults import onworker
 from faults import schedule as s
@@ -202,7 +202,7 @@ class _Game:
                 case s.Flaky():
                     table[name_of(fault.worker)].append(faults.Raise(fault.share))
                 case s.Lie():
-                    table[name_of(fault.worker)].append(lies.SignFlip())
+                    table[name_of(fault.worker)].append(faults.SignFlip())
         return table
 
     def _in_data(self) -> Iterator[s.Fault]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from approxifer.pipeline.faults import Run, Spoil
+from approxifer.pipeline.faults.injection import Run, Spoil
 
 SCALE, PRIME, MODULUS = 256.0, 7919, 1009
 #: A poisoned row's third number; the model raises on anything above a tenth of it.

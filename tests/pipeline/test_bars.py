@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.workerstate import Bar, WorkerState
+from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import Bar, WorkerState
 
 
 def worker(number: int, *, name: str = "", host: str = "", node: str = "") -> WorkerState:

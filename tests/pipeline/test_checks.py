@@ -9,10 +9,10 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import new_key
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import GroupState, Policy, ShareTimes
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.workerstate import Bar, WorkerState
+from approxifer.pipeline.scheduler.policy import GroupState, Policy, ShareTimes
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import Bar, WorkerState
 
 ROWS = 8
 PLAIN = CodeSpec("uncoded", 1).build()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from approxifer.pipeline.doubt import CHECK, Calibration, Disagreement, Doubts
+from approxifer.pipeline.client.calibration import CHECK, Calibration, Disagreement, Doubts
 from approxifer.pipeline.records import Status
 
 

@@ -21,20 +21,11 @@ from approxifer.models import ModelHandle, ensure, forget, open_model, run_rows
 from approxifer.models.export import export_program
 from approxifer.models.zoo import lenet5
 from approxifer.pipeline import faults
-from approxifer.pipeline.cluster import workers_of
-from approxifer.pipeline.faults import (
-    FaultPlugin,
-    Hang,
-    Raise,
-    Run,
-    Slow,
-    StuckWeight,
-    answer,
-    through,
-)
+from approxifer.pipeline.cluster.connect import workers_of
+from approxifer.pipeline.faults.corruption import Noise, NotANumber, SignFlip, WrongShape, Zeros
+from approxifer.pipeline.faults.injection import FaultPlugin, Hang, Raise, Slow, StuckWeight
 from approxifer.pipeline.keys import new_key
-from approxifer.pipeline.lies import Noise, NotANumber, SignFlip, WrongShape, Zeros
-from approxifer.pipeline.worker import run_input
+from approxifer.pipeline.worker import HOOKS, Run, hook_of, run_input
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -64,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     yield
-    faults._armed.clear()
+    HOOKS.clear()
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -218,20 +209,20 @@ def test_the_plugin_arms_the_workers_that_it_names() -> None:
     plugin = FaultPlugin({"worker-1": Raise()}, seed=0)
     for name in ("worker-0", "worker-1"):
         plugin.setup(worker(name))
-    assert through(toy_models.linear, "worker-0") is toy_models.linear
+    assert hook_of("worker-0").run(toy_models.linear) is toy_models.linear
     with pytest.raises(RuntimeError, match="injected fault"):
-        through(toy_models.linear, "worker-1")(ROWS)
+        hook_of("worker-1").run(toy_models.linear)(ROWS)
     plugin.teardown(worker("worker-1"))
     plugin.teardown(worker("worker-0"))
-    assert through(toy_models.linear, "worker-1") is toy_models.linear
+    assert hook_of("worker-1").run(toy_models.linear) is toy_models.linear
 
 
 def test_names_may_be_numbers() -> None:
     """LocalCluster calls its workers 0, 1, ..."""
     FaultPlugin({"1": Raise()}, seed=0).setup(SimpleNamespace(name=1))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
-        through(toy_models.linear, 1)(ROWS)
-    assert through(toy_models.linear, 0) is toy_models.linear
+        hook_of(1).run(toy_models.linear)(ROWS)
+    assert hook_of(0).run(toy_models.linear) is toy_models.linear
 
 
 def test_each_worker_has_its_own_chance_and_the_same_after_a_restart(clock: Sleeps) -> None:
@@ -241,7 +232,7 @@ def test_each_worker_has_its_own_chance_and_the_same_after_a_restart(clock: Slee
         found = []
         for _ in range(40):
             before = len(clock.slept)
-            through(toy_models.linear, name)(ROWS)
+            hook_of(name).run(toy_models.linear)(ROWS)
             found.append(len(clock.slept) > before)
         return found
 
@@ -264,18 +255,18 @@ def test_a_lie_changes_what_its_worker_returns_and_nothing_else() -> None:
     plugin = FaultPlugin({"a": SignFlip()}, seed=0)
     for name in ("a", "b"):
         plugin.setup(worker(name))
-    assert through(toy_models.linear, "a") is toy_models.linear
-    np.testing.assert_array_equal(answer(ROWS, "a"), -ROWS)
-    assert answer(ROWS, "b") is ROWS
+    assert hook_of("a").run(toy_models.linear) is toy_models.linear
+    np.testing.assert_array_equal(hook_of("a").output(ROWS), -ROWS)
+    assert hook_of("b").output(ROWS) is ROWS
     plugin.teardown(worker("a"))
-    assert answer(ROWS, "a") is ROWS
+    assert hook_of("a").output(ROWS) is ROWS
 
 
 def test_a_slow_liar(clock: Sleeps) -> None:
     FaultPlugin({"a": [Slow(seconds=1.0), SignFlip(), Zeros(rows=0.25)]}, 0).setup(worker("a"))
-    through(toy_models.linear, "a")(ROWS)
+    hook_of("a").run(toy_models.linear)(ROWS)
     assert clock.slept == [1.0]
-    found = answer(ROWS + 1, "a")
+    found = hook_of("a").output(ROWS + 1)
     zero = (found == 0).all(axis=1)
     assert zero.sum() == 1
     np.testing.assert_array_equal(found[~zero], -(ROWS + 1)[~zero])
@@ -284,7 +275,7 @@ def test_a_slow_liar(clock: Sleeps) -> None:
 def test_a_liar_tells_the_same_after_a_restart_and_another_elsewhere() -> None:
     def said(name: str, seed: int = 0) -> bytes:
         FaultPlugin(dict.fromkeys(("a", "b"), Noise()), seed).setup(worker(name))
-        return answer(ROWS, name).tobytes()
+        return hook_of(name).output(ROWS).tobytes()
 
     assert said("a") == said("a")
     assert said("a") != said("b")
@@ -355,7 +346,7 @@ def test_a_stuck_weight_and_a_slow_worker_in_any_order(clock: Sleeps, pictures: 
     both = [Slow(factor=1, seconds=1.0), StuckWeight(50.0, "12.bias", 0)]
     for given in (both, both[::-1]):
         FaultPlugin({"a": given}, 0).setup(worker("a"))
-        found = through(runner, "a")(pictures)
+        found = hook_of("a").run(runner)(pictures)
         assert (found[:, 0] > 40).all()
     assert clock.slept == [1.0, 1.0]
 

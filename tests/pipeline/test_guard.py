@@ -21,16 +21,16 @@ from approxifer.coding import Code, CodeSpec, gather
 from approxifer.datasets import Journal, OutputStore, open_source
 from approxifer.errors import TrustError
 from approxifer.models import open_model
-from approxifer.pipeline import guard as guard_module
 from approxifer.pipeline import records
-from approxifer.pipeline.courier import GroupRun
-from approxifer.pipeline.elsewhere import Told
-from approxifer.pipeline.guard import Guard, Hooks
-from approxifer.pipeline.intake import Batch, weigh
-from approxifer.pipeline.membership import CLIENT, Membership
+from approxifer.pipeline.byzantine.membership import CLIENT, Membership
+from approxifer.pipeline.byzantine.spot_checks import owed
+from approxifer.pipeline.client import integrity as guard_module
+from approxifer.pipeline.client.collect import Batch, weigh
+from approxifer.pipeline.client.dispatch import GroupRun
+from approxifer.pipeline.client.integrity import Guard, Hooks
+from approxifer.pipeline.client.single_shares import Told
+from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.records import Fate, Status
-from approxifer.pipeline.spotchecks import owed
-from approxifer.pipeline.window import Window
 
 ROWS, WINDOW = 24, 12
 

@@ -10,9 +10,10 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError
-from approxifer.pipeline.hedge import POLICIES, Hedge
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.policy import (
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.records import Fate
+from approxifer.pipeline.scheduler.hedging import POLICIES, Hedge
+from approxifer.pipeline.scheduler.policy import (
     COMPLETE,
     WAIT,
     AttemptState,
@@ -21,7 +22,6 @@ from approxifer.pipeline.policy import (
     Policy,
     decide,
 )
-from approxifer.pipeline.records import Fate
 
 CUBED, SPARK = POLICIES["cubed"], POLICIES["spark"]
 

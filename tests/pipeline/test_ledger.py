@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.hedge import Hedge
 from approxifer.pipeline.keys import Key, new_key
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import AttemptState, GroupState, Policy
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.workerstate import CLAIMS, SILENT, WorkerState
+from approxifer.pipeline.scheduler.hedging import Hedge
+from approxifer.pipeline.scheduler.policy import AttemptState, GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import CLAIMS, SILENT, WorkerState
 from approxifer.version import __version__
 
 ROWS = 10

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import binom
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.liar import Lie
-from approxifer.pipeline.lies import (
+from approxifer.pipeline.faults.corrupted_output import Lie
+from approxifer.pipeline.faults.corruption import (
     WARP,
     BitFlips,
     Collude,

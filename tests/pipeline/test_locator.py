@@ -15,14 +15,14 @@ from approxifer.benchmarks.byzantine.published import _suspects
 from approxifer.benchmarks.recording import record
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
-from approxifer.pipeline import faults, lies
+from approxifer.pipeline import faults
 
 K, BLOCK, ROWS = 2, 5, 200
 
 
-@pytest.mark.parametrize("lie", [lies.SignFlip(), lies.Roll()], ids=str)
+@pytest.mark.parametrize("lie", [faults.SignFlip(), faults.Roll()], ids=str)
 def test_score_suspects_the_shares_that_the_benchmark_names(
-    lie: lies.Lie, client: Client, tmp_path: Path
+    lie: faults.Lie, client: Client, tmp_path: Path
 ) -> None:
     rows = np.random.default_rng(4).normal(size=(ROWS, 6)).astype(np.float32)
     out = tmp_path / "out.zarr"

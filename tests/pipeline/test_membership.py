@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.membership import Conviction, Evidence, Member, Membership
+from approxifer.pipeline.byzantine.membership import Conviction, Evidence, Member, Membership
 
 EVIDENCE = Evidence(
     group=7,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.policy import Policy
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.scheduler.policy import Policy
 
 
 def options(**changes: Any) -> Options:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.policy import (
+from approxifer.pipeline.records import Fate
+from approxifer.pipeline.scheduler.policy import (
     COMPLETE,
     WAIT,
     AttemptState,
@@ -25,7 +26,6 @@ from approxifer.pipeline.policy import (
     fewest,
     wanted,
 )
-from approxifer.pipeline.records import Fate
 
 SCHEMES = ("uncoded", "replication", "systematic", "berrut")
 

@@ -3,8 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from approxifer.pipeline.progress import ProgressBar, describe, duration
 from approxifer.pipeline.records import Progress
+from approxifer.pipeline.reporting.progress import ProgressBar, describe, duration
 
 
 def snapshot(**changes) -> Progress:

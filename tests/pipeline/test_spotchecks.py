@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approxifer.pipeline.membership import CLIENT
-from approxifer.pipeline.spotchecks import (
+from approxifer.pipeline.byzantine.membership import CLIENT
+from approxifer.pipeline.byzantine.spot_checks import (
     ASSURANCE,
     ODD,
     USED,

@@ -13,8 +13,9 @@ from distributed import Client
 
 from approxifer import score
 from approxifer.datasets import Journal
-from approxifer.pipeline import faults, transport
-from approxifer.pipeline.courier import SLACK, unlike
+from approxifer.pipeline import faults
+from approxifer.pipeline.client import transport
+from approxifer.pipeline.client.dispatch import SLACK, unlike
 
 COMMON: dict[str, Any] = {
     "model": toy_models.slow_linear, "k": 2, "stragglers": 0, "block": 5, "window": 100,

@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import Journal, OutputStore, open_source
-from approxifer.pipeline.membership import Conviction, Evidence, Membership
+from approxifer.pipeline.byzantine.membership import Conviction, Evidence, Membership
+from approxifer.pipeline.byzantine.taint import standing, sweep, tainted_groups, touched
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.taint import standing, sweep, tainted_groups, touched
 
 PENDING, EXACT, DECODED, REPAIRED, FAILED = Status
 EVIDENCE = Evidence(0, 0, 1, 1, 1.0, 0.1, "client", "random")

@@ -6,7 +6,7 @@ import pytest
 
 from approxifer.errors import ConfigError
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.timeline import draw_timeline, natural, read_session
+from approxifer.pipeline.reporting.timeline import draw_timeline, natural, read_session
 
 
 def attempt(worker, fate, start, stop, share=0):

@@ -14,8 +14,8 @@ from distributed import Client
 import approxifer
 from approxifer.datasets import Journal
 from approxifer.models import open_model
-from approxifer.pipeline.hardware import hardware_class, processor
-from approxifer.pipeline.session import Session
+from approxifer.pipeline.byzantine.hardware import hardware_class, processor
+from approxifer.pipeline.client.connection import Session
 
 
 @pytest.fixture

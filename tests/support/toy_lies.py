@@ -13,7 +13,7 @@ import numpy as np
 import toy_models
 import xarray as xr
 
-from approxifer.pipeline.liar import Array, Liar, Lie
+from approxifer.pipeline.faults.corrupted_output import Array, Liar, Lie
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""Injected faults, for the demo, the tests and the benchmarks; production code imports none.
+
+::
+
+    faults.install(client, {"worker-1": faults.Slow(10), "worker-2": faults.SwapTopTwo()})
+    ...
+    faults.remove(client)
+"""
+
+from approxifer.pipeline.faults.corrupted_output import Liar, Lie
+from approxifer.pipeline.faults.corruption import (
+    BitFlips,
+    Collude,
+    Noise,
+    NotANumber,
+    Replay,
+    Roll,
+    ShuffleRows,
+    SignFlip,
+    SwapTopTwo,
+    WrongShape,
+    Zeros,
+)
+from approxifer.pipeline.faults.injection import (
+    Fault,
+    Hang,
+    Raise,
+    RunFault,
+    Slow,
+    StuckWeight,
+    install,
+    remove,
+)
+
+__all__ = [
+    "BitFlips", "Collude", "Fault", "Hang", "Liar", "Lie", "Noise", "NotANumber", "Raise", "Replay",
+    "Roll", "RunFault", "ShuffleRows", "SignFlip", "Slow", "StuckWeight", "SwapTopTwo",
+    "WrongShape", "Zeros", "install", "remove",
+]  # fmt: skip
