@@ -27,7 +27,7 @@ from approxifer.pipeline.tolerance import Tolerance
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a rival makes of all rows.
+    """Figures of a rival over all rows.
 
     Attributes
     ----------
