@@ -154,7 +154,7 @@ def summary(found: Sequence[Measured]) -> dict[str, Any]:
 
 
 def agreement(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How far the ways' predictions are from each other, and whether ours are the same bits."""
+    """Differences between the ways' predictions; equality, bit by bit, of ours."""
 
     def apart(one: str, other: str) -> float:
         return float(np.abs(predictions[one] - predictions[other]).max())

@@ -56,7 +56,7 @@ def installed(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, source)
     for folder in SETUPTOOLS["package-dir"].values():
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignore, dirs_exist_ok=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
     done = subprocess.run(

@@ -56,7 +56,7 @@ class Case:
 
     @property
     def classes(self) -> bool:
-        """Whether the labels are classes."""
+        """True if the labels are classes."""
         return not self.data.endswith(".zarr")
 
 

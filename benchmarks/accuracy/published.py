@@ -3,7 +3,7 @@
 From the authors' plotting script of ApproxIFER (Soleymani et al., AAAI 2022, arXiv 2109.09868;
 ``Bar_plots.py`` in their repository): accuracy of a ResNet-18 in random order, S shares of every
 codeword lost. ApproxIFER's is over all rows, ParM's over the lost ones alone. Where its figures
-differ from plot to plot, as for K=8, S=1 (.872 or .868 on MNIST), the first is taken.
+differ from plot to plot, as for K=8, S=1 (0.872 or 0.868 on MNIST), the first is taken.
 """
 
 from __future__ import annotations

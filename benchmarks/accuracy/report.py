@@ -47,7 +47,7 @@ def label(line: Line) -> str:
 
 
 def wanted(line: Line) -> dict[str, str | None]:
-    """What `pick` needs to find a line's settings."""
+    """Arguments of `pick` that find a line's settings."""
     return dict(zip(("scheme", "encoder", "decoder", "order"), line, strict=True))
 
 

@@ -51,7 +51,7 @@ class Replay:
 
 
 def rerun(recording: Recording, forward: Forward) -> np.ndarray:
-    """What another model returns for all rows of a recording's `Replay`: (m, *out)."""
+    """Outputs of another model for all rows of a recording's `Replay`: (m, *out)."""
     feature = recording.rows.shape[1:]
     groups = range(len(recording.members))
     shares = (recording.inputs(group).reshape(-1, *feature) for group in groups)

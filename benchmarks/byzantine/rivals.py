@@ -27,7 +27,7 @@ from approxifer.pipeline.scheduler.placement import Candidate, place
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a rival makes of all rows.
+    """Figures of a rival over all rows.
 
     Attributes
     ----------

@@ -67,8 +67,8 @@ def latencies(starts: list[float], stops: list[float], k: int) -> list[Latency]:
 
 
 def moments(code: Code, attempts: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
-    """When a group's first share started, when it was decodable, and when every block was exact by
-    its own shares (infinite: never)."""
+    """The times when a group's first share started, when the group was decodable, and when every
+    block was exact by its own shares (infinite: never)."""
     start = min((a["start"] for a in attempts if a["start"] is not None), default=inf)
     present: set[int] = set()
     decodable = inf

@@ -163,7 +163,7 @@ def _plain(
 
 
 def delays(events: Sequence[Mapping[str, Any]], site: Site) -> Delays:
-    """What the simulation needs to know, from a run of ``hedged`` without faults.
+    """Delays for the simulation, from a run of ``hedged`` without faults.
 
     The time from one share's end to the next one's start on its worker is the gap; sending takes
     as long again as a share that is back takes to be known, for which the gap stands in.

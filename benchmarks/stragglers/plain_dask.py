@@ -50,7 +50,7 @@ def warm(blocks: Blocks) -> None:
 
 
 def predict(share: int, blocks: Blocks) -> tuple[float, np.ndarray]:
-    """When it began, and the outputs (B, *out)."""
+    """The time of its start, and the outputs (B, *out)."""
     began = time.monotonic()
     first = share * blocks.block
     rows = _rows(blocks.store, blocks.variable)[first : first + blocks.block]
@@ -59,7 +59,7 @@ def predict(share: int, blocks: Blocks) -> tuple[float, np.ndarray]:
 
 
 class Watch(SchedulerPlugin):
-    """When the scheduler knows that a task is back; the clock by which ours are timed too."""
+    """Times when the scheduler knows that a task is back; the clock by which ours are timed too."""
 
     def __init__(self) -> None:
         self.back: dict[Any, float] = {}

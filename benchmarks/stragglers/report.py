@@ -84,7 +84,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _validation(results: Figures) -> Sheet:
-    """What is simulated, as a multiple of what was measured."""
+    """Simulated figures, as multiples of the measured ones."""
     rows = []
     for fault, found in results["groups"].items():
         if SCHEDULES[fault].span is not None:  # most of a short run, and little of a long one
@@ -123,7 +123,7 @@ def _hung(found: Figures) -> Sheet:
 
 
 def _goals(results: Figures) -> Iterator[Sequence[str]]:
-    """What was to be reached, and what is."""
+    """Goals, and the figures that were measured."""
     for where in ("groups", "simulated"):
         found = results.get(where, {}).get(GOAL, {})
         on = "real workers" if where == "groups" else "simulation"
@@ -207,7 +207,7 @@ def page(results: Figures, *, name: str = "stragglers") -> str:
 
 
 def _limit(results: Figures) -> str:
-    """What the decodable p99 cannot fall below, from simulated runs without faults."""
+    """A lower limit of the decodable p99, from simulated runs without faults."""
     found = results.get("simulated", {})
     if not {"none", GOAL} <= found.keys() or not {"dask", "none"} <= found[GOAL].keys():
         return ""

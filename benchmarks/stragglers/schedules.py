@@ -55,7 +55,7 @@ class Schedule:
     span: tuple[float, float] | None = None
 
     def slow(self, seed: int, worker: int, number: int) -> bool:
-        """Whether the worker's share of this number, from 0, is one of the slow ones."""
+        """True if the worker's share of this number, from 0, is one of the slow ones."""
         if self.worker is not None:
             return worker == self.worker
         return self.share > 0 and np.random.default_rng([seed, worker, number]).random() < (
@@ -63,7 +63,7 @@ class Schedule:
         )
 
     def stretch(self, slow: bool, worker: int, since: float) -> float:
-        """What the sleep before a micro-batch is multiplied by; infinite where the worker hangs.
+        """The factor of the sleep before a micro-batch; infinite where the worker hangs.
 
         Parameters
         ----------

@@ -47,7 +47,7 @@ class Scheme:
 
     @property
     def finals(self) -> bool:
-        """Whether every row ends exact or repaired."""
+        """True if every row ends exact or repaired."""
         return (self.options or {}).get("repair") != "none"
 
 
@@ -74,7 +74,7 @@ SCHEMES: Mapping[str, Scheme] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """How a run is cut: rows of a share and of a micro-batch, groups of a window; the workers."""
+    """Partition of a run: rows of a share and of a micro-batch, groups of a window; the workers."""
 
     block: int
     micro_batch: int
@@ -84,7 +84,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Site:
-    """What all runs of a benchmark have in common.
+    """Common settings and files of all runs.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ from approxifer.pipeline.scheduler.state import WorkerState
 
 @dataclass(frozen=True)
 class Played:
-    """What a run leaves: its journal, and what it took."""
+    """A run: its journal, its seconds, its evaluations per query."""
 
     events: list[dict[str, Any]]
     seconds: float
