@@ -19,7 +19,7 @@ import psutil
 from approxifer.benchmarks import BENCHMARKS
 from approxifer.errors import ApproxiferError
 from approxifer.pipeline.byzantine.hardware import processor
-from approxifer.pipeline.reporting.progress import duration
+from approxifer.text import duration
 from approxifer.version import __version__
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from types import FrameType
 
 from approxifer.errors import ApproxiferError, ConfigError
 from approxifer.pipeline.cli.jobfile import JobFile, JobFolder, JobState, Stage
-from approxifer.pipeline.reporting.progress import describe, duration
-from approxifer.text import one_line, redacted, say
+from approxifer.pipeline.reporting.progress import describe
+from approxifer.text import duration, one_line, redacted, say
 
 #: Seconds between two reports of a running job.
 EVERY = 1.0

@@ -12,8 +12,7 @@ from approxifer.datasets import open_source
 from approxifer.models import open_model, resolve_callable
 from approxifer.models.parity_training import ParityEpoch, train_parity
 from approxifer.models.samples import npz_split
-from approxifer.pipeline.reporting.progress import duration
-from approxifer.text import say
+from approxifer.text import duration, say
 
 #: Places of a store that rows are read from: the first ones alone may be all alike.
 PLACES = 16

@@ -21,7 +21,6 @@ from approxifer.coding import CodeSpec, gather, order_rows
 from approxifer.coding import groups as cut_groups
 from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.fitted import FittedDecoder
-from approxifer.datasets.windows import windows
 from approxifer.errors import ClusterError
 from approxifer.models import cache, run_rows
 from approxifer.pipeline.byzantine.membership import Member, Membership
@@ -36,6 +35,7 @@ from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.used_rows import Drawn
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.planning.partition import fewest_workers, groups_in_flight, workers_needed
+from approxifer.pipeline.planning.windows import windows
 from approxifer.pipeline.records import Block, Status, Testimony
 from approxifer.pipeline.scheduler.stall import tell
 from approxifer.pipeline.worker import ModelOnWorker

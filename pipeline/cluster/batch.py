@@ -30,8 +30,7 @@ from approxifer.pipeline.cluster.batch_spec import (
     job_script,
 )
 from approxifer.pipeline.cluster.dask_process import never_forget, silent, starting
-from approxifer.pipeline.reporting.progress import duration
-from approxifer.text import one_line
+from approxifer.text import duration, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from approxifer.pipeline.faults.corruption import (
     Zeros,
 )
 from approxifer.pipeline.faults.injection import (
+    PLUGIN,
     Fault,
     Hang,
     Raise,
@@ -33,7 +34,26 @@ from approxifer.pipeline.faults.injection import (
 )
 
 __all__ = [
-    "BitFlips", "Collude", "Fault", "Hang", "Liar", "Lie", "Noise", "NotANumber", "Raise", "Replay",
-    "Roll", "RunFault", "ShuffleRows", "SignFlip", "Slow", "StuckWeight", "SwapTopTwo",
-    "WrongShape", "Zeros", "install", "remove",
+    "PLUGIN",
+    "BitFlips",
+    "Collude",
+    "Fault",
+    "Hang",
+    "Liar",
+    "Lie",
+    "Noise",
+    "NotANumber",
+    "Raise",
+    "Replay",
+    "Roll",
+    "RunFault",
+    "ShuffleRows",
+    "SignFlip",
+    "Slow",
+    "StuckWeight",
+    "SwapTopTwo",
+    "WrongShape",
+    "Zeros",
+    "install",
+    "remove",
 ]  # fmt: skip

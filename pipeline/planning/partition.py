@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from approxifer.coding import CodeSpec
-from approxifer.datasets.windows import window_rows
 from approxifer.errors import ConfigError, TooFewWorkersError
+from approxifer.pipeline.planning.windows import window_rows
 
 #: Seconds that a share should take: long enough that Dask's few ms per share do not matter.
 SHARE_SECONDS = 0.15

@@ -16,10 +16,9 @@ from approxifer.datasets import FLAG_MEANINGS, OutputStore
 from approxifer.datasets.ownership import own_events
 from approxifer.pipeline.byzantine.membership import Conviction
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.reporting.progress import duration
 from approxifer.pipeline.reporting.report import as_text, status_table, table
-from approxifer.pipeline.reporting.timeline import draw_timeline, natural
-from approxifer.text import shortened
+from approxifer.pipeline.reporting.timeline import draw_timeline
+from approxifer.text import duration, natural, shortened
 
 #: Attributes of the store that are shown; the others are long, or are shown elsewhere.
 _ATTRIBUTES = ("code", "layout", "model", "input", "version", "doubtful")

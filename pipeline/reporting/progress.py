@@ -14,7 +14,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from approxifer.pipeline.records import Progress
-from approxifer.text import one_line, say
+from approxifer.text import duration, one_line, say
 
 
 def describe(progress: Progress) -> str:
@@ -51,19 +51,6 @@ def describe(progress: Progress) -> str:
     if progress.trouble:
         parts.append(progress.trouble)
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class ProgressBar:

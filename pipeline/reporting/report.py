@@ -19,9 +19,7 @@ from approxifer.pipeline.byzantine.membership import Conviction, Member
 from approxifer.pipeline.byzantine.spot_checks import Proof
 from approxifer.pipeline.client.calibration import Disagreement
 from approxifer.pipeline.records import WorkerRecord
-from approxifer.pipeline.reporting.progress import duration
-from approxifer.pipeline.reporting.timeline import natural
-from approxifer.text import printable, redacted
+from approxifer.text import duration, natural, printable, redacted
 from approxifer.version import __version__
 
 if TYPE_CHECKING:

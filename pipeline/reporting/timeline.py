@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from matplotlib.patches import Patch
 from approxifer.errors import ConfigError
 from approxifer.pipeline.records import Fate
 from approxifer.quiet import quiet
-from approxifer.text import redacted, shortened
+from approxifer.text import natural, redacted, shortened
 
 #: What is drawn, in the order of the legend: label, face, edge, hatch. Okabe and Ito's colours;
 #: the darkness and the hatches tell them apart in grey too.
@@ -47,7 +46,6 @@ _MARKS: dict[str, tuple[str, str, str]] = {
 }
 
 _MANY = 1500  #: bars, beyond which gaps between them would hide them
-_DIGITS = frozenset("0123456789")
 _LONGEST = 100  #: characters of a name, or of a headline
 _BAR = 0.76  #: height of a bar, where lanes are 1 apart
 
@@ -65,15 +63,6 @@ class Session:
     workers: list[str] = field(default_factory=list)  #: in the order of the lanes
     end: float = 0.0
     headline: str = ""
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which worker-10 comes after worker-9."""
-    return [
-        (0, len(part.lstrip("0")), part.lstrip("0")) if part[0] in _DIGITS else (1, 0, part)
-        for part in re.split(r"([0-9]+)", name)
-        if part
-    ]
 
 
 def read_session(events: Iterable[Mapping[str, Any]], session: str | None = None) -> Session:

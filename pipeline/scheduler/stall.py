@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from approxifer.pipeline.scheduler.policy import GroupState
+from approxifer.text import duration
 
 #: Shares that are told of one by one.
 SHOWN = 8
@@ -56,7 +57,6 @@ def tell(seconds: float, found: Mapping[str, Any], *, ready: int, present: int) 
     ready, present
         Workers that may be given shares, and all that are there.
     """
-    from approxifer.pipeline.reporting.progress import duration  # rich: not on the scheduler
 
     parts = [
         f"group {one['group']} share {one['share']} {'runs' if one['running'] else 'waits'} on "

@@ -22,6 +22,7 @@ from approxifer.models.export import export_program
 from approxifer.models.zoo import lenet5
 from approxifer.pipeline import faults
 from approxifer.pipeline.cluster.connect import workers_of
+from approxifer.pipeline.faults import injection
 from approxifer.pipeline.faults.corruption import Noise, NotANumber, SignFlip, WrongShape, Zeros
 from approxifer.pipeline.faults.injection import FaultPlugin, Hang, Raise, Slow, StuckWeight
 from approxifer.pipeline.keys import new_key
@@ -48,7 +49,7 @@ class Sleeps:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
     made = Sleeps()
-    monkeypatch.setattr(faults, "time", made)
+    monkeypatch.setattr(injection, "time", made)
     return made
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from approxifer.errors import ConfigError
 from approxifer.pipeline.records import Fate
-from approxifer.pipeline.reporting.timeline import draw_timeline, natural, read_session
+from approxifer.pipeline.reporting.timeline import draw_timeline, read_session
+from approxifer.text import natural
 
 
 def attempt(worker, fate, start, stop, share=0):

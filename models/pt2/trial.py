@@ -3,7 +3,7 @@
 A checked archive holds nothing that torch would run, but torch's own parser can still be led into
 a crash, or into work without end, by numbers in it. So the first to load it is a child with limits,
 which then runs one batch of zeros. It costs an import of torch and one load (some 3 s), once for
-each file: what passed is remembered by its hash (`approxifer.models.passed`).
+each file: what passed is remembered by its hash (`approxifer.models.pt2.passed`).
 
 The child gets the bytes through a pipe, no credentials in its environment, and may not write files.
 """
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from approxifer.errors import ModelError
-from approxifer.models import passed
+from approxifer.models.pt2 import passed
 
 #: Limits of the child: seconds of processor time for one file's load and for its batch (those of a
 #: load grow with the file), memory over what torch itself takes, and the time on the clock.
@@ -83,7 +83,7 @@ def _child(programs: Sequence[bytes]) -> list[str]:
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     }
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "approxifer.models.trial_child"],
+        [sys.executable, "-P", "-m", "approxifer.models.pt2.trial_child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The child of `approxifer.models.trial`: loads programs from its input, under limits.
+"""The child of `approxifer.models.pt2.trial`: loads programs from its input, under limits.
 
 Its input is a sequence of lengths (8 bytes, little-endian) and bytes: first the limits as JSON,
 then the programs. It prints a JSON string when one is loaded, and one when its batch is done:

@@ -6,7 +6,7 @@ alone stands for the overload ``default``; otherwise the overloads follow, separ
 
 For each family a comment says why no argument makes it read or write outside its tensors. Operators
 whose kernels do not check their arguments are left out (`LEFT_OUT` has the core ones among them) or
-have their sizes compared before each call (`approxifer.models.guards`). None reads or writes files,
+have their sizes compared before each call (`models.pt2.guards`). None reads or writes files,
 starts processes, or calls back into Python. Names with an underscore in front are torch's internal
 ones; they stand here one by one, because decompositions hold them.
 """
@@ -93,7 +93,7 @@ PRODUCTS = """
 """
 
 # Sizes of weights, windows and padding are compared first, by torch or, for those in
-# `approxifer.models.guards`, by us. Of upsampling only the form that takes either sizes or factors.
+# `models.pt2.guards`, by us. Of upsampling only the form that takes either sizes or factors.
 LAYERS = """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _native_batch_norm_legit.default,no_stats
     _native_batch_norm_legit_no_training _scaled_dot_product_flash_attention_for_cpu
@@ -120,7 +120,7 @@ FOURIER = """
     hann_window.default,periodic istft stft.default,center
 """
 
-# New tensors, of sizes that are capped (`approxifer.models.nodes`); none left uninitialised.
+# New tensors, of sizes that are capped (`approxifer.models.pt2.nodes`); none left uninitialised.
 CREATION = """
     arange.default,start,start_step eye.default,m full full_like linspace new_full new_ones
     new_zeros ones ones_like rand rand_like randn randn_like randperm scalar_tensor tril_indices

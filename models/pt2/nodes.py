@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from approxifer.models.refused import Refused
+from approxifer.models.pt2.refused import Refused
 
 #: Elements that the literal sizes of one node may make: 1 GiB of float32.
 ELEMENTS = 2**28
