@@ -281,7 +281,7 @@ def _run(job: Job, options: Options) -> Report:
         cluster = stack.enter_context(open_workers(prepared, job.stage, job.check_cancelled))
         job.check_cancelled()
         setup, spec = open_run(prepared, cluster, stack)
-        stack.enter_context(garbage.set_aside())
+        stack.enter_context(garbage.frozen_gc())
         engine = Engine(setup, job.stream)
         job.stream.read_back = engine.read_back
         job.run(engine, cluster.client.loop.asyncio_loop)  # type: ignore[union-attr]

@@ -100,7 +100,7 @@ class ModelOnWorker(WorkerPlugin):
         if worker.plugins.get(self.name) is not self:  # the run has ended meanwhile
             self._forget_models(worker)
             return
-        self._until_teardown.enter_context(garbage.set_aside())
+        self._until_teardown.enter_context(garbage.frozen_gc())
         worker.log_event(TOPIC, report)
 
     def _load(self) -> list[Runner]:

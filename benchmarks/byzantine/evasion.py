@@ -18,8 +18,7 @@ from approxifer.benchmarks.byzantine.outcome import Outcome
 from approxifer.benchmarks.byzantine.simulation import WORKERS, groups_waited, simulate
 from approxifer.benchmarks.byzantine.subjects import Subject, repeated
 from approxifer.benchmarks.pool import Pool
-from approxifer.pipeline.faults.corrupted_output import Lie as Corruption
-from approxifer.pipeline.faults.corruption import Noise
+from approxifer.pipeline.faults.corruption import Corruption, Noise
 
 #: Shares of each worker.
 SHARES = 100

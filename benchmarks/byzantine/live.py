@@ -22,8 +22,8 @@ from approxifer.datasets import Journal
 from approxifer.pipeline import faults
 from approxifer.pipeline.byzantine.tolerance import Tolerance
 from approxifer.pipeline.cluster.local import local_cluster
-from approxifer.pipeline.faults.injection import StuckWeight
-from approxifer.pipeline.records import Fate
+from approxifer.pipeline.faults.execution import StuckWeight
+from approxifer.pipeline.records import AttemptOutcome
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def returned(events: Sequence[Mapping[str, Any]], name: str) -> int:
     until = next(convictions, inf)
     return sum(
         attempt["worker"] == name
-        and attempt["fate"] in (Fate.USED, Fate.SPARE)
+        and attempt["fate"] in (AttemptOutcome.USED, AttemptOutcome.SPARE)
         and attempt["stop"] <= until
         for attempt in _attempts(events)
     )

@@ -106,7 +106,7 @@ class Conviction:
     def _of_name(self, member: Member) -> bool:
         return (member.session, member.name) == (self.member.session, self.member.name)
 
-    def bars_told(self) -> list[dict[str, str]]:
+    def bar_fields(self) -> list[dict[str, str]]:
         """The workers to shut out, as the scheduler's plugin is told: all that fit one of these."""
         member = self.member
         if self.kind == "worker":
@@ -231,7 +231,7 @@ class Membership:
 
     # ---- who is there -------------------------------------------------------------------------
 
-    def heard(
+    def joined(
         self, incarnation: int, name: str, *, host: str, node: str, device: str, hardware: str
     ) -> None:
         """A worker of this session has come, or can be given work again; what was said of it first
@@ -240,7 +240,7 @@ class Membership:
         self._known.setdefault(incarnation, fresh)
         self._present.add(incarnation)
 
-    def left(self, incarnation: int) -> None:
+    def departed(self, incarnation: int) -> None:
         """A worker has gone, or hangs."""
         self._present.discard(incarnation)
 

@@ -20,7 +20,7 @@ from approxifer.pipeline.records import Status
 OWN = (Status.EXACT, Status.REPAIRED)
 
 
-class MakeUp:
+class RepeatedChecks:
     """The rows of a store that are still to be checked. All here reads, in the caller's thread.
 
     Parameters

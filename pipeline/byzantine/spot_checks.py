@@ -103,7 +103,7 @@ def choose_rows(
     return np.unique(np.concatenate(found)).astype(int)
 
 
-class Turns:
+class CheckerOrder:
     """The order in which workers are asked to check: random, and kept until a batch is full.
 
     Drawn for each row by itself, rows wait for as many batches as there are workers, of which few
@@ -132,7 +132,7 @@ class Turns:
 def choose_checkers(
     rows: int, allowed: Sequence[int], byzantine: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Give each row a checker: the first of those allowed, in the order of `Turns`.
+    """Give each row a checker: the first of those allowed, in the order of `CheckerOrder`.
 
     With E of at least 2 the checkers of a share are at least E + 1 different ones, a row having
     two where there are fewer rows: E - 1 of them may be accomplices. Which of them has which row

@@ -83,7 +83,7 @@ class Calibration:
 
 
 @dataclass
-class Disagreement:
+class DisagreementEstimate:
     """What is to be expected of the rows that stay decoded, and what was measured.
 
     Attributes
@@ -169,7 +169,7 @@ class _Waiting:
 _LEARNT, _CHECKED, _OTHER = range(3)
 
 
-class Doubts:
+class SelectiveRepair:
     """Decides, for one run.
 
     Parameters
@@ -180,11 +180,11 @@ class Doubts:
 
     Attributes
     ----------
-    found : Disagreement
+    found : DisagreementEstimate
     """
 
     def __init__(self, agreement: float, rng: np.random.Generator) -> None:
-        self.found = Disagreement(1.0 - agreement)
+        self.found = DisagreementEstimate(1.0 - agreement)
         self._rng = rng
         self._calibration = Calibration()
         self._windows: dict[int, _Waiting] = {}

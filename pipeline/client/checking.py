@@ -16,9 +16,9 @@ import numpy as np
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import CLIENT, Membership
 from approxifer.pipeline.byzantine.referee import Answer, Referee
-from approxifer.pipeline.byzantine.spot_checks import Check, Checked, Queues, Turns
+from approxifer.pipeline.byzantine.spot_checks import Check, Checked, CheckerOrder, Queues
 from approxifer.pipeline.client.context import Context
-from approxifer.pipeline.client.single_shares import Elsewhere
+from approxifer.pipeline.client.single_shares import SingleShares
 from approxifer.pipeline.client.window import Window
 
 #: In share times: how long rows wait for others that go to the same checker. Twice as long fills no
@@ -38,7 +38,7 @@ class Checking:
     Parameters
     ----------
     context : Context
-    elsewhere : Elsewhere
+    elsewhere : SingleShares
     members : Membership
     referee : Referee
     byzantine : int
@@ -55,7 +55,7 @@ class Checking:
     def __init__(
         self,
         context: Context,
-        elsewhere: Elsewhere,
+        elsewhere: SingleShares,
         members: Membership,
         referee: Referee,
         *,
@@ -66,7 +66,7 @@ class Checking:
         close: Callable[[Window], Coroutine[Any, Any, None]],
     ) -> None:
         self.tainted = members.tainted()  #: members of which nothing is used any more
-        self.turns = Turns(rng)
+        self.turns = CheckerOrder(rng)
         self._context = context
         self._elsewhere = elsewhere
         self._members = members

@@ -12,14 +12,14 @@ from approxifer.coding import Code, Decoded, block_rows
 from approxifer.coding.confidence import confidence
 from approxifer.coding.fitted import FittedDecoder
 from approxifer.errors import DecodeError
-from approxifer.pipeline.client.calibration import Doubts
+from approxifer.pipeline.client.calibration import SelectiveRepair
 from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.window import Window
-from approxifer.pipeline.records import Block, Fate, Status, Testimony
+from approxifer.pipeline.records import AttemptOutcome, Block, ShareOutput, Status
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class RowGroup:
     """Rows of a window that travel as one group."""
 
     number: int
@@ -32,11 +32,11 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class Returned:
+class DecodedGroup:
     """A complete group: the outputs to use, and what they decode to."""
 
-    batch: Batch
-    told: dict[int, Testimony]  #: by share: those that stand
+    batch: RowGroup
+    told: dict[int, ShareOutput]  #: by share: those that stand
     raised: frozenset[str]  #: workers on which the model raised
     failed: frozenset[str]  #: workers that did not bring their share back
     evicted: frozenset[str]  #: workers whose outputs are not used
@@ -60,20 +60,20 @@ class Returned:
         return shares[0] if shares else None
 
 
-def weigh(
-    batch: Batch,
-    told: dict[int, Testimony],
+def decode_group(
+    batch: RowGroup,
+    told: dict[int, ShareOutput],
     *,
     history: Sequence[Mapping[str, object]] = (),
     evicted: frozenset[str] = frozenset(),
     decoder: FittedDecoder | None = None,
     doubtful: bool = False,
-) -> Returned:
+) -> DecodedGroup:
     """Decode what stands, if it is enough; if doubtful, say how sure that is.
 
     Parameters
     ----------
-    batch : Batch
+    batch : RowGroup
     told
         The outputs that stand, by share.
     history
@@ -92,12 +92,14 @@ def weigh(
         decoded, residual = decode(outputs), batch.code.residual(outputs)
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
-    errors = [str(a["error"]) for a in history if a["fate"] == Fate.FAILED]
-    return Returned(
+    errors = [str(a["error"]) for a in history if a["fate"] == AttemptOutcome.FAILED]
+    return DecodedGroup(
         batch,
         told,
-        raised=_workers(history, Fate.FAILED),
-        failed=_workers(history, Fate.DROPPED, Fate.LOST, Fate.FAILED),
+        raised=_workers(history, AttemptOutcome.FAILED),
+        failed=_workers(
+            history, AttemptOutcome.DROPPED, AttemptOutcome.LOST, AttemptOutcome.FAILED
+        ),
         evicted=evicted,
         decoded=decoded,
         residual=residual,
@@ -106,12 +108,12 @@ def weigh(
     )
 
 
-def _workers(history: Sequence[Mapping[str, object]], *fates: Fate) -> frozenset[str]:
+def _workers(history: Sequence[Mapping[str, object]], *fates: AttemptOutcome) -> frozenset[str]:
     """The workers with an attempt that ended so."""
     return frozenset(str(a["worker"]) for a in history if a["fate"] in fates)
 
 
-class Intake:
+class Collector:
     """Takes groups into their windows, counts rows, and passes them on to who iterates the job.
 
     Attributes
@@ -120,7 +122,7 @@ class Intake:
         Rows of each final status.
     provisional : int
         Rows decoded that wait for their repair, or for what is decided on them.
-    doubts : Doubts or None
+    doubts : SelectiveRepair or None
         Decides which decoded rows are kept.
     """
 
@@ -133,7 +135,7 @@ class Intake:
         index: Callable[[int], int],
         checked: bool = False,
         byzantine: int = 0,
-        doubts: Doubts | None = None,
+        doubts: SelectiveRepair | None = None,
     ) -> None:
         self.counts = dict.fromkeys(("exact", "decoded", "repaired", "failed"), 0)
         self.provisional = 0
@@ -148,7 +150,7 @@ class Intake:
         #: Rows on which the model raised, on too few workers to be sure that it is the rows.
         self.unsure: list[tuple[Window, int, Status, str]] = []
 
-    def take(self, returned: Returned) -> None:
+    def take(self, returned: DecodedGroup) -> None:
         """Take a group in, block by block."""
         batch, window = returned.batch, returned.batch.window
         for one in returned.told.values():
@@ -187,7 +189,7 @@ class Intake:
         self.take_back(window.status[rows])
         self._settle(window, np.flatnonzero(rows), self._blank(int(rows.sum())), Status.FAILED)
 
-    def _take_block(self, returned: Returned, block: int, rows: np.ndarray) -> None:
+    def _take_block(self, returned: DecodedGroup, block: int, rows: np.ndarray) -> None:
         batch, window = returned.batch, returned.batch.window
         decoded, avoid = returned.decoded, returned.failed | returned.evicted
         carrier = returned.carrier(block)
@@ -218,7 +220,7 @@ class Intake:
                 sure = returned.confidence[block][: len(rows)]
                 self.doubts.wait(window.index, rows, blocks.argmax(axis=1), sure)
 
-    def _failed(self, window: Window, rows: np.ndarray, returned: Returned) -> None:
+    def _failed(self, window: Window, rows: np.ndarray, returned: DecodedGroup) -> None:
         """The model raised on a block wherever it was tried: narrow down on which of its rows. A
         row fails if E + 1 workers say so; else it is to be tried on the client."""
         status, error = returned.batch.status, returned.error

@@ -31,7 +31,7 @@ LONG_WAIT = 10.0
 SLOWEST_START = 300.0
 
 
-class Session:
+class Connection:
     """Everything that is said to the scheduler's plugin.
 
     Attributes
@@ -93,7 +93,7 @@ class Session:
         finally:
             loading.cancel()
             with contextlib.suppress(ClusterError, TimeoutError):
-                self.ledger |= await asyncio.wait_for(self.tell("close"), 10) or {}
+                self.ledger |= await asyncio.wait_for(self.call("close"), 10) or {}
 
     async def _open(self, fields: dict[str, Any]) -> None:
         try:
@@ -104,21 +104,21 @@ class Session:
                 f"{__version__} where the scheduler and the workers run"
             ) from error
         try:
-            found = await self.tell("open", **fields)
+            found = await self.call("open", **fields)
         except (AttributeError, KeyError, ValueError):
             # Between the two calls the last other run has taken the plugin with it.
             await self.client.register_plugin(StragglerPlugin(), name=PLUGIN)
-            found = await self.tell("open", **fields)
+            found = await self.call("open", **fields)
         self.opened = time.monotonic()
         self.present = found["workers"]
         if found["version"] != __version__:
-            await self.tell("close")
+            await self.call("close")
             raise ClusterError(
                 f"approxifer {found['version']} on the scheduler, {__version__} here: install the "
                 "same version"
             )
 
-    async def tell(self, what: str, **fields: Any) -> Any:
+    async def call(self, what: str, **fields: Any) -> Any:
         """Call a handler of the plugin.
 
         Raises
@@ -135,10 +135,10 @@ class Session:
                 f"there ({error})"
             ) from error
 
-    async def follow(self, hear: Callable[[dict[str, Any]], None]) -> None:
+    async def poll_forever(self, handle: Callable[[dict[str, Any]], None]) -> None:
         """Pass on the plugin's news, for ever."""
         while True:
-            reply = await self.tell("poll")
+            reply = await self.call("poll")
             if reply is None:  # the scheduler has lost this client, and ended its runs
                 raise ClusterError(
                     "the connection to the scheduler was lost; what is written stays, and the same "
@@ -148,9 +148,9 @@ class Session:
             self.ready, self.present = reply.pop("ready"), reply.pop("present")
             self.ledger |= reply
             for event in events:
-                hear(event)
+                handle(event)
 
-    async def enough_ready(self, needed: int, enough: int) -> None:
+    async def wait_until_ready(self, needed: int, enough: int) -> None:
         """Wait until the workers have the model: all of them, or after a while enough of them.
 
         Parameters

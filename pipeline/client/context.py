@@ -17,10 +17,10 @@ from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal, OutputStore
 from approxifer.models import ModelHandle
 from approxifer.pipeline.byzantine.membership import Quarantine
-from approxifer.pipeline.client.connection import Session
-from approxifer.pipeline.client.dispatch import GroupRun, blank
+from approxifer.pipeline.client.connection import Connection
+from approxifer.pipeline.client.dispatch import GroupTransfer, blank
 from approxifer.pipeline.planning.partition import Layout
-from approxifer.pipeline.records import Testimony
+from approxifer.pipeline.records import ShareOutput
 from approxifer.pipeline.scheduler.policy import Policy
 
 
@@ -64,7 +64,7 @@ class Context:
     Attributes
     ----------
     setup : Setup
-    session : Session
+    session : Connection
     index : callable
         The index of a worker among the store's members, by its incarnation.
     tasks : asyncio.TaskGroup
@@ -80,7 +80,7 @@ class Context:
     ) -> None:
         self.setup = setup
         self.index = index
-        self.session = Session(setup.client, setup.session.rpartition("-")[2])
+        self.session = Connection(setup.client, setup.session.rpartition("-")[2])
         self.numbers = count(coded_groups)
         self._loaders = ThreadPoolExecutor(1, "approxifer-read")
         self._coders = ThreadPoolExecutor(2, "approxifer-code")
@@ -109,7 +109,7 @@ class Context:
         self.setup.journal.append(head | fields, fsync=fsync)
 
     def journal_group(
-        self, group: GroupRun, *, used: Mapping[int, Testimony], **fields: Any
+        self, group: GroupTransfer, *, used: Mapping[int, ShareOutput], **fields: Any
     ) -> None:
         """Add a group that is complete, with the workers whose outputs are used: their names, and
         as members."""

@@ -16,9 +16,9 @@ import numpy as np
 from distributed import Future
 
 from approxifer.pipeline.client import transport
-from approxifer.pipeline.client.connection import Session
+from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.keys import Key, as_key
-from approxifer.pipeline.records import Testimony
+from approxifer.pipeline.records import ShareOutput
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -36,12 +36,12 @@ class Sent(NamedTuple):
 
 
 @dataclass
-class GroupRun:
+class GroupTransfer:
     """A group on the client: its shares, and the outputs that are back."""
 
     number: int
     shares: np.ndarray  #: (N, B, *feature)
-    finish: Callable[[GroupRun], Coroutine[Any, Any, None]]  #: called once it is complete
+    finish: Callable[[GroupTransfer], Coroutine[Any, Any, None]]  #: called once it is complete
     models: Sequence[int]  #: of each share: 0 is the user's model, r + 1 parity model r
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     #: Outputs of another type, shape, dtype or size, for which a stand-in is in ``outputs``.
@@ -57,11 +57,11 @@ class GroupRun:
         return {(s, a) for s, a in self.completion["used"]} if self.completion else set()
 
     @property
-    def testimonies(self) -> dict[int, Testimony]:
+    def testimonies(self) -> dict[int, ShareOutput]:
         """By share: what is to be decoded from, and who returned it."""
         by = {(a["share"], a["attempt"]): (a["worker"], a["member"]) for a in self.history}
         return {
-            share: Testimony(
+            share: ShareOutput(
                 by[share, attempt][0],
                 self.outputs[share, attempt],
                 self.malformed.get((share, attempt)),
@@ -86,7 +86,7 @@ class GroupRun:
         self.futures.clear()
 
 
-class Courier:
+class Dispatcher:
     """The groups in flight.
 
     Parameters
@@ -97,7 +97,7 @@ class Courier:
 
     def __init__(
         self,
-        session: Session,
+        session: Connection,
         *,
         fingerprints: Sequence[str],
         micro_batch: int,
@@ -106,7 +106,7 @@ class Courier:
         spawn: Spawn,
         keep_malformed: bool,
     ) -> None:
-        self.groups: dict[int, GroupRun] = {}
+        self.groups: dict[int, GroupTransfer] = {}
         self._session = session
         self._client = session.client
         self._fingerprints = fingerprints
@@ -118,9 +118,9 @@ class Courier:
         #: By address: shares whose inputs may lie there for nothing. The next input tells it.
         self._stale: dict[str, list[Key]] = defaultdict(list)
 
-    async def take(
+    async def dispatch(
         self,
-        group: GroupRun,
+        group: GroupTransfer,
         *,
         code: str,
         first: bool,
@@ -133,7 +133,7 @@ class Courier:
 
         Parameters
         ----------
-        group : GroupRun
+        group : GroupTransfer
         code
             Its code, by name.
         first
@@ -158,9 +158,9 @@ class Courier:
             "only": only,
             "check": check,
         }
-        await self._session.tell("groups", groups=[opening])
+        await self._session.call("groups", groups=[opening])
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def handle(self, event: dict[str, Any]) -> None:
         """Act on one piece of news."""
         group = self.groups.get(event["group"])
         if group is None:
@@ -184,7 +184,7 @@ class Courier:
 
     # ---- there ----------------------------------------------------------------------------------
 
-    async def _send(self, group: GroupRun, to: Mapping[Key, Sent]) -> None:
+    async def _send(self, group: GroupTransfer, to: Mapping[Key, Sent]) -> None:
         """Lay the inputs on their workers, and submit each share as soon as its input is there."""
         pushes: dict[asyncio.Task[None], Key] = {}
         for key, (share, _, address) in to.items():
@@ -209,7 +209,7 @@ class Courier:
             for task in pending:
                 task.cancel()
 
-    def _submit(self, group: GroupRun, keys: Sequence[Key]) -> None:
+    def _submit(self, group: GroupTransfer, keys: Sequence[Key]) -> None:
         if group.done:
             self._give_up_inputs(group, keys)
         if group.done or not keys:
@@ -220,7 +220,7 @@ class Courier:
 
     # ---- and back -------------------------------------------------------------------------------
 
-    async def _fetch(self, group: GroupRun, key: Key, nbytes: int) -> None:
+    async def _fetch(self, group: GroupTransfer, key: Key, nbytes: int) -> None:
         share, attempt, address = group.sent[key]
         shape, dtype = (group.shares.shape[1], *self._output_shape), self._output_dtype
         expected = int(np.prod(shape)) * dtype.itemsize
@@ -252,7 +252,7 @@ class Courier:
         group.outputs[share, attempt] = output
         self._finish_if_whole(group)
 
-    def _finish_if_whole(self, group: GroupRun) -> None:
+    def _finish_if_whole(self, group: GroupTransfer) -> None:
         if group.done or group.completion is None or not group.used <= group.outputs.keys():
             return
         group.done = True
@@ -261,12 +261,12 @@ class Courier:
         self.groups.pop(group.number)
         self._spawn(group.finish(group))
 
-    def _give_up_inputs(self, group: GroupRun, keys: Iterable[Key]) -> None:
+    def _give_up_inputs(self, group: GroupTransfer, keys: Iterable[Key]) -> None:
         for key in keys:
             self._stale[group.sent[key].address].append(key)
 
     async def _lost(self, key: Key, why: str) -> None:
-        await self._session.tell("report", lost=[(key, why)])
+        await self._session.call("report", lost=[(key, why)])
 
 
 def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:

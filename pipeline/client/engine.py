@@ -25,18 +25,18 @@ from approxifer.errors import ClusterError
 from approxifer.models import cache, run_rows
 from approxifer.pipeline.byzantine.membership import Member, Membership
 from approxifer.pipeline.byzantine.taint import sweep
-from approxifer.pipeline.client.calibration import Doubts
-from approxifer.pipeline.client.collect import Batch, Intake, Returned, weigh
+from approxifer.pipeline.client.calibration import SelectiveRepair
+from approxifer.pipeline.client.collect import Collector, DecodedGroup, RowGroup, decode_group
 from approxifer.pipeline.client.context import Context, Setup
-from approxifer.pipeline.client.dispatch import Courier, GroupRun
-from approxifer.pipeline.client.integrity import Guard, Hooks
-from approxifer.pipeline.client.single_shares import Elsewhere
+from approxifer.pipeline.client.dispatch import Dispatcher, GroupTransfer
+from approxifer.pipeline.client.integrity import Hooks, IntegrityMonitor
+from approxifer.pipeline.client.single_shares import SingleShares
 from approxifer.pipeline.client.stream import BlockStream
-from approxifer.pipeline.client.used_rows import Drawn
+from approxifer.pipeline.client.used_rows import DrawnRows
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.planning.partition import fewest_workers, groups_in_flight, workers_needed
 from approxifer.pipeline.planning.windows import windows
-from approxifer.pipeline.records import Block, Status, Testimony
+from approxifer.pipeline.records import Block, ShareOutput, Status
 from approxifer.pipeline.scheduler.stall import tell
 from approxifer.pipeline.worker import ModelOnWorker
 
@@ -75,7 +75,7 @@ class Engine:
         )
         self.session = self.context.session
         models = (setup.handle, *setup.parity)
-        self.courier = Courier(
+        self.courier = Dispatcher(
             self.session,
             fingerprints=[model.fingerprint for model in models],
             micro_batch=setup.layout.micro_batch,
@@ -84,9 +84,9 @@ class Engine:
             spawn=self.context.spawn,
             keep_malformed=bool(setup.check or setup.byzantine),
         )
-        self.elsewhere = Elsewhere(self.context, self.courier)
+        self.elsewhere = SingleShares(self.context, self.courier)
         self.open: list[Window] = []  #: the oldest first
-        self.guard = Guard(
+        self.guard = IntegrityMonitor(
             self.context,
             self.code,
             self.elsewhere,
@@ -94,7 +94,7 @@ class Engine:
             spans=spans,
             hooks=Hooks(lambda: self.open, self._close, self._failed, self._taken_back),
         )
-        self.intake = Intake(
+        self.intake = Collector(
             stream,
             keep_decoded=setup.repair == "none",
             blank=self.context.blank,
@@ -131,11 +131,11 @@ class Engine:
         status = self.setup.store.status()
         return [s for s in self._spans if (status[s[1] : s[2]] == Status.PENDING).any()]
 
-    def _doubts(self) -> Doubts | None:
+    def _doubts(self) -> SelectiveRepair | None:
         setup = self.setup
         if setup.repair != "doubtful":
             return None
-        return Doubts(setup.agreement, np.random.default_rng([setup.layout.seed, 1]))
+        return SelectiveRepair(setup.agreement, np.random.default_rng([setup.layout.seed, 1]))
 
     async def run(self) -> None:
         """Score every pending window.
@@ -166,14 +166,14 @@ class Engine:
             async with registered, asyncio.TaskGroup() as tasks:
                 self.context.tasks = tasks
                 try:
-                    news = tasks.create_task(self.session.follow(self._hear))
+                    news = tasks.create_task(self.session.poll_forever(self._handle))
                     await self.guard.open()
-                    await self.session.enough_ready(
+                    await self.session.wait_until_ready(
                         workers_needed(spec, setup.byzantine), fewest_workers(spec, setup.byzantine)
                     )
                     queues = tasks.create_task(self.guard.send_old())
                     self.started = time.monotonic()
-                    await self.guard.decide_what_is_left()
+                    await self.guard.finish_verdicts()
                     self.pending = self._pending()
                     self._again.clear()  # these are among them
                     if setup.decoder == "fitted" and self.pending:
@@ -236,7 +236,7 @@ class Engine:
                 await self._feed(await loaded.get())
             if spans:
                 await self._all_done.wait()
-            await self.guard.settle_up()
+            await self.guard.finish_checks()
             while self._hearings:
                 self._news.clear()
                 await self._news.wait()
@@ -292,7 +292,7 @@ class Engine:
             await self._room()
             members = window.order[span.start : span.stop]
             number = window.index * self.groups_per_window + i
-            await self._open(Batch(number, self.code, window, members, Status.EXACT, coded=True))
+            await self._open(RowGroup(number, self.code, window, members, Status.EXACT, coded=True))
         await self._close(window)  # its rows may all be there already
 
     async def _room(self) -> None:
@@ -312,7 +312,7 @@ class Engine:
         self.intake.decide(window)
         for repair in list(window.due_repairs(self.setup.layout.block)):
             number = next(self.context.numbers)
-            batch = Batch(
+            batch = RowGroup(
                 number,
                 self.plain,
                 window,
@@ -323,13 +323,13 @@ class Engine:
             )
             await self._open(batch, avoid=repair.avoid)
 
-    async def _open(self, batch: Batch, avoid: frozenset[str] = frozenset()) -> None:
+    async def _open(self, batch: RowGroup, avoid: frozenset[str] = frozenset()) -> None:
         def encode() -> np.ndarray:
             queries = gather(batch.window.queries, batch.members, batch.code.k)
             return batch.code.encode(queries)
 
-        await self.courier.take(
-            GroupRun(
+        await self.courier.dispatch(
+            GroupTransfer(
                 batch.number,
                 await self.context.compute(encode),
                 partial(self._finish, batch),
@@ -340,16 +340,16 @@ class Engine:
             avoid=avoid,
         )
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _handle(self, event: dict[str, Any]) -> None:
         if event["op"] == "stalled":
             self._stalled(event)
         elif event["op"] == "worker":
             name, what, incarnation = event["worker"], event["what"], event["incarnation"]
             self.context.journal("worker", time=event["time"], worker=name, what=what)
             place = {key: event[key] for key in ("host", "node", "device", "hardware")}
-            self.members.heard(incarnation, name, **place)
+            self.members.joined(incarnation, name, **place)
             if what != "ready":
-                self.members.left(incarnation)
+                self.members.departed(incarnation)
             self._news.set()
         elif event["op"] == "changed":
             self.context.journal("changed", worker=event["worker"], said=event["said"])
@@ -362,10 +362,10 @@ class Engine:
             self.context.spawn(self._hear_of_conviction(event["bars"], event["conviction"]))
         else:
             self.trouble = ""
-            self.courier.hear(event)
+            self.courier.handle(event)
 
     async def _hear_of_conviction(self, bars: list[dict[str, Any]], event: dict[str, Any]) -> None:
-        await self.guard.hear_of(bars, event)
+        await self.guard.adopt_conviction(bars, event)
         self._hearings -= 1
         self._news.set()
 
@@ -388,7 +388,7 @@ class Engine:
 
     # ---- outputs back, windows written ----------------------------------------------------------
 
-    async def _finish(self, batch: Batch, group: GroupRun) -> None:
+    async def _finish(self, batch: RowGroup, group: GroupTransfer) -> None:
         """Decode a group, take its rows in, order its repairs, and write its window if that was
         the last of it."""
         window = batch.window
@@ -414,20 +414,20 @@ class Engine:
         # Of a repair also the coded groups that its rows were in: when was such a group whole?
         of = {} if batch.coded else {"of": _groups(window.group[batch.members])}
         self.context.journal_group(group, used=returned.told, window=window.index, kind=kind, **of)
-        await self.session.tell("report", done=[batch.number])
+        await self.session.call("report", done=[batch.number])
         await self._try_here()
         await self._repair(window)
         await self._close(window)
 
     def _weigh(
         self,
-        batch: Batch,
-        group: GroupRun,
-        stand: dict[int, Testimony],
+        batch: RowGroup,
+        group: GroupTransfer,
+        stand: dict[int, ShareOutput],
         evicted: frozenset[str],
-    ) -> tuple[Returned, list[Drawn]]:
+    ) -> tuple[DecodedGroup, list[DrawnRows]]:
         """Decode a group, and draw the rows of it that are checked."""
-        returned = weigh(
+        returned = decode_group(
             batch,
             stand,
             history=group.history,

@@ -1,8 +1,8 @@
 """Trust of one run: has a few rows of every used share checked, and undoes a convicted worker.
 
 The way of a conviction is one line: a check that differs goes to the referee, which returns a
-verdict; `Guard._carry_out` has it on the disk with its evidence, shuts the worker out, and takes
-back every row that it touched. A window is written once its checks are in.
+verdict; `IntegrityMonitor._carry_out` has it on the disk with its evidence, shuts the worker out,
+and takes back every row that it touched. A window is written once its checks are in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.byzantine.membership import Conviction, Evidence, Member, Membership
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.referee import Answer, Referee, Verdict
-from approxifer.pipeline.byzantine.repeated_checks import MakeUp
+from approxifer.pipeline.byzantine.repeated_checks import RepeatedChecks
 from approxifer.pipeline.byzantine.spot_checks import (
     USED,
     Check,
@@ -40,11 +40,11 @@ from approxifer.pipeline.byzantine.spot_checks import (
 from approxifer.pipeline.byzantine.taint import standing, sweep, tainted_groups, touched
 from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance, own_noise
 from approxifer.pipeline.client.checking import Checking
-from approxifer.pipeline.client.collect import Batch, Returned
+from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
 from approxifer.pipeline.client.context import Context
-from approxifer.pipeline.client.dispatch import GroupRun
-from approxifer.pipeline.client.single_shares import Elsewhere
-from approxifer.pipeline.client.used_rows import Drawn, draw, query_of, sources
+from approxifer.pipeline.client.dispatch import GroupTransfer
+from approxifer.pipeline.client.single_shares import SingleShares
+from approxifer.pipeline.client.used_rows import DrawnRows, draw, query_of, sources
 from approxifer.pipeline.client.voting import Voting
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.records import Status, WorkerRecord
@@ -57,11 +57,11 @@ class Hooks:
     windows: Callable[[], Sequence[Window]]  #: those that are open, the oldest first
     close: Callable[[Window], Coroutine[Any, Any, None]]  #: writes a window if it is whole
     failed: Callable[[Window, np.ndarray], None]  #: sets its rows to failed: bool (W,)
-    #: Told a written window's index, and the statuses that rows of it had which are pending now.
+    #: Called with a written window's index, and the former statuses of its rows that are pending.
     taken_back: Callable[[int, np.ndarray], None]
 
 
-class Guard:
+class IntegrityMonitor:
     """The trust of one run.
 
     Parameters
@@ -69,7 +69,7 @@ class Guard:
     context : Context
     code : Code
         Of the coded groups.
-    elsewhere : Elsewhere
+    elsewhere : SingleShares
     members : Membership
     spans
         The windows: index, first row, one past the last.
@@ -89,7 +89,7 @@ class Guard:
         self,
         context: Context,
         code: Code,
-        elsewhere: Elsewhere,
+        elsewhere: SingleShares,
         members: Membership,
         *,
         spans: Sequence[tuple[int, int, int]],
@@ -118,8 +118,8 @@ class Guard:
         """Shut out nodes that are convicted already; measure the referee's tolerance."""
         setup, members = self._context.setup, self._members
         if members.shut_out:
-            bars = [bar for conviction in members.shut_out for bar in conviction.bars_told()]
-            await self._context.session.tell("bar", bars=bars)
+            bars = [bar for conviction in members.shut_out for bar in conviction.bar_fields()]
+            await self._context.session.call("bar", bars=bars)
         if not setup.check and not self._byzantine:
             return
         runner, sample, tolerance = await self._context.compute(self._measure)
@@ -170,7 +170,7 @@ class Guard:
             sample = setup.load(0, min(rows, most))
         return runner, sample, measure_tolerance(runner, sample, micro_batch, rng=self._rng)
 
-    async def decide_what_is_left(self) -> None:
+    async def finish_verdicts(self) -> None:
         """Decide the mismatches on which an earlier session stopped before the verdict."""
         if self._referee is None:
             return
@@ -199,7 +199,7 @@ class Guard:
 
     # ---- a share is back ------------------------------------------------------------------------
 
-    async def left_out(self, batch: Batch, group: GroupRun) -> frozenset[int]:
+    async def left_out(self, batch: RowGroup, group: GroupTransfer) -> frozenset[int]:
         """The shares of a complete group that are not to be used: what is no output, and what the
         others vote against."""
         if self._voting is not None:
@@ -210,7 +210,7 @@ class Guard:
                 self._ask_whose_fault(batch, group, share)
         return out
 
-    def _ask_whose_fault(self, batch: Batch, group: GroupRun, share: int) -> None:
+    def _ask_whose_fault(self, batch: RowGroup, group: GroupTransfer, share: int) -> None:
         """Have the first row of a share checked that came back as no output."""
         assert self._checking is not None
         told = group.testimonies[share]
@@ -223,7 +223,9 @@ class Guard:
         query, model = group.shares[share][0].copy(), group.models[share]
         self._checking.begin(Check(of, sources(batch, share, 0), query, None, model))
 
-    def draw(self, batch: Batch, group: GroupRun, returned: Returned) -> list[Drawn]:
+    def draw(
+        self, batch: RowGroup, group: GroupTransfer, returned: DecodedGroup
+    ) -> list[DrawnRows]:
         """Draw the rows to check of each share that is used; to be called in a thread."""
         setup = self._context.setup
         if self._checking is None:
@@ -242,7 +244,7 @@ class Guard:
     def _outliers_of(self, model: int, mixed: bool) -> Outliers:
         return self._outliers.setdefault((model, mixed), Outliers(self._rng))
 
-    def start(self, batch: Batch, group: GroupRun, drawn: Sequence[Drawn]) -> None:
+    def start(self, batch: RowGroup, group: GroupTransfer, drawn: Sequence[DrawnRows]) -> None:
         """Have drawn rows checked, before the window that they belong to can be written."""
         for one in drawn:
             assert self._checking is not None
@@ -354,7 +356,9 @@ class Guard:
                 "same command does it again, on nodes that were not convicted"
             )
 
-    async def hear_of(self, bars: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> None:
+    async def adopt_conviction(
+        self, bars: Sequence[Mapping[str, Any]], event: Mapping[str, Any]
+    ) -> None:
         """Another run on the same cluster has convicted workers: take back what they touched here.
 
         They are not counted against ``byzantine``: nobody's share was found wrong here.
@@ -378,7 +382,7 @@ class Guard:
         await self._keep("conviction", **event)
         here = conviction.member.session == self._context.setup.session
         if tell and (here or conviction.kind == "node"):
-            await self._context.session.tell("bar", bars=conviction.bars_told(), conviction=event)
+            await self._context.session.call("bar", bars=conviction.bar_fields(), conviction=event)
         taken = await self._context.write(
             sweep, self._context.setup.store, self._spans, self._members
         )
@@ -411,7 +415,7 @@ class Guard:
         )
         return rows if rows.any() else None
 
-    async def settle_up(self) -> None:
+    async def finish_checks(self) -> None:
         """Make up the checks of written rows that are void, or that ``assurance`` asks for.
 
         It ends early at a conviction: rows are pending then.
@@ -419,7 +423,7 @@ class Guard:
         setup, checking = self._context.setup, self._checking
         if checking is None:
             return
-        left = MakeUp(setup.store, setup.load, self._spans, self._members)
+        left = RepeatedChecks(setup.store, setup.load, self._spans, self._members)
         convicted = len(self._members.convictions)
         while self._members.convictions or setup.assurance is not None:
             some = False

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from approxifer.pipeline.client.context import Context
-from approxifer.pipeline.client.dispatch import Courier, GroupRun
-from approxifer.pipeline.records import Fate, Testimony
+from approxifer.pipeline.client.dispatch import Dispatcher, GroupTransfer
+from approxifer.pipeline.records import AttemptOutcome, ShareOutput
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class SingleResult:
     """The end of such a run."""
 
-    testimony: Testimony | None  #: None: no output came
+    testimony: ShareOutput | None  #: None: no output came
     raised: bool  #: the model raised, or its worker died of it
 
 
-class Elsewhere:
+class SingleShares:
     """Runs rows on workers of the caller's choice."""
 
-    def __init__(self, context: Context, courier: Courier) -> None:
+    def __init__(self, context: Context, courier: Dispatcher) -> None:
         self._context = context
         self._courier = courier
 
@@ -36,7 +36,7 @@ class Elsewhere:
         only: int | None = None,
         forbid: Collection[int] = (),
         model: int = 0,
-    ) -> Told:
+    ) -> SingleResult:
         """Run rows (n, *feature) of one model.
 
         Parameters
@@ -48,18 +48,18 @@ class Elsewhere:
         forbid
             Incarnations that must not.
         """
-        told: asyncio.Future[GroupRun] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[GroupTransfer] = asyncio.get_running_loop().create_future()
 
-        async def finish(group: GroupRun) -> None:
+        async def finish(group: GroupTransfer) -> None:
             told.set_result(group)
 
-        group = GroupRun(next(self._context.numbers), rows[None], finish, (model,))
-        await self._courier.take(
+        group = GroupTransfer(next(self._context.numbers), rows[None], finish, (model,))
+        await self._courier.dispatch(
             group, code="plain", first=True, forbid=forbid, only=only, check=kind == "check"
         )
         await told
         found = group.testimonies
         self._context.journal_group(group, used=found, kind=kind)
-        await self._context.session.tell("report", done=[group.number])
-        raised = any(attempt["fate"] == Fate.FAILED for attempt in group.history)
-        return Told(found.get(0), raised)
+        await self._context.session.call("report", done=[group.number])
+        raised = any(attempt["fate"] == AttemptOutcome.FAILED for attempt in group.history)
+        return SingleResult(found.get(0), raised)

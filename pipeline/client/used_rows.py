@@ -10,12 +10,12 @@ import numpy as np
 from approxifer.coding import Code, block_rows, gather
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.spot_checks import choose_rows, random_rows
-from approxifer.pipeline.client.collect import Batch, Returned
-from approxifer.pipeline.client.dispatch import GroupRun
+from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
+from approxifer.pipeline.client.dispatch import GroupTransfer
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnRows:
     """Rows of one share that are to be checked."""
 
     share: int
@@ -28,15 +28,15 @@ class Drawn:
 
 
 def draw(
-    batch: Batch,
-    group: GroupRun,
-    returned: Returned,
+    batch: RowGroup,
+    group: GroupTransfer,
+    returned: DecodedGroup,
     *,
     check: int,
     decoded_stays: bool,
     outliers: Callable[[int, bool], Outliers],
     rng: np.random.Generator,
-) -> list[Drawn]:
+) -> list[DrawnRows]:
     """Draw `check` rows of each share that is used, and what is not finite for no visible reason.
 
     A share is used if it stands for a block, or if a block is decoded: then of all rows of the
@@ -69,7 +69,7 @@ def draw(
         alike = outliers(code.models[share], code.carries[share] is None)
         rows = choose_rows(alike.distances(output[:relevant]), odd, check, rng)
         found.append(
-            Drawn(
+            DrawnRows(
                 share,
                 returned.told[share].member,
                 of=relevant if decoded_stays else written,
@@ -82,7 +82,7 @@ def draw(
     return found
 
 
-def sources(batch: Batch, share: int, row: int) -> tuple[int, ...]:
+def sources(batch: RowGroup, share: int, row: int) -> tuple[int, ...]:
     """The rows of the input that a row of a share is made of."""
     start, members, k = batch.window.start, batch.members, batch.code.k
     places = range(row * k, (row + 1) * k)

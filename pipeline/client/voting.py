@@ -19,11 +19,11 @@ from approxifer.coding import Code
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.byzantine.tolerance import Tolerance
-from approxifer.pipeline.client.collect import Batch
+from approxifer.pipeline.client.collect import RowGroup
 from approxifer.pipeline.client.context import Context
-from approxifer.pipeline.client.dispatch import GroupRun
-from approxifer.pipeline.client.single_shares import Elsewhere
-from approxifer.pipeline.records import Testimony
+from approxifer.pipeline.client.dispatch import GroupTransfer
+from approxifer.pipeline.client.single_shares import SingleShares
+from approxifer.pipeline.records import ShareOutput
 
 
 class Voting:
@@ -34,7 +34,7 @@ class Voting:
     context : Context
     code : Code
         Of the coded groups.
-    elsewhere : Elsewhere
+    elsewhere : SingleShares
     members : Membership
     tolerance : Tolerance
     suspected : Counter
@@ -45,7 +45,7 @@ class Voting:
         self,
         context: Context,
         code: Code,
-        elsewhere: Elsewhere,
+        elsewhere: SingleShares,
         members: Membership,
         tolerance: Tolerance,
         suspected: Counter[str],
@@ -58,7 +58,7 @@ class Voting:
         self._tolerance = tolerance
         self._byzantine = code.spec.byzantine
 
-    async def left_out(self, batch: Batch, group: GroupRun) -> frozenset[int]:
+    async def left_out(self, batch: RowGroup, group: GroupTransfer) -> frozenset[int]:
         """The shares of a complete group that are not to be used.
 
         Raises
@@ -86,7 +86,7 @@ class Voting:
         return out
 
     async def _elect(
-        self, told: dict[int, Testimony], shares: Sequence[int], group: GroupRun
+        self, told: dict[int, ShareOutput], shares: Sequence[int], group: GroupTransfer
     ) -> frozenset[int]:
         """Have copies of one block, and more where these are too few or differ, agree; those that
         do not stand."""
@@ -110,7 +110,7 @@ class Voting:
             votes.append(more)
         return frozenset(share for share in shares if not any(told[share] is a for a in agreed))
 
-    async def _one_more(self, rows: np.ndarray, asked: set[int]) -> Testimony | None:
+    async def _one_more(self, rows: np.ndarray, asked: set[int]) -> ShareOutput | None:
         """Have rows run by one more worker, which joins those asked; None: nobody is left to ask,
         or the model raised."""
         allowed = self._members.checkers(asked)
@@ -122,10 +122,10 @@ class Voting:
             asked.add(told.testimony.member)
         return told.testimony
 
-    def _agreeing(self, votes: Sequence[Testimony]) -> list[Testimony]:
+    def _agreeing(self, votes: Sequence[ShareOutput]) -> list[ShareOutput]:
         """The most of them that agree with one."""
 
-        def agree(a: Testimony, b: Testimony) -> bool:
+        def agree(a: ShareOutput, b: ShareOutput) -> bool:
             if a.malformed is not None or b.malformed is not None:
                 return False
             return a is b or not self._tolerance.differs(a.output, b.output, times=2.0).any()

@@ -29,7 +29,7 @@ from approxifer.pipeline.cluster.batch_spec import (
     job_class,
     job_script,
 )
-from approxifer.pipeline.cluster.dask_process import never_forget, silent, starting
+from approxifer.pipeline.cluster.dask_process import keep_lost_workers, silent, starting
 from approxifer.text import duration, one_line
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Keeper(Adaptive):
     cluster : dask_jobqueue.JobQueueCluster
     spec : BatchSpec
     say : callable
-        Told of workers that are given up.
+        Called with workers that are given up.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ def batch_cluster(
     jobs, needed, fewest : int
         Workers to submit; that the code needs; that will do once no more seem to come.
     say : callable, optional
-        Told how it gets on.
+        Called with how it gets on.
     check : callable, optional
         Called every second; raises to break off.
 
@@ -220,7 +220,7 @@ def batch_cluster(
         f"{jobs - needed} to spare; {resources(spec)} each"
     )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(never_forget)
+        stack.enter_context(keep_lost_workers)
         if "silence_logs" not in spec.keywords:
             stack.enter_context(silent)
         try:

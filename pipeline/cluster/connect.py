@@ -91,7 +91,7 @@ def open_cluster(
     spares : int
         Workers beyond those, where the number is ours to choose.
     say : callable, optional
-        Told, from another thread, how a slow start gets on.
+        Called, from another thread, with how a slow start gets on.
     check : callable, optional
         Called while batch jobs are waited for; raises to break off.
     timeout : float

@@ -28,8 +28,8 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import get_mp_context
 
 from approxifer.errors import ClusterError
-from approxifer.pipeline.cluster.dask_process import never_forget, silent, starting
-from approxifer.together import Together
+from approxifer.pipeline.cluster.dask_process import keep_lost_workers, silent, starting
+from approxifer.together import SharedContext
 
 Say = Callable[[str], None]
 
@@ -48,7 +48,7 @@ MODEL_PRELOAD = ("torch", "torch._export.serde.serialize", "approxifer.models")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 #: For as long as any of our clusters lives: nannies read it at restarts.
-_forking = Together(
+_forking = SharedContext(
     lambda: dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 )
 
@@ -74,7 +74,7 @@ def local_cluster(
     options : mapping
         Further keywords of LocalCluster and its workers.
     say : callable, optional
-        Told every few seconds, from another thread, how a slow start gets on.
+        Called every few seconds, from another thread, with how a slow start gets on.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def local_cluster(
     if "interface" not in options:
         keywords.setdefault("host", "127.0.0.1")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(never_forget)
+        stack.enter_context(keep_lost_workers)
         if "silence_logs" not in options:
             stack.enter_context(silent)
         try:

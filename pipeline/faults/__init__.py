@@ -7,10 +7,11 @@
     faults.remove(client)
 """
 
-from approxifer.pipeline.faults.corrupted_output import Liar, Lie
 from approxifer.pipeline.faults.corruption import (
     BitFlips,
     Collude,
+    Corruption,
+    Corruptor,
     Noise,
     NotANumber,
     Replay,
@@ -21,26 +22,17 @@ from approxifer.pipeline.faults.corruption import (
     WrongShape,
     Zeros,
 )
-from approxifer.pipeline.faults.injection import (
-    PLUGIN,
-    Fault,
-    Hang,
-    Raise,
-    RunFault,
-    Slow,
-    StuckWeight,
-    install,
-    remove,
-)
+from approxifer.pipeline.faults.execution import Hang, Raise, RunFault, Slow, StuckWeight
+from approxifer.pipeline.faults.injection import PLUGIN, Fault, install, remove
 
 __all__ = [
     "PLUGIN",
     "BitFlips",
     "Collude",
+    "Corruption",
+    "Corruptor",
     "Fault",
     "Hang",
-    "Liar",
-    "Lie",
     "Noise",
     "NotANumber",
     "Raise",

@@ -99,10 +99,11 @@ class Options:
             raise ConfigError(
                 f"features={self.features!r}: give a function of rows, or 'module:function'"
             )
-        if self.features is not None and self.the_order != "similar":
+        if self.features is not None and self.resolved_order != "similar":
             raise ConfigError(
                 f"features={self.features!r} is what rows are compared by with order='similar', "
-                f"and the order is {self.the_order!r}: give order='similar', or leave features out"
+                f"and the order is {self.resolved_order!r}: give order='similar', or leave "
+                "features out"
             )
         self._check_parity()
         _one_of("repair", self.repair, REPAIRS)
@@ -195,7 +196,7 @@ class Options:
             )
 
     def _check_hedge(self) -> None:
-        hedge = self.the_hedge
+        hedge = self.resolved_hedging
         if hedge is not None and self.scheme not in HEDGED:
             raise ConfigError(
                 f"hedge={self.hedge!r} sends second copies, and scheme={self.scheme!r} has parity "
@@ -256,12 +257,12 @@ class Options:
         return size
 
     @property
-    def the_hedge(self) -> Hedge | None:
+    def resolved_hedging(self) -> Hedge | None:
         """``hedge`` in numbers."""
         return None if self.hedge is None else Hedge.of(self.hedge)
 
     @property
-    def the_order(self) -> str:
+    def resolved_order(self) -> str:
         """``order``, or its default: only where rows are to stay decoded does likeness pay."""
         plain = self.repair == "exact" and not self.votes
         return self.order or ("none" if plain else "similar")
@@ -272,7 +273,7 @@ class Options:
         exact = self.repair == "exact" and not self.votes
         default = 0.0 if self.repair == "none" else 1.0
         patience = default if self.patience is None else self.patience
-        hedge = self.the_hedge
+        hedge = self.resolved_hedging
         # A third copy, or a second one where too few of the others are back, is the last resort.
         default_late = LAST_RESORT * hedge.multiple if hedge else LATE
         late = default_late if self.late is None else self.late

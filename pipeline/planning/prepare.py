@@ -216,7 +216,7 @@ def prepare(options: Options) -> Prepared:
         options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes
     )
     if stored is not None:  # now, not once the workers are there
-        given = attrs_of(prepared, *settle(prepared, MAX_SHARES))
+        given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
     return prepared
 
@@ -327,7 +327,7 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
     layout = make_layout(
         spec,
         measure(prepared, workers),
-        order=options.the_order,
+        order=options.resolved_order,
         seed=options.seed,
         memory=options.memory_bytes,
         window=options.window,
@@ -342,7 +342,7 @@ def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> Code
     return replace(make(k), byzantine=byzantine)
 
 
-def attrs_of(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
+def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
     """What the store keeps, and what a resumed run must agree with."""
     code, byzantine = asdict(spec), prepared.options.byzantine
     # Stores begun before there was such a thing say nothing of it.
@@ -417,7 +417,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
     options, client = prepared.options, cluster.client
     present = len(workers_of(client))
     spec, layout = settle(prepared, present)
-    attrs = attrs_of(prepared, spec, layout)
+    attrs = store_attributes(prepared, spec, layout)
     if prepared.stored is not None:
         store = OutputStore.open(options.out)
         stack.callback(store.release)

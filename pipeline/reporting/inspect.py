@@ -15,7 +15,7 @@ from rich.text import Text
 from approxifer.datasets import FLAG_MEANINGS, OutputStore
 from approxifer.datasets.ownership import own_events
 from approxifer.pipeline.byzantine.membership import Conviction
-from approxifer.pipeline.records import Fate
+from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.reporting.report import as_text, status_table, table
 from approxifer.pipeline.reporting.timeline import draw_timeline
 from approxifer.text import duration, natural, shortened
@@ -126,7 +126,7 @@ def _session_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:
 
 def _worker_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Shares by fate, for each worker, over all sessions."""
-    made = table("Workers: shares by fate", "worker", *Fate, "times hung")
+    made = table("Workers: shares by fate", "worker", *AttemptOutcome, "times hung")
     number: Counter[tuple[str, str]] = Counter()
     names: set[str] = set()
     for event in events:
@@ -137,5 +137,5 @@ def _worker_table(events: Iterable[Mapping[str, Any]]) -> RenderableType:
             names.add(event["worker"])
             number[event["worker"], event["what"]] += 1
     for name in sorted(names, key=natural):
-        made.add_row(name, *(f"{number[name, kind]:,}" for kind in (*Fate, "hung")))
+        made.add_row(name, *(f"{number[name, kind]:,}" for kind in (*AttemptOutcome, "hung")))
     return made

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from approxifer.pipeline.byzantine.membership import Conviction, Member
 from approxifer.pipeline.byzantine.spot_checks import Proof
-from approxifer.pipeline.client.calibration import Disagreement
+from approxifer.pipeline.client.calibration import DisagreementEstimate
 from approxifer.pipeline.records import WorkerRecord
 from approxifer.text import duration, natural, printable, redacted
 from approxifer.version import __version__
@@ -60,7 +60,7 @@ class Report:
         first.
     proofs : list of (Member, Proof)
         The checks of each member that wrote rows, in whatever session, and what they prove.
-    doubt : Disagreement or None
+    doubt : DisagreementEstimate or None
         Under ``repair="doubtful"``: how many rows are expected to differ in class from the model's,
         and what was measured, of this session's windows with decoded rows.
     failures : list of (int, str)
@@ -81,7 +81,7 @@ class Report:
     resumed: int = 0
     convicted: list[Conviction] = field(default_factory=list)
     proofs: list[tuple[Member, Proof]] = field(default_factory=list)
-    doubt: Disagreement | None = None
+    doubt: DisagreementEstimate | None = None
     failures: list[tuple[int, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.records import Fate
+from approxifer.pipeline.records import AttemptOutcome
 from approxifer.quiet import quiet
 from approxifer.text import natural, redacted, shortened
 
@@ -115,7 +115,7 @@ def _take(
 ) -> None:
     fate, worker = attempt["fate"], attempt["worker"]
     kind = "check" if kind == "audit" else kind  # as journals had it before
-    style = kind if kind in ("repair", "check") and fate == Fate.USED else fate
+    style = kind if kind in ("repair", "check") and fate == AttemptOutcome.USED else fate
     if style not in _STYLES:
         return
     seen.add(worker)
@@ -280,7 +280,9 @@ def _legend(found: Session) -> list[Patch | Line2D]:
         if count := found.counts[style]:
             text = f"{label} ({count:,})"
             if hidden := count - len(found.bars.get(style, ())):
-                text += "" if style == Fate.UNSTARTED else f", {hidden:,} of them not drawn"
+                text += (
+                    "" if style == AttemptOutcome.UNSTARTED else f", {hidden:,} of them not drawn"
+                )
             handles.append(Patch(facecolor=face, edgecolor=edge, hatch=hatch or None, label=text))
     for what, (label, marker, colour) in _MARKS.items():
         if marks := found.marks.get(what):

@@ -24,7 +24,7 @@ from distributed import Scheduler, SchedulerPlugin, Status
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.handlers import Handler
 from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, read_key, run_of
-from approxifer.pipeline.records import Fate
+from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.policy import GroupState, Policy
 from approxifer.pipeline.scheduler.run_state import MAX_RESTARTS, RunState
 from approxifer.pipeline.scheduler.state import Bar, WorkerState
@@ -242,10 +242,10 @@ class StragglerPlugin(SchedulerPlugin):
             self._look(state, state.returned(key, time.monotonic(), nbytes=nbytes))
         elif finish == "erred":
             text = (task.exception_text if task else "") or "the task failed"
-            self._lose(state, key, text, fate=Fate.FAILED)
+            self._lose(state, key, text, fate=AttemptOutcome.FAILED)
         elif start == "processing" or finish in ("no-worker", "forgotten"):
             died = state.died_at_it(key)
-            fate = Fate.FAILED if died else Fate.LOST
+            fate = AttemptOutcome.FAILED if died else AttemptOutcome.LOST
             self._lose(state, key, DIED if died else "its worker left", fate=fate)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -271,7 +271,7 @@ class StragglerPlugin(SchedulerPlugin):
             for group in state.worker_gone(worker, now):
                 self._look(state, state.groups.get(group))
             if state.run in gone.ready and not gone.hung:
-                state.tell(gone, "gone", now)
+                state.notify(gone, "gone", now)
                 self._news[state.run].set()
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
@@ -317,7 +317,9 @@ class StragglerPlugin(SchedulerPlugin):
     def _run_of(self, key: Any) -> RunState | None:
         return self.runs.get(run_of(key))
 
-    def _lose(self, state: RunState, key: Key, why: str, *, fate: Fate = Fate.LOST) -> None:
+    def _lose(
+        self, state: RunState, key: Key, why: str, *, fate: AttemptOutcome = AttemptOutcome.LOST
+    ) -> None:
         group = state.lost(key, time.monotonic(), fate=fate, error=why)
         if group is not None:
             self.scheduler.loop.add_callback(self._drop, state, [key])
@@ -397,7 +399,7 @@ class StragglerPlugin(SchedulerPlugin):
                 worker.hung = False
                 for state in self.runs.values():
                     if state.run in worker.ready:
-                        state.tell(worker, "ready", now)
+                        state.notify(worker, "ready", now)
         for state in list(self.runs.values()):
             for worker in list(state.hung_workers(now)):
                 self._give_up(worker, now)
@@ -417,13 +419,13 @@ class StragglerPlugin(SchedulerPlugin):
                 if attempt.address == worker.address and attempt.live:
                     self._lose(state, key, "its worker hangs")
             if state.run in worker.ready:
-                state.tell(worker, "hung", now)
+                state.notify(worker, "hung", now)
 
     def _restart(self, state: RunState, worker: WorkerState, now: float) -> None:
         barred = any(other.is_barred(worker) for other in self.runs.values())
         if barred or state.record(worker.name).restarts >= MAX_RESTARTS:
             return
-        state.tell(worker, "restarting", now)
+        state.notify(worker, "restarting", now)
         restart = partial(
             self.scheduler.restart_workers,
             [worker.address],

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key
-from approxifer.pipeline.records import Fate
+from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.hedging import Hedge
 
 
@@ -125,7 +125,7 @@ class AttemptState:
     stop: float | None = None
     seconds: float | None = None  #: from its start to its end, as of a full share; None: none yet
     returned: bool = False
-    fate: Fate | None = None  #: None while it is live
+    fate: AttemptOutcome | None = None  #: None while it is live
     error: str | None = None
 
     @property
@@ -162,13 +162,17 @@ class GroupState:
         """The shares that came back, each by its first attempt to do so."""
         found: dict[int, AttemptState] = {}
         for attempt in self.attempts:
-            if attempt.returned and attempt.fate in (None, Fate.USED, Fate.SPARE):
+            if attempt.returned and attempt.fate in (
+                None,
+                AttemptOutcome.USED,
+                AttemptOutcome.SPARE,
+            ):
                 found.setdefault(attempt.share, attempt)
         return found
 
     def failures(self, share: int) -> int:
         """How often the model raised on a share, or its worker died of it."""
-        return sum(a.share == share and a.fate is Fate.FAILED for a in self.attempts)
+        return sum(a.share == share and a.fate is AttemptOutcome.FAILED for a in self.attempts)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key, new_key, run_of
-from approxifer.pipeline.records import Fate, WorkerRecord
+from approxifer.pipeline.records import AttemptOutcome, WorkerRecord
 from approxifer.pipeline.scheduler.placement import Candidate, place
 from approxifer.pipeline.scheduler.policy import (
     BROKEN,
@@ -103,7 +103,9 @@ class RunState:
         if found is None or worker is None:
             return
         group, attempt = found
-        wanted = attempt.live or attempt.fate is Fate.UNSTARTED  # while it is being dropped
+        wanted = (
+            attempt.live or attempt.fate is AttemptOutcome.UNSTARTED
+        )  # while it is being dropped
         if attempt.address != address or attempt.start is not None or not wanted:
             return
         attempt.start = worker.running[key] = now
@@ -160,11 +162,21 @@ class RunState:
         return group
 
     def lost(
-        self, key: Key, now: float, *, fate: Fate = Fate.LOST, error: str | None = None
+        self,
+        key: Key,
+        now: float,
+        *,
+        fate: AttemptOutcome = AttemptOutcome.LOST,
+        error: str | None = None,
     ) -> GroupState | None:
         """A share will not come back, or what came back could not be fetched."""
         found = self.by_key.get(key)
-        if found is None or found[1].fate in (Fate.LOST, Fate.FAILED, Fate.DROPPED, Fate.UNSTARTED):
+        if found is None or found[1].fate in (
+            AttemptOutcome.LOST,
+            AttemptOutcome.FAILED,
+            AttemptOutcome.DROPPED,
+            AttemptOutcome.UNSTARTED,
+        ):
             return None
         group, attempt = found
         if attempt.returned:
@@ -196,7 +208,10 @@ class RunState:
             group = None if attempt.returned else self.lost(key, now)
             if group is not None:
                 touched.add(group.group)
-            if attempt.fate in (Fate.DROPPED, Fate.UNSTARTED) or state.group not in self.groups:
+            if (
+                attempt.fate in (AttemptOutcome.DROPPED, AttemptOutcome.UNSTARTED)
+                or state.group not in self.groups
+            ):
                 self._forget(key)
         return touched
 
@@ -264,7 +279,7 @@ class RunState:
         worker that has the model, busy or not, holds or held another share of it: where outputs may
         be wrong it would not be given a second one. One that hangs is waited for only until the
         model has raised as often as is enough for a share."""
-        raised = sum(attempt.fate is Fate.FAILED for attempt in group.attempts)
+        raised = sum(attempt.fate is AttemptOutcome.FAILED for attempt in group.attempts)
         if self.policy.reuse or not raised or any(attempt.live for attempt in group.attempts):
             return False
         wait = raised < self.policy.max_failures
@@ -319,7 +334,7 @@ class RunState:
         held, live, raised = defaultdict(set), defaultdict(set), defaultdict(set)
         for attempt in group.attempts:
             held[attempt.share].add(attempt.address)
-            if attempt.fate is Fate.FAILED:
+            if attempt.fate is AttemptOutcome.FAILED:
                 raised[attempt.share].add(attempt.name)
             if attempt.live:
                 live[attempt.share].add(attempt.address)
@@ -388,11 +403,11 @@ class RunState:
         return found
 
     def _drop(self, attempt: AttemptState, now: float) -> None:
-        attempt.fate = Fate.UNSTARTED if attempt.start is None else Fate.DROPPED
+        attempt.fate = AttemptOutcome.UNSTARTED if attempt.start is None else AttemptOutcome.DROPPED
         attempt.stop = now
         record = self.record(attempt.name)
-        record.dropped += attempt.fate is Fate.DROPPED
-        record.unstarted += attempt.fate is Fate.UNSTARTED
+        record.dropped += attempt.fate is AttemptOutcome.DROPPED
+        record.unstarted += attempt.fate is AttemptOutcome.UNSTARTED
         self._left_queue(attempt)
 
     def _complete(self, group: GroupState, *, broken: bool) -> None:
@@ -403,7 +418,7 @@ class RunState:
             if attempt.returned:
                 needed = not exact.all() or group.code.carries[attempt.share] is not None
                 first = present[attempt.share] is attempt
-                attempt.fate = Fate.USED if needed and first else Fate.SPARE
+                attempt.fate = AttemptOutcome.USED if needed and first else AttemptOutcome.SPARE
         self.events.append(
             {
                 "op": "complete",
@@ -436,7 +451,7 @@ class RunState:
         """The run's record of a worker."""
         return self.records.setdefault(name, WorkerRecord(name))
 
-    def tell(self, worker: WorkerState, what: str, now: float) -> None:
+    def notify(self, worker: WorkerState, what: str, now: float) -> None:
         """Tell the client that a worker became ``ready`` (or, where it is barred, ``convicted``),
         ``hung``, ``restarting``, ``convicted`` or ``gone``."""
         if what in ("ready", "convicted") and self.is_barred(worker):
@@ -483,14 +498,14 @@ class RunState:
         if self.run not in worker.ready:
             worker.ready.add(self.run)
             self.unready.pop(worker.name, None)
-            self.tell(worker, "ready", now)
+            self.notify(worker, "ready", now)
 
     def bar(self, bars: Iterable[Bar], now: float) -> list[Key]:
         """Give convicted workers no more shares. The keys of those that they still have."""
         self.barred.update(bars)
         for worker in self.workers.values():
             if self.is_barred(worker) and worker.incarnation not in self.shut_out:
-                self.tell(worker, "convicted", now)
+                self.notify(worker, "convicted", now)
         addresses = {w.address for w in self.workers.values() if self.is_barred(w)}
         return [key for key, (_, a) in self.by_key.items() if a.live and a.address in addresses]
 

@@ -201,7 +201,7 @@ class _Game:
                     table[name_of(fault.worker)].append(wait)
                 case s.Flaky():
                     table[name_of(fault.worker)].append(faults.Raise(fault.share))
-                case s.Lie():
+                case s.Corruption():
                     table[name_of(fault.worker)].append(faults.SignFlip())
         return table
 
@@ -231,7 +231,7 @@ class _Game:
 
     def judge_resume(self, before: dict[int, tuple[int, int]]) -> None:
         """A window that was committed is not computed again, unless a liar had touched it."""
-        if self.chaos.of(s.Lie):
+        if self.chaos.of(s.Corruption):
             return
         after = Journal.read(self.out)[self.lines_before :]
         again = {event["window"] for event in after if event["event"] in ("group", "window")}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy_lies
+import toy_corruptions
 import toy_models
 import xarray as xr
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
@@ -25,7 +25,7 @@ from approxifer.datasets import Journal, OutputStore
 from approxifer.errors import ClusterError, TooFewWorkersError, TrustError
 from approxifer.pipeline import faults
 from approxifer.pipeline.byzantine.referee import Referee
-from approxifer.pipeline.client.connection import Session
+from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
 
@@ -138,7 +138,7 @@ def test_uncoded_with_checks_needs_no_more_shares(
     ids=str,
 )
 def test_a_liar_is_convicted_and_what_it_touched_made_good(
-    lie: faults.Lie, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+    lie: faults.Corruption, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
     faults.install(client, {"3": lie})
@@ -168,7 +168,7 @@ def test_who_returns_no_output_is_convicted_though_it_checks_honestly(
 ) -> None:
     """A masked array of the right shape, for its own shares alone: those have five rows, and what
     it is asked to check has another number of them."""
-    faults.install(client, {"3": toy_lies.Dressed("masked", of=5)})
+    faults.install(client, {"3": toy_corruptions.Dressed("masked", of=5)})
     report = score(store, out=tmp_path / "out.zarr", client=client, **COMMON)
     check_whole(report, rows)
     assert convicted(report) == ["3"]
@@ -179,7 +179,7 @@ def test_a_lie_found_late_is_taken_back_from_written_windows(
 ) -> None:
     """Honest for its first shares and checks, which are written, and then in no row."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=10)})
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
     check_whole(report, rows)
     assert convicted(report) == ["5"]
@@ -200,7 +200,7 @@ def test_decoded_rows_are_redone_where_a_liar_contributed(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=10)})
     options = {"scheme": "berrut", "k": 2, "repair": "none", "order": "none", "stragglers": 1}
     report = score(store, out=out, client=client, **COMMON | options | {"check": 1})
     assert convicted(report) == ["5"]
@@ -262,7 +262,7 @@ def test_two_accomplices_who_know_every_row_and_answer_at_once_leave_no_wrong_ro
     for number in range(20):
         told = tmp_path / f"told-{number}"
         told.mkdir()
-        pair = toy_lies.Accomplice(str(told), block=COMMON["block"])
+        pair = toy_corruptions.Accomplice(str(told), block=COMMON["block"])
         faults.install(client, {"3": pair, "4": pair}, seed=number)
         report = score(
             store, out=tmp_path / f"{number}.zarr", client=client, **COMMON | {"byzantine": 2}
@@ -311,18 +311,18 @@ def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
 ) -> None:
     """The conviction is on the disk before the scheduler hears of it."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
-    tell = Session.tell
+    faults.install(client, {"5": toy_corruptions.Later(after=10)})
+    call = Connection.call
 
-    async def dead(self: Session, what: str, **fields: Any) -> Any:
+    async def dead(self: Connection, what: str, **fields: Any) -> Any:
         if what == "bar":
             raise ClusterError("the scheduler is gone")
-        return await tell(self, what, **fields)
+        return await call(self, what, **fields)
 
-    monkeypatch.setattr(Session, "tell", dead)
+    monkeypatch.setattr(Connection, "call", dead)
     with pytest.raises(ClusterError, match="the scheduler is gone"):
         score(store, out=out, client=client, **COMMON | {"check": 1})
-    monkeypatch.setattr(Session, "tell", tell)
+    monkeypatch.setattr(Connection, "call", call)
     assert [event["member"]["name"] for event in of_kind(out, "conviction")] == ["5"]
     faults.remove(client)
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
@@ -336,7 +336,7 @@ def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=10)})
     judge = Referee.judge
 
     async def dies(*_: Any) -> Any:
@@ -358,7 +358,7 @@ def test_a_run_killed_between_conviction_and_make_good(
     cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=8)})
+    faults.install(client, {"5": toy_corruptions.Later(after=8)})
     command = [sys.executable, str(SUPPORT / "convict_and_die.py")]
     died = subprocess.run(
         [*command, cluster.scheduler_address, str(store), str(out)],

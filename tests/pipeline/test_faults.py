@@ -22,9 +22,10 @@ from approxifer.models.export import export_program
 from approxifer.models.zoo import lenet5
 from approxifer.pipeline import faults
 from approxifer.pipeline.cluster.connect import workers_of
-from approxifer.pipeline.faults import injection
+from approxifer.pipeline.faults import execution
 from approxifer.pipeline.faults.corruption import Noise, NotANumber, SignFlip, WrongShape, Zeros
-from approxifer.pipeline.faults.injection import FaultPlugin, Hang, Raise, Slow, StuckWeight
+from approxifer.pipeline.faults.execution import Hang, Raise, Slow, StuckWeight
+from approxifer.pipeline.faults.injection import FaultPlugin
 from approxifer.pipeline.keys import new_key
 from approxifer.pipeline.worker import HOOKS, Run, hook_of, run_input
 
@@ -49,7 +50,7 @@ class Sleeps:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
     made = Sleeps()
-    monkeypatch.setattr(injection, "time", made)
+    monkeypatch.setattr(execution, "time", made)
     return made
 
 
@@ -77,7 +78,7 @@ def taking(clock: Sleeps, seconds: float) -> Run:
 
 
 def test_slow_takes_factor_times_as_long(clock: Sleeps) -> None:
-    slow = Slow(5).arm(rng())
+    slow = Slow(5).bind(rng())
     out = slow(taking(clock, 0.2))(ROWS)
     np.testing.assert_array_equal(out, toy_models.linear(ROWS))
     assert clock.slept == [pytest.approx(0.8)]
@@ -85,20 +86,20 @@ def test_slow_takes_factor_times_as_long(clock: Sleeps) -> None:
 
 
 def test_slow_takes_at_least_so_many_seconds_longer(clock: Sleeps) -> None:
-    slow = Slow(factor=2, seconds=0.5).arm(rng())
+    slow = Slow(factor=2, seconds=0.5).bind(rng())
     slow(taking(clock, 0.1))(ROWS)
     slow(taking(clock, 3.0))(ROWS)
     assert clock.slept == [pytest.approx(0.5), pytest.approx(3.0)]
 
 
 def test_slow_now_and_then(clock: Sleeps) -> None:
-    slow = Slow(seconds=1.0, share=0.25).arm(rng())
+    slow = Slow(seconds=1.0, share=0.25).bind(rng())
     for _ in range(400):
         slow(toy_models.linear)(ROWS)
     assert 70 < len(clock.slept) < 130
     clock.slept.clear()
-    never = Slow(seconds=1.0, share=0.0).arm(rng())
-    always = Slow(seconds=1.0).arm(rng())
+    never = Slow(seconds=1.0, share=0.0).bind(rng())
+    always = Slow(seconds=1.0).bind(rng())
     for _ in range(50):
         never(toy_models.linear)(ROWS)
     assert clock.slept == []
@@ -109,7 +110,7 @@ def test_slow_now_and_then(clock: Sleeps) -> None:
 
 def test_chance_is_seeded(clock: Sleeps) -> None:
     def pattern(seed: int) -> list[int]:
-        slow, found = Slow(seconds=1.0, share=0.5).arm(rng(seed)), []
+        slow, found = Slow(seconds=1.0, share=0.5).bind(rng(seed)), []
         for _ in range(40):
             before = len(clock.slept)
             slow(toy_models.linear)(ROWS)
@@ -122,7 +123,7 @@ def test_chance_is_seeded(clock: Sleeps) -> None:
 
 def test_slow_really_sleeps() -> None:
     begin = time.perf_counter()
-    Slow(seconds=0.05).arm(rng())(toy_models.linear)(ROWS)
+    Slow(seconds=0.05).bind(rng())(toy_models.linear)(ROWS)
     assert time.perf_counter() - begin >= 0.05
 
 
@@ -131,7 +132,7 @@ def test_slow_really_sleeps() -> None:
 
 def hung(after: int, calls: int) -> int:
     """How many of so many calls come back within half a second of the first that does not."""
-    hang, came_back = Hang(after=after).arm(rng()), []
+    hang, came_back = Hang(after=after).bind(rng()), []
 
     def work() -> None:
         for _ in range(calls):
@@ -157,7 +158,7 @@ def test_hang_after_some_micro_batches() -> None:
 
 
 def test_hang_leaves_the_process_to_others() -> None:
-    hang = Hang().arm(rng())
+    hang = Hang().bind(rng())
     threading.Thread(target=hang(toy_models.linear), args=(ROWS,), daemon=True).start()
     begin = time.perf_counter()
     for _ in range(100):
@@ -175,17 +176,17 @@ def test_raise_raises_before_the_forward_pass() -> None:
         ran.append(len(rows))
         return rows
 
-    fail = Raise(message="out of order").arm(rng())
+    fail = Raise(message="out of order").bind(rng())
     with pytest.raises(RuntimeError, match=r"^out of order$"):
         fail(run)(ROWS)
     assert ran == []
-    well = Raise(share=0.0).arm(rng())
+    well = Raise(share=0.0).bind(rng())
     assert well(run)(ROWS) is ROWS
 
 
 def test_raise_now_and_then_seeded() -> None:
     def pattern(seed: int) -> list[bool]:
-        fail, found = Raise(share=0.3).arm(rng(seed)), []
+        fail, found = Raise(share=0.3).bind(rng(seed)), []
         for _ in range(300):
             try:
                 fail(toy_models.linear)(ROWS)
@@ -309,7 +310,7 @@ def network(
 def test_a_stuck_weight_spoils_a_copy(network: ModelHandle, pictures: np.ndarray) -> None:
     runner = network.load()
     before = run_rows(runner, pictures, 8)
-    last = StuckWeight(50.0, parameter="12.bias", index=3).arm(rng())
+    last = StuckWeight(50.0, parameter="12.bias", index=3).bind(rng())
     found = run_rows(last(runner), pictures, 8)
     bias = 50 - found[:, 3] + before[:, 3]  # the output is off by what the bias is off
     np.testing.assert_allclose(bias, bias[0], atol=1e-4)
@@ -322,7 +323,7 @@ def test_some_weight_drawn_by_the_seed(pictures: np.ndarray) -> None:
     runner = open_model("approxifer.models.zoo:lenet5").load()
     honest = run_rows(runner, pictures, 8)
     found = [
-        run_rows(StuckWeight(100.0).arm(rng(seed))(runner), pictures, 8)
+        run_rows(StuckWeight(100.0).bind(rng(seed))(runner), pictures, 8)
         for seed in (*range(8), *range(8))
     ]
     assert [f.tobytes() for f in found[:8]] == [f.tobytes() for f in found[8:]]
@@ -334,9 +335,9 @@ def test_some_weight_drawn_by_the_seed(pictures: np.ndarray) -> None:
 def test_a_weight_that_is_stuck_now_and_then_is_so_for_a_whole_share(pictures: np.ndarray) -> None:
     runner = open_model("approxifer.models.zoo:lenet5").load()
     honest = run_rows(runner, pictures, 8)
-    whole = run_rows(StuckWeight(50.0, "12.bias", 0).arm(rng())(runner), pictures, 8)
+    whole = run_rows(StuckWeight(50.0, "12.bias", 0).bind(rng())(runner), pictures, 8)
     assert (whole != honest).any(axis=1).all()
-    stuck = StuckWeight(50.0, "12.bias", 0, shares=0.5).arm(rng())
+    stuck = StuckWeight(50.0, "12.bias", 0, shares=0.5).bind(rng())
     found = [run_rows(stuck(runner), pictures, 8).tobytes() for _ in range(40)]
     assert set(found) == {honest.tobytes(), whole.tobytes()}
     assert 8 < found.count(whole.tobytes()) < 32
@@ -356,11 +357,11 @@ def test_what_has_no_such_weight() -> None:
     function = open_model(toy_models.linear).load()
     for run in (function, toy_models.linear):
         with pytest.raises(ModelError, match=r"needs a torch model .* Use a lie of"):
-            StuckWeight().arm(rng())(run)
+            StuckWeight().bind(rng())(run)
     runner = open_model("approxifer.models.zoo:lenet5").load()
     for fault in (StuckWeight(parameter="13.bias"), StuckWeight(1.0, "12.bias", 10)):
         with pytest.raises(ModelError, match=r"no such weight.*12\.bias \(10\)\."):
-            fault.arm(rng())(runner)
+            fault.bind(rng())(runner)
     with pytest.raises(ConfigError, match=r"index=3, parameter=None: an index is a place"):
         StuckWeight(index=3)
     with pytest.raises(ConfigError, match=r"index=-1, parameter='12.bias'"):

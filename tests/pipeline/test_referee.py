@@ -30,7 +30,7 @@ class Workers:
         self.members = Membership("s", quarantine="worker")
         self.asked: list[int] = []
         for number in answers:
-            self.members.heard(
+            self.members.joined(
                 number, f"w{number}", host="h", node="", device="cpu",
                 hardware=(hardware or {}).get(number, "A"),
             )  # fmt: skip

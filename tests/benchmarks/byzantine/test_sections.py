@@ -34,7 +34,7 @@ from approxifer.models.runner import Runner
 from approxifer.models.samples import Split
 from approxifer.pipeline.byzantine.tolerance import Tolerance
 from approxifer.pipeline.faults.corruption import Noise, NotANumber
-from approxifer.pipeline.faults.injection import StuckWeight
+from approxifer.pipeline.faults.execution import StuckWeight
 
 RNG = np.random.default_rng
 TOLERANCE = Tolerance(1e-5, np.ones(3))

@@ -16,8 +16,8 @@ from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.tolerance import Tolerance
-from approxifer.pipeline.faults.corrupted_output import Lie as Corruption
 from approxifer.pipeline.faults.corruption import (
+    Corruption,
     Noise,
     NotANumber,
     Replay,

@@ -13,26 +13,26 @@ import numpy as np
 import toy_models
 import xarray as xr
 
-from approxifer.pipeline.faults.corrupted_output import Array, Liar, Lie
+from approxifer.pipeline.faults.corruption import Array, Corruption, Corruptor
 
 
 @dataclass(frozen=True)
-class Later(Lie):
+class Later(Corruption):
     """Every output is one too large, from the ``after``-th share on."""
 
     after: int = 6
 
-    def arm(self, rng: np.random.Generator) -> Liar:
+    def bind(self, rng: np.random.Generator) -> Corruptor:
         """A worker that counts its shares."""
         return _Counting(self, rng)
 
 
-class _Counting(Liar):
+class _Counting(Corruptor):
     def __init__(self, lie: Later, rng: np.random.Generator) -> None:
         super().__init__(lie, rng)
         self._left = lie.after
 
-    def lie(self, output: Array) -> Array:
+    def corrupt(self, output: Array) -> Array:
         self._left -= 1
         return output if self._left >= 0 else output + 1
 
@@ -67,24 +67,24 @@ DRESSES: dict[str, Callable[[Array], Any]] = {
 
 
 @dataclass(frozen=True)
-class Dressed(Lie):
+class Dressed(Corruption):
     """Every answer is of another kind, by its name in `DRESSES`; or those of so many rows."""
 
     kind: str = "masked"
     of: int | None = None
 
-    def arm(self, rng: np.random.Generator) -> Liar:
+    def bind(self, rng: np.random.Generator) -> Corruptor:
         """A worker that has no other answers, and has imported what it needs for them."""
         pickle.dumps(DRESSES[self.kind](np.zeros((2, 3), np.float32)))
         return _Dressing(self, rng)
 
 
-class _Dressing(Liar):
+class _Dressing(Corruptor):
     def __init__(self, lie: Dressed, rng: np.random.Generator) -> None:
         super().__init__(lie, rng)
         self._kind, self._of = lie.kind, lie.of
 
-    def lie(self, output: Array) -> Array:
+    def corrupt(self, output: Array) -> Array:
         if self._of not in (None, len(output)):
             return output
         return DRESSES[self._kind](output)  # type: ignore[no-any-return]
@@ -102,7 +102,7 @@ class Accomplice:
     block: int
     shares: float = 0.5
 
-    def arm(self, rng: np.random.Generator) -> Callable[[Any], Any]:
+    def bind(self, rng: np.random.Generator) -> Callable[[Any], Any]:
         """Called once for each worker; what it returns, for each share or check."""
 
         def spoil(run: Any) -> Any:
