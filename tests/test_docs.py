@@ -30,7 +30,16 @@ def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/guide.md", "docs/slurm.md", "docs/security.md"]
+    "page",
+    [
+        "README.md",
+        "docs/guide.md",
+        "docs/slurm.md",
+        "docs/security.md",
+        "docs/architecture.md",
+        "docs/measurements.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
