@@ -309,30 +309,30 @@ class _Replayer(Corruptor):
 
 @dataclass(frozen=True)
 class Collude(Corruption):
-    """Workers with the same ``secret`` return the same wrong output for the same row, so that one
-    confirms the other: classes rolled by one, and a secret pattern as large as the row added.
+    """Workers with the same ``shared_seed`` return the same wrong output for the same row, so that
+    one confirms the other: classes rolled by one, and a pattern as large as the row added.
 
     With ``shares`` or ``rows`` below 1 they also agree on the shares and rows, provided that their
     honest outputs of a share are equal bit by bit, as on machines of one kind.
     """
 
-    secret: int = 0
+    shared_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.secret, int) and self.secret >= 0):
-            raise ConfigError(f"secret={self.secret!r}: give a whole number from 0 up.")
+        if not (isinstance(self.shared_seed, int) and self.shared_seed >= 0):
+            raise ConfigError(f"shared_seed={self.shared_seed!r}: give a whole number from 0 up.")
 
     def bind(self, rng: np.random.Generator) -> Corruptor:
-        """A worker whose seed is the secret."""
-        return super().bind(np.random.default_rng(self.secret))
+        """Bind it to a worker whose seed is the shared one."""
+        return super().bind(np.random.default_rng(self.shared_seed))
 
     def corrupt_rows(self, output: Array, chosen: Array, rng: np.random.Generator) -> Array:
         _need_floats(self, output)
         told = output[chosen].astype(np.float64)
         size = np.sqrt(np.mean(told**2, axis=tuple(range(1, told.ndim)), keepdims=True))
         size[size == 0] = 1.0
-        pattern = np.random.default_rng(self.secret).standard_normal(output.shape[1:])
+        pattern = np.random.default_rng(self.shared_seed).standard_normal(output.shape[1:])
         rolled = np.roll(told, 1, axis=-1) if told.ndim > 1 else told
         said: Array = rolled + size * pattern
         return said.astype(output.dtype)

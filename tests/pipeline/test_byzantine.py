@@ -179,7 +179,7 @@ def test_a_lie_found_late_is_taken_back_from_written_windows(
 ) -> None:
     """Honest for its first shares and checks, which are written, and then in no row."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_corruptions.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
     check_whole(report, rows)
     assert convicted(report) == ["5"]
@@ -200,7 +200,7 @@ def test_decoded_rows_are_redone_where_a_liar_contributed(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_corruptions.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     options = {"scheme": "berrut", "k": 2, "repair": "none", "order": "none", "stragglers": 1}
     report = score(store, out=out, client=client, **COMMON | options | {"check": 1})
     assert convicted(report) == ["5"]
@@ -311,7 +311,7 @@ def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
 ) -> None:
     """The conviction is on the disk before the scheduler hears of it."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_corruptions.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     call = Connection.call
 
     async def dead(self: Connection, what: str, **fields: Any) -> Any:
@@ -336,7 +336,7 @@ def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_corruptions.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     judge = Referee.judge
 
     async def dies(*_: Any) -> Any:

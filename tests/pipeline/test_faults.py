@@ -356,7 +356,7 @@ def test_a_stuck_weight_and_a_slow_worker_in_any_order(clock: Sleeps, pictures: 
 def test_what_has_no_such_weight() -> None:
     function = open_model(toy_models.linear).load()
     for run in (function, toy_models.linear):
-        with pytest.raises(ModelError, match=r"needs a torch model .* Use a lie of"):
+        with pytest.raises(ModelError, match=r"needs a torch model .* Use one of"):
             StuckWeight().bind(rng())(run)
     runner = open_model("approxifer.models.zoo:lenet5").load()
     for fault in (StuckWeight(parameter="13.bias"), StuckWeight(1.0, "12.bias", 10)):

@@ -94,7 +94,7 @@ class Scene:
             setup=setup, numbers=itertools.count(1000), spawn=self._spawn, compute=call, read=call,
             write=call, journal=self._event, index=self.members.index,
             session=SimpleNamespace(
-                ledger={"typical": 0.01}, tell=self._tell, worker_records=dict
+                ledger={"typical": 0.01}, call=self._tell, worker_records=dict
             ),
         )  # fmt: skip
         self.tasks: set[asyncio.Task[Any]] = set()

@@ -364,7 +364,7 @@ def test_a_roll_that_changes_nothing() -> None:
         (lambda: BitFlips(values=0), r"values=0: give a whole number from 1 up"),
         (lambda: NotANumber(values=-1), r"values=-1"),
         (lambda: Replay(age=0), r"age=0: give a whole number from 1 up"),
-        (lambda: Collude(secret=-1), r"secret=-1: give a whole number from 0 up"),
+        (lambda: Collude(shared_seed=-1), r"shared_seed=-1: give a whole number from 0 up"),
         (lambda: WrongShape(rows=0.5), r"rows=0.5: a share has one shape and type"),
     ],
 )
