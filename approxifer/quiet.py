@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from approxifer.together import Together
+from approxifer.together import SharedContext
 
 
 @contextmanager
@@ -17,10 +17,10 @@ def _ignoring() -> Iterator[None]:
         yield
 
 
-_quiet = Together(_ignoring)
+_quiet = SharedContext(_ignoring)
 
 
-def quiet() -> Together:
+def quiet() -> SharedContext:
     """Hold back zarr's remarks on what its v3 lacks, and torch's on its own deprecations.
 
     For short calls: the filters are the process's own.

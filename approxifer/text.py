@@ -112,3 +112,28 @@ def shortened(text: object, most: int) -> str:
     """One piece of text, fit to be shown, of at most so many characters."""
     clean = printable(str(text)[: most + 1])
     return clean if len(clean) <= most else f"{clean[: most - 3]}..."
+
+
+_DIGITS = frozenset("0123456789")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which worker-10 comes after worker-9."""
+    return [
+        (0, len(part.lstrip("0")), part.lstrip("0")) if part[0] in _DIGITS else (1, 0, part)
+        for part in re.split(r"([0-9]+)", name)
+        if part
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 
 
-class Together(AbstractContextManager[None]):
+class SharedContext(AbstractContextManager[None]):
     """A context that the first of any number of threads enters, and the last leaves.
 
     Each for itself, of two threads that overlap the first to go would take the setting from under

@@ -29,8 +29,8 @@ import approxifer
 from approxifer.benchmarks.common import Steps, command, parser_of, positive
 from approxifer.benchmarks.toy_model import project
 from approxifer.datasets import Journal
-from approxifer.pipeline.localcluster import local_cluster
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.cluster.local import local_cluster
+from approxifer.pipeline.reporting.report import as_text, table
 
 K, BLOCK, GROUPS = 8, 256, 4
 #: Rows of a window.

@@ -18,8 +18,8 @@ import psutil
 
 from approxifer.benchmarks import BENCHMARKS
 from approxifer.errors import ApproxiferError
-from approxifer.pipeline.hardware import processor
-from approxifer.pipeline.progress import duration
+from approxifer.pipeline.byzantine.hardware import processor
+from approxifer.text import duration
 from approxifer.version import __version__
 
 if TYPE_CHECKING:

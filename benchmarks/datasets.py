@@ -12,7 +12,7 @@ from approxifer.benchmarks.recording import Forward
 from approxifer.errors import ConfigError
 from approxifer.models import run_rows
 from approxifer.models.samples import Split, digits_split, era5_split, npz_split
-from approxifer.pipeline.faults import Run
+from approxifer.pipeline.worker import Run
 
 MICRO_BATCH = 64
 #: Data sets by name, and the file of each in the folder of data; digits come with scikit-learn.

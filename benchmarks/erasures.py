@@ -15,7 +15,7 @@ import numpy as np
 
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import Code, Decoded, block_rows
-from approxifer.pipeline.policy import fewest
+from approxifer.pipeline.scheduler.policy import fewest
 
 #: How often each set of losses is to occur.
 OFTEN = 3

@@ -35,7 +35,7 @@ from rich.progress import track
 
 from approxifer.benchmarks.common import Steps, command, parser_of, positive
 from approxifer.errors import ClusterError, ConfigError
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.reporting.report import as_text, table
 
 FEATURES = 3072
 CHUNK = 640  #: rows: 7.9 MB

@@ -40,7 +40,7 @@ from approxifer.benchmarks.common import Steps, command, parser_of, positive, sp
 from approxifer.datasets.convert import convert
 from approxifer.datasets.images import Images, write
 from approxifer.errors import ModelNotFoundError
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.reporting.report import as_text, table
 
 VARIABLE = "image"
 K, S = 8, 1

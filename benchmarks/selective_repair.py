@@ -39,10 +39,10 @@ from approxifer.coding.confidence import confidence
 from approxifer.errors import ConfigError
 from approxifer.models import open_model
 from approxifer.models.samples import npz_split
-from approxifer.pipeline.doubt import Doubts
-from approxifer.pipeline.options import Options
+from approxifer.pipeline.client.calibration import SelectiveRepair
+from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.reporting.report import as_text, table
 
 K = 8
 TARGETS = (0.98, 0.99, 0.995, 0.998, 0.999)
@@ -128,7 +128,9 @@ def curve(of: Decodes, score: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def play(of: Decodes, agreement: float, rng: np.random.Generator) -> tuple[float, float, Doubts]:
+def play(
+    of: Decodes, agreement: float, rng: np.random.Generator
+) -> tuple[float, float, SelectiveRepair]:
     """One run: draw what is lost, then repair as the engine does.
 
     Returns
@@ -144,7 +146,7 @@ def play(of: Decodes, agreement: float, rng: np.random.Generator) -> tuple[float
     truth = of.blocks.swapaxes(0, 1).reshape(len(sure), -1)
     status = np.where(np.isfinite(sure), Status.PENDING, Status.EXACT).astype(np.uint8)
     decoded = np.flatnonzero(status == Status.PENDING)
-    doubts = Doubts(agreement, rng)
+    doubts = SelectiveRepair(agreement, rng)
     doubts.wait(0, decoded, prediction[decoded].argmax(axis=1), sure[decoded])
     while (status == Status.PENDING).any():
         keep, repair = doubts.look(0, status, prediction)

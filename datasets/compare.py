@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from approxifer.datasets.jsonable import jsonable
 from approxifer.errors import FingerprintError
+from approxifer.jsonable import jsonable
 
 _ABSENT = object()
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from approxifer.datasets.jsonable import jsonable
 from approxifer.datasets.localdisk import beside, local_path, not_written, sync
 from approxifer.datasets.ourfiles import not_ours, open_ours
 from approxifer.errors import StoreError
+from approxifer.jsonable import jsonable
 from approxifer.text import redacted
 
 SUFFIX = ".journal.jsonl"

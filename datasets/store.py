@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike
 
 from approxifer.datasets.arrays import Arrays
 from approxifer.datasets.compare import check_same
-from approxifer.datasets.jsonable import jsonable
 from approxifer.datasets.layout import (
     FLAG_MEANINGS,
     UUID,
@@ -40,6 +39,7 @@ from approxifer.datasets.localdisk import (
 from approxifer.datasets.lock import Lock
 from approxifer.datasets.source import Source
 from approxifer.errors import StoreError
+from approxifer.jsonable import jsonable
 
 
 class OutputStore:

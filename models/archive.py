@@ -23,7 +23,7 @@ from typing import Any
 
 from approxifer.errors import ModelError, UntrustedModelError
 from approxifer.models.graph import clean, clean_graph
-from approxifer.models.refused import Refused
+from approxifer.models.pt2.refused import Refused
 
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"

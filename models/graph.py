@@ -15,10 +15,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from approxifer.models import operators
-from approxifer.models.expressions import SYMBOL, expression
-from approxifer.models.nodes import check_nodes
-from approxifer.models.refused import Refused
+from approxifer.models.pt2 import operators
+from approxifer.models.pt2.expressions import SYMBOL, expression
+from approxifer.models.pt2.nodes import check_nodes
+from approxifer.models.pt2.refused import Refused
 
 IDENTIFIER = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,500}")
 # Names of parameters and submodules; "@1" marks the second call of one submodule.

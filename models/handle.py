@@ -18,6 +18,7 @@ from approxifer.errors import ConfigError, ModelError, ModelNotFoundError
 from approxifer.models.archive import read_program
 from approxifer.models.fingerprint import fingerprint
 from approxifer.models.names import REMEDY, first_line, is_spec, qualified_name, resolve_callable
+from approxifer.models.pt2.trial import ensure_tried
 from approxifer.models.runner import DTYPES, Runner
 from approxifer.models.runtime import raise_malloc_thresholds, use_threads
 from approxifer.models.sources import (
@@ -30,7 +31,6 @@ from approxifer.models.sources import (
     dump,
     is_module,
 )
-from approxifer.models.trial import ensure_tried
 from approxifer.models.weights import pack_state, read_state
 
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")

@@ -11,8 +11,8 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.archive import Program
-from approxifer.models.guards import guard
 from approxifer.models.names import first_line
+from approxifer.models.pt2.guards import guard
 
 if TYPE_CHECKING:
     import torch

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from approxifer.datasets.layout import FLAG_MEANINGS
 from approxifer.pipeline import garbage
-from approxifer.pipeline.batchspec import job_script
-from approxifer.pipeline.cluster import refuse_import_of_main, workers_of
-from approxifer.pipeline.engine import Engine
+from approxifer.pipeline.client.engine import Engine
+from approxifer.pipeline.cluster.batch_spec import job_script
+from approxifer.pipeline.cluster.connect import refuse_import_of_main, workers_of
 from approxifer.pipeline.job import Job
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.plan import groups_in_flight, workers_needed
-from approxifer.pipeline.prepare import (
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.planning.partition import groups_in_flight, workers_needed
+from approxifer.pipeline.planning.prepare import (
     Prepared,
     check_batch,
     expected_workers,
@@ -26,8 +26,8 @@ from approxifer.pipeline.prepare import (
     prepare,
     settle,
 )
-from approxifer.pipeline.progress import ProgressBar
-from approxifer.pipeline.report import Report
+from approxifer.pipeline.reporting.progress import ProgressBar
+from approxifer.pipeline.reporting.report import Report
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -263,7 +263,7 @@ def plan_run(data: Any, **options: Any) -> str:
         lines.append(f"resume  {prepared.options.out} exists and would be gone on with")
     batch = None if prepared.cluster is None else prepared.cluster.batch
     if batch is not None:
-        from approxifer.pipeline.batch import resources
+        from approxifer.pipeline.cluster.batch import resources
 
         each = f"{workers} jobs of {batch.kind}, one worker each, {resources(batch)} each"
         lines += [f"jobs    {each}; the script of one:", "", job_script(batch)]
@@ -281,7 +281,7 @@ def _run(job: Job, options: Options) -> Report:
         cluster = stack.enter_context(open_workers(prepared, job.stage, job.check_cancelled))
         job.check_cancelled()
         setup, spec = open_run(prepared, cluster, stack)
-        stack.enter_context(garbage.set_aside())
+        stack.enter_context(garbage.frozen_gc())
         engine = Engine(setup, job.stream)
         job.stream.read_back = engine.read_back
         job.run(engine, cluster.client.loop.asyncio_loop)  # type: ignore[union-attr]

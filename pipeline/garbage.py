@@ -16,7 +16,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from approxifer.together import Together
+from approxifer.together import SharedContext
 
 _left = False  #: whether the last run has ended, and nothing was collected since
 
@@ -44,9 +44,9 @@ def _frozen() -> Iterator[None]:
         _left = True
 
 
-_set_aside = Together(_frozen)
+_set_aside = SharedContext(_frozen)
 
 
-def set_aside() -> Together:
+def frozen_gc() -> SharedContext:
     """Keep what is there now out of collections, until the last that asked for it is through."""
     return _set_aside

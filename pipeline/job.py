@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-from approxifer.pipeline.engine import Engine
+from approxifer.pipeline.client.engine import Engine
+from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.records import Block, Progress
-from approxifer.pipeline.report import Report
-from approxifer.pipeline.stream import BlockStream
+from approxifer.pipeline.reporting.report import Report
 
 
 class Job:

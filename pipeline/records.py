@@ -18,7 +18,7 @@ class Status(IntEnum):
     FAILED = 4
 
 
-class Fate(StrEnum):
+class AttemptOutcome(StrEnum):
     """What became of one attempt at one share."""
 
     USED = "used"  #: went into the output
@@ -36,14 +36,14 @@ class Attempt:
     share: int
     attempt: int
     worker: str
-    fate: Fate
+    fate: AttemptOutcome
     start: float | None = None
     stop: float | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Testimony:
+class ShareOutput:
     """What a worker returned for a share: (B, *out)."""
 
     worker: str

@@ -8,22 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
-from approxifer.pipeline import faults, garbage
+from approxifer.pipeline import garbage
+from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.handlers import Handler
-from approxifer.pipeline.hardware import hardware_class
 from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
 from approxifer.version import __version__
 
 #: Environment variables that name a worker's node: ours, which goes before, and Slurm's.
 NODE_VARIABLES = ("APPROXIFER_NODE", "SLURMD_NODENAME")
+
+
+#: One micro-batch (M, *feature) in, its outputs (M, *out) out.
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Changes to how one worker of this process runs shares: by default none."""
+
+    run: Callable[[Run], Run] = lambda run: run  #: the model, for one share
+    output: Callable[[np.ndarray], np.ndarray] = lambda output: output  #: of a share: (B, *out)
+
+
+#: By the name of the worker. Empty, unless faults are injected (`approxifer.pipeline.faults`).
+HOOKS: dict[str, Hook] = {}
+
+
+def hook_of(worker_name: object) -> Hook:
+    """Look up the changes of one worker."""
+    return HOOKS.get(str(worker_name), Hook())
 
 
 class ModelOnWorker(WorkerPlugin):
@@ -78,7 +100,7 @@ class ModelOnWorker(WorkerPlugin):
         if worker.plugins.get(self.name) is not self:  # the run has ended meanwhile
             self._forget_models(worker)
             return
-        self._until_teardown.enter_context(garbage.set_aside())
+        self._until_teardown.enter_context(garbage.frozen_gc())
         worker.log_event(TOPIC, report)
 
     def _load(self) -> list[Runner]:
@@ -171,7 +193,8 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
     worker = get_worker()
     key: Any = worker.get_current_task()
     evaluations = 0
-    runner = faults.through(cache.get(fingerprint), worker.name)
+    hook = hook_of(worker.name)
+    runner = hook.run(cache.get(fingerprint))
 
     def before_batch(rows_started: int) -> None:
         nonlocal evaluations
@@ -188,6 +211,6 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
         whole = True
-        return faults.answer(outputs, worker.name)
+        return hook.output(outputs)
     finally:
         report("ended", rows=evaluations, whole=whole)

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 import yaml.composer
 
-from approxifer.datasets.jsonable import jsonable
 from approxifer.errors import ConfigError
+from approxifer.jsonable import jsonable
 from approxifer.text import one_line
 
 #: Bytes of the largest file that is read.

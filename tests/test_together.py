@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from approxifer.together import Together
+from approxifer.together import SharedContext
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def log() -> list[str]:
 
 
 @pytest.fixture
-def setting(log: list[str]) -> Together:
+def setting(log: list[str]) -> SharedContext:
     """One that tells when it is made and ended."""
 
     @contextmanager
@@ -27,10 +27,10 @@ def setting(log: list[str]) -> Together:
         yield
         log.append("ended")
 
-    return Together(make)
+    return SharedContext(make)
 
 
-def test_the_first_to_go_leaves_it_to_the_other(setting: Together, log: list[str]) -> None:
+def test_the_first_to_go_leaves_it_to_the_other(setting: SharedContext, log: list[str]) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -48,14 +48,14 @@ def test_the_first_to_go_leaves_it_to_the_other(setting: Together, log: list[str
     assert log == ["made", "ended"]
 
 
-def test_it_is_made_anew_once_all_have_left(setting: Together, log: list[str]) -> None:
+def test_it_is_made_anew_once_all_have_left(setting: SharedContext, log: list[str]) -> None:
     for _ in range(2):
         with setting:
             pass
     assert log == ["made", "ended"] * 2
 
 
-def test_an_error_ends_it(setting: Together, log: list[str]) -> None:
+def test_an_error_ends_it(setting: SharedContext, log: list[str]) -> None:
     with pytest.raises(ZeroDivisionError), setting:
         _ = 1 / 0
     assert log == ["made", "ended"]
@@ -69,7 +69,7 @@ def test_one_that_cannot_be_made_is_tried_again(log: list[str]) -> None:
             raise OSError("not now")
         yield
 
-    setting = Together(make)
+    setting = SharedContext(make)
     with pytest.raises(OSError, match="not now"), setting:
         pass
     with setting:

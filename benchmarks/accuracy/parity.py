@@ -16,7 +16,7 @@ from approxifer.coding.parm import TILES
 from approxifer.coding.spec import ENCODERS
 from approxifer.models import open_model
 from approxifer.models.parity_training import ParityEpoch, train_parity
-from approxifer.pipeline.progress import duration
+from approxifer.text import duration
 
 #: Passes of a parity model over a small data set.
 MOST_EPOCHS = 40

@@ -9,8 +9,8 @@ from typing import Any
 from approxifer.benchmarks.accuracy.picture import draw
 from approxifer.benchmarks.accuracy.published import APPROXIFER, BASE, PARM
 from approxifer.benchmarks.common import machine, markdown
-from approxifer.pipeline.progress import duration
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.reporting.report import as_text, table
+from approxifer.text import duration
 
 Setting = Mapping[str, Any]
 #: In the tables, in this order: scheme, encoder, decoder, order.

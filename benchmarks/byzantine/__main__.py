@@ -46,7 +46,7 @@ from approxifer.benchmarks.byzantine.subjects import Source, Subject, record_sub
 from approxifer.benchmarks.common import Steps, command, parser_of, positive
 from approxifer.benchmarks.datasets import kept_beside, trained
 from approxifer.benchmarks.pool import process_pool
-from approxifer.pipeline.spotchecks import DEFAULT_CHECK
+from approxifer.pipeline.byzantine.spot_checks import DEFAULT_CHECK
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -22,9 +22,9 @@ from approxifer.benchmarks.byzantine.rivals import Scored
 from approxifer.benchmarks.byzantine.simulation import WORKERS, simulate
 from approxifer.benchmarks.byzantine.subjects import Subject
 from approxifer.benchmarks.pool import Pool
-from approxifer.pipeline.liar import Lie as Corruption
-from approxifer.pipeline.lies import (
+from approxifer.pipeline.faults.corruption import (
     BitFlips,
+    Corruption,
     Noise,
     NotANumber,
     Replay,

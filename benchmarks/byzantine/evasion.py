@@ -18,8 +18,7 @@ from approxifer.benchmarks.byzantine.outcome import Outcome
 from approxifer.benchmarks.byzantine.simulation import WORKERS, groups_waited, simulate
 from approxifer.benchmarks.byzantine.subjects import Subject, repeated
 from approxifer.benchmarks.pool import Pool
-from approxifer.pipeline.liar import Lie as Corruption
-from approxifer.pipeline.lies import Noise
+from approxifer.pipeline.faults.corruption import Corruption, Noise
 
 #: Shares of each worker.
 SHARES = 100

@@ -17,7 +17,7 @@ from approxifer.benchmarks.byzantine.subjects import Source, repeated, some_of
 from approxifer.benchmarks.datasets import MICRO_BATCH
 from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.tolerance import Tolerance, measure_tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance
 
 #: Rows of a long run, and of its blocks.
 MANY, LARGE = 100_000, 1000

@@ -20,10 +20,10 @@ from approxifer.benchmarks.byzantine.detection import CORRUPTIONS, STUCK, faulty
 from approxifer.benchmarks.byzantine.simulation import BYZANTINE, WORKERS
 from approxifer.datasets import Journal
 from approxifer.pipeline import faults
-from approxifer.pipeline.faults import StuckWeight
-from approxifer.pipeline.localcluster import local_cluster
-from approxifer.pipeline.records import Fate
-from approxifer.pipeline.tolerance import Tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.cluster.local import local_cluster
+from approxifer.pipeline.faults.execution import StuckWeight
+from approxifer.pipeline.records import AttemptOutcome
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def returned(events: Sequence[Mapping[str, Any]], name: str) -> int:
     until = next(convictions, inf)
     return sum(
         attempt["worker"] == name
-        and attempt["fate"] in (Fate.USED, Fate.SPARE)
+        and attempt["fate"] in (AttemptOutcome.USED, AttemptOutcome.SPARE)
         and attempt["stop"] <= until
         for attempt in _attempts(events)
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import comb, prod
 
-from approxifer.pipeline.spotchecks import random_rows
+from approxifer.pipeline.byzantine.spot_checks import random_rows
 
 
 @dataclass(frozen=True)

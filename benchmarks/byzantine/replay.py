@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from approxifer.benchmarks.recording import AT_ONCE, Forward, Recording
-from approxifer.pipeline.liar import Lie as Corruption
+from approxifer.pipeline.faults.corruption import Corruption
 
 #: Numbers of rows (n,) to what a worker returns for them (n, *out).
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -46,8 +46,8 @@ class Replay:
         """Arm a fault."""
         if isinstance(fault, np.ndarray):
             return fault.__getitem__
-        corrupted = fault.arm(rng)
-        return lambda rows: corrupted.lie(self.honest[rows])
+        corrupted = fault.bind(rng)
+        return lambda rows: corrupted.corrupt(self.honest[rows])
 
 
 def rerun(recording: Recording, forward: Forward) -> np.ndarray:

@@ -21,8 +21,8 @@ from approxifer.benchmarks.byzantine.simulation import BYZANTINE
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import Code, CodeSpec, block_rows, gather
 from approxifer.coding.berrut import InterpolatingCode
-from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.tolerance import Tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.scheduler.placement import Candidate, place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """One run against Byzantine workers, played from recorded outputs, without a cluster.
 
 Everything that decides is the engine's own: the placement of shares (`placement`), the choice of
-rows to check and of their checkers (`Guard`, `Checking`), the decision which worker is wrong
-(`Referee`), exclusions (`Membership`), what is taken in, taken back and run again (`weigh`,
-`Intake`, `Window`). Only the workers are played: they return what was recorded, or a corruption of
-it. To this end a row's number stands for the row itself.
+rows to check and of their checkers (`IntegrityMonitor`, `Checking`), the decision which worker is
+wrong (`Referee`), exclusions (`Membership`), what is taken in, taken back and run again
+(`decode_group`, `Collector`, `Window`). Only the workers are played: they return what was recorded,
+or a corruption of it. To this end a row's number stands for the row itself.
 
 Groups come one after the other. Rows to check wait in their queues for so many groups, not for so
 many seconds; what goes out is answered before the next group. In the engine some groups are under
@@ -28,20 +28,20 @@ from approxifer.benchmarks.byzantine.replay import Fault, Replay
 from approxifer.benchmarks.recording import Recording
 from approxifer.coding import CodeSpec, block_rows
 from approxifer.models import Runner
-from approxifer.pipeline.checking import QUEUE_TIMES
-from approxifer.pipeline.courier import GroupRun
-from approxifer.pipeline.elsewhere import Told
-from approxifer.pipeline.guard import Guard, Hooks
-from approxifer.pipeline.hardware import hardware_class
-from approxifer.pipeline.intake import Batch, Intake, weigh
-from approxifer.pipeline.membership import Membership
-from approxifer.pipeline.placement import Candidate, place
-from approxifer.pipeline.plan import micro_batch
-from approxifer.pipeline.records import Fate, Status, Testimony
-from approxifer.pipeline.spotchecks import proofs
-from approxifer.pipeline.stream import BlockStream
-from approxifer.pipeline.tolerance import Tolerance
-from approxifer.pipeline.window import Window
+from approxifer.pipeline.byzantine.hardware import hardware_class
+from approxifer.pipeline.byzantine.membership import Membership
+from approxifer.pipeline.byzantine.spot_checks import proofs
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.client.checking import QUEUE_TIMES
+from approxifer.pipeline.client.collect import Collector, RowGroup, decode_group
+from approxifer.pipeline.client.dispatch import GroupTransfer
+from approxifer.pipeline.client.integrity import Hooks, IntegrityMonitor
+from approxifer.pipeline.client.single_shares import SingleResult
+from approxifer.pipeline.client.stream import BlockStream
+from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.planning.partition import micro_batch
+from approxifer.pipeline.records import AttemptOutcome, ShareOutput, Status
+from approxifer.pipeline.scheduler.placement import Candidate, place
 
 PLAIN = CodeSpec(scheme="uncoded", k=1).build()
 #: Workers of a run.
@@ -101,7 +101,7 @@ class _Context:
 
     def __init__(self, **setup: Any) -> None:
         self.setup = SimpleNamespace(**setup)
-        self.session = SimpleNamespace(tell=self._notified)
+        self.session = SimpleNamespace(call=self._notified)
         self.events: list[dict[str, Any]] = []
         self._tasks: deque[asyncio.Task[None]] = deque()
 
@@ -125,7 +125,7 @@ class _Context:
         """Take no notice of exclusions, which `_Run` looks up itself."""
 
 
-class _Guard(Guard):
+class _Guard(IntegrityMonitor):
     """The guard, to which the client's model and tolerance are given."""
 
     def __init__(
@@ -163,7 +163,7 @@ class _Run:
         place = {"host": "one", "node": "", "device": "cpu"}
         hardware = hardware_class(runner, 1)  # all alike, and like the client
         for number, name in enumerate(self.names):
-            self.members.heard(number, name, **place, hardware=hardware)
+            self.members.joined(number, name, **place, hardware=hardware)
         self.micro_batch = micro_batch(recording.block)
         layout = SimpleNamespace(micro_batch=self.micro_batch)
         self.context: Any = _Context(
@@ -186,7 +186,7 @@ class _Run:
             hooks=Hooks(lambda: [self.window], self._close, self._never, self._never),
             rng=checking,
         )  # fmt: skip
-        self.intake = Intake(
+        self.intake = Collector(
             BlockStream(),
             keep_decoded=False,
             blank=lambda rows: np.zeros_like(recording.plain[:rows]),
@@ -200,7 +200,7 @@ class _Run:
         await self.guard.open()
         for number, members in enumerate(self.recording.members):
             code = self.recording.code
-            await self._run(Batch(number, code, self.window, members, Status.EXACT, coded=True))
+            await self._run(RowGroup(number, code, self.window, members, Status.EXACT, coded=True))
             self.window.coded_left -= 1
             if (number + 1) % self.wait == 0:
                 self.guard.flush(self.window)
@@ -217,17 +217,17 @@ class _Run:
         for repair in list(self.window.due_repairs(self.recording.block)):
             number = next(self.numbers)
             await self._run(
-                Batch(number, PLAIN, self.window, repair.rows, repair.status, coded=False)
+                RowGroup(number, PLAIN, self.window, repair.rows, repair.status, coded=False)
             )
 
-    async def _run(self, batch: Batch) -> None:
+    async def _run(self, batch: RowGroup) -> None:
         """Run a group, take its rows in, and have some checked."""
         group = self._group(batch)
-        returned = weigh(batch, group.testimonies, history=group.history)
+        returned = decode_group(batch, group.testimonies, history=group.history)
         self.guard.start(batch, group, self.guard.draw(batch, group, returned))
         self.intake.take(returned)
 
-    def _group(self, batch: Batch) -> GroupRun:
+    def _group(self, batch: RowGroup) -> GroupTransfer:
         """Have workers run its shares."""
         code = batch.code
         present = [n for n in range(len(self.names)) if not self.members.is_convicted(n)]
@@ -235,7 +235,7 @@ class _Run:
         rng = self.placing if batch.coded else self.elsewhere
         placed = place(range(code.n), code, candidates, rng=rng)
         rows = [self._rows(batch, share) for share in range(code.n)]
-        group = GroupRun(batch.number, np.stack(rows)[..., None], self._never, code.models)
+        group = GroupTransfer(batch.number, np.stack(rows)[..., None], self._never, code.models)
         attempts = []
         for share, address in sorted(placed.items()):
             name = self.names[int(address)]
@@ -244,12 +244,12 @@ class _Run:
             self._look(batch, share, name, rows[share], output)
             attempts.append(
                 {"share": share, "attempt": 0, "worker": name, "member": int(address),
-                 "fate": Fate.USED}
+                 "fate": AttemptOutcome.USED}
             )  # fmt: skip
         group.completion = {"used": list(group.outputs), "attempts": attempts}
         return group
 
-    def _rows(self, batch: Batch, share: int) -> np.ndarray:
+    def _rows(self, batch: RowGroup, share: int) -> np.ndarray:
         if batch.code is PLAIN:
             return self.replay.plain(batch.members)
         return self.replay.share(batch.number, share)
@@ -275,7 +275,7 @@ class _Run:
         return outputs
 
     def _look(
-        self, batch: Batch, share: int, name: str, rows: np.ndarray, output: np.ndarray
+        self, batch: RowGroup, share: int, name: str, rows: np.ndarray, output: np.ndarray
     ) -> None:
         """Count what is wrong in a share, for the outcome alone."""
         block = batch.code.carries[share]
@@ -289,11 +289,11 @@ class _Run:
                 found = self.done.wrong.setdefault(name, [])
                 found.append(Wrong(written, int(differs.sum()), finite))
 
-    async def run(self, rows: np.ndarray, *, kind: str, only: int, model: int) -> Told:
-        """As `Elsewhere.run`: on this worker."""
+    async def run(self, rows: np.ndarray, *, kind: str, only: int, model: int) -> SingleResult:
+        """As `SingleShares.run`: on this worker."""
         name = self.names[only]
         output = self._ask(name, rows[:, 0], check=True)
-        return Told(Testimony(name, output, member=only), raised=False)
+        return SingleResult(ShareOutput(name, output, member=only), raised=False)
 
     async def _close(self, window: Window) -> None:
         """The window is closed by `play`."""

@@ -16,8 +16,8 @@ from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.models import Runner, open_model
 from approxifer.models.samples import Split, era5_split, npz_split
-from approxifer.pipeline.faults import StuckWeight
-from approxifer.pipeline.tolerance import Tolerance, measure_tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance
+from approxifer.pipeline.faults.execution import StuckWeight
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def record_subject(source: Source, *, seed: int = 0) -> Subject:
     sample = some_of(rows)
     tolerance = measure_tolerance(source.runner, sample, MICRO_BATCH, rng=rng)
     weight = stuck_weight(source.runner, sample, tolerance, rng)
-    stuck = forward(weight.arm(rng)(source.runner))
+    stuck = forward(weight.bind(rng)(source.runner))
     return Subject(
         source.name,
         ours,
@@ -167,6 +167,6 @@ def stuck_weight(
     right = forward(runner)(sample)
     for index in rng.permutation(last.numel()).tolist():
         weight = StuckWeight(parameter=name, index=index)
-        if tolerance.differs(forward(weight.arm(rng)(runner))(sample), right).mean() > 0.5:
+        if tolerance.differs(forward(weight.bind(rng)(runner))(sample), right).mean() > 0.5:
             break
     return weight

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from approxifer.pipeline.report import as_text, percent, table
+from approxifer.pipeline.reporting.report import as_text, percent, table
 
 #: The columns of one kind of faulty worker.
 OURS = ("convicted", "shares", "wrong rows", "evaluations/query")

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.records import Fate
+from approxifer.pipeline.records import AttemptOutcome
 
 #: Groups below which a quantile is not given: its tail would hang on a handful of them.
 ENOUGH = {0.5: 20, 0.99: 2000, 0.999: 10_000}
-BACK = (Fate.USED, Fate.SPARE)
+BACK = (AttemptOutcome.USED, AttemptOutcome.SPARE)
 
 
 @dataclass(frozen=True)

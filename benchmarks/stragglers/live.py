@@ -24,8 +24,8 @@ from approxifer.benchmarks.stragglers.simulated_workers import Delays
 from approxifer.datasets import Journal
 from approxifer.datasets.journal import journal_path
 from approxifer.pipeline import faults
-from approxifer.pipeline.cluster import workers_of
-from approxifer.pipeline.localcluster import local_cluster
+from approxifer.pipeline.cluster.connect import workers_of
+from approxifer.pipeline.cluster.local import local_cluster
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Plain Dask on the same shares: one ``client.map`` over the blocks of a Zarr array, nothing tuned.
 
-Each worker reads its rows, runs the model on them, and suffers what `approxifer.pipeline.faults`
-has armed there, as a share of ours does.
+Each worker reads its rows, runs the model on them, and suffers what
+`approxifer.pipeline.faults` has injected there, as a share of ours does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster, SchedulerPlugin, get_worker
 
 from approxifer.benchmarks.stragglers.latency import Latency, latencies
 from approxifer.models import Runner, open_model, run_rows
-from approxifer.pipeline import faults
+from approxifer.pipeline.worker import hook_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def predict(share: int, blocks: Blocks) -> tuple[float, np.ndarray]:
     began = time.monotonic()
     first = share * blocks.block
     rows = _rows(blocks.store, blocks.variable)[first : first + blocks.block]
-    run = faults.through(_load(blocks.model), get_worker().name)
+    run = hook_of(get_worker().name).run(_load(blocks.model))
     return began, run_rows(run, np.asarray(rows, np.float32), blocks.micro_batch)
 
 

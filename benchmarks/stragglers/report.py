@@ -10,8 +10,8 @@ from approxifer.benchmarks.common import machine, markdown
 from approxifer.benchmarks.stragglers.picture import draw
 from approxifer.benchmarks.stragglers.schedules import SCHEDULES
 from approxifer.benchmarks.stragglers.setup import HUNG_GROUPS, HUNG_SLEEP, HUNG_WORKERS, SCHEMES
-from approxifer.pipeline.progress import duration
-from approxifer.pipeline.report import as_text, table
+from approxifer.pipeline.reporting.report import as_text, table
+from approxifer.text import duration
 
 Figures = Mapping[str, Any]
 #: A heading, the columns, the rows.

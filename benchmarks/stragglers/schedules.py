@@ -23,7 +23,8 @@ from math import inf
 
 import numpy as np
 
-from approxifer.pipeline.faults import Run, Spoil
+from approxifer.pipeline.faults.execution import Wrap
+from approxifer.pipeline.worker import Run
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Service:
     seconds: float
     process: int | None = None
 
-    def arm(self, rng: np.random.Generator) -> Spoil:
+    def bind(self, rng: np.random.Generator) -> Wrap:
         """Begin to count the worker's shares. ``rng`` is not used: the schedule has a seed."""
         numbers: Iterator[int] = itertools.count()
         began: list[float] = []

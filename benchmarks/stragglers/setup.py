@@ -18,7 +18,7 @@ from approxifer.coding import CodeSpec
 from approxifer.models import open_model, run_rows
 from approxifer.models.export import write_whole
 from approxifer.models.parity import FORMAT, META, program
-from approxifer.pipeline.options import Options
+from approxifer.pipeline.planning.options import Options
 from approxifer.quiet import quiet
 
 #: Seconds after which a share that runs is given up, and its worker with it.

@@ -13,10 +13,10 @@ import numpy as np
 
 from approxifer.benchmarks.stragglers.schedules import Schedule
 from approxifer.pipeline.keys import Key
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.plugin import IDLE
-from approxifer.pipeline.policy import GroupState
-from approxifer.pipeline.workerstate import WorkerState
+from approxifer.pipeline.scheduler.plugin import IDLE
+from approxifer.pipeline.scheduler.policy import GroupState
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import WorkerState
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from approxifer.benchmarks.stragglers.schedules import SCHEDULES, Schedule
 from approxifer.benchmarks.stragglers.setup import SCHEMES, Shape, Site
 from approxifer.benchmarks.stragglers.simulated_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
-from approxifer.pipeline.engine import OPEN_WINDOWS
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.plan import IN_FLIGHT, groups_in_flight
-from approxifer.pipeline.plugin import TICK
-from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.records import Fate, Status
-from approxifer.pipeline.window import Window
-from approxifer.pipeline.workerstate import WorkerState
+from approxifer.pipeline.client.engine import OPEN_WINDOWS
+from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.planning.partition import IN_FLIGHT, groups_in_flight
+from approxifer.pipeline.records import AttemptOutcome, Status
+from approxifer.pipeline.scheduler.plugin import TICK
+from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import WorkerState
 
 
 @dataclass(frozen=True)
@@ -260,5 +260,5 @@ class _Client:
 
 def _not_back(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     """The workers that did not bring their share back."""
-    bad = (Fate.DROPPED, Fate.LOST, Fate.FAILED)
+    bad = (AttemptOutcome.DROPPED, AttemptOutcome.LOST, AttemptOutcome.FAILED)
     return frozenset(attempt["worker"] for attempt in attempts if attempt["fate"] in bad)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approxifer.datasets.windows import window_rows, windows
+from approxifer.pipeline.planning.windows import window_rows, windows
 
 length = st.integers(1, 2000)
 

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 for folder in (HERE.parent, HERE.parent / "support"):  # processes that are forked inherit them
     sys.path.insert(0, str(folder))
 
-from approxifer.pipeline.progress import duration  # noqa: E402
+from approxifer.text import duration  # noqa: E402
 from faults.harness import Outcome, play  # noqa: E402
 from faults.pool import Pool, processes_left  # noqa: E402
 from faults.schedule import schedule  # noqa: E402

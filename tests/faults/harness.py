@@ -24,7 +24,7 @@ from leftovers import assert_clean
 from approxifer import submit
 from approxifer.datasets import Journal, OutputStore
 from approxifer.datasets.journal import journal_path
-from approxifer.pipeline import faults, lies
+from approxifer.pipeline import faults
 from approxifer.pipeline.records import Status
 from faults import onworker
 from faults import schedule as s
@@ -201,8 +201,8 @@ class _Game:
                     table[name_of(fault.worker)].append(wait)
                 case s.Flaky():
                     table[name_of(fault.worker)].append(faults.Raise(fault.share))
-                case s.Lie():
-                    table[name_of(fault.worker)].append(lies.SignFlip())
+                case s.Corruption():
+                    table[name_of(fault.worker)].append(faults.SignFlip())
         return table
 
     def _in_data(self) -> Iterator[s.Fault]:
@@ -231,7 +231,7 @@ class _Game:
 
     def judge_resume(self, before: dict[int, tuple[int, int]]) -> None:
         """A window that was committed is not computed again, unless a liar had touched it."""
-        if self.chaos.of(s.Lie):
+        if self.chaos.of(s.Corruption):
             return
         after = Journal.read(self.out)[self.lines_before :]
         again = {event["window"] for event in after if event["event"] in ("group", "window")}

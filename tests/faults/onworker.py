@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from approxifer.pipeline.faults import Run, Spoil
+from approxifer.pipeline.faults.execution import Wrap
+from approxifer.pipeline.worker import Run
 
 SCALE, PRIME, MODULUS = 256.0, 7919, 1009
 #: A poisoned row's third number; the model raises on anything above a tenth of it.
@@ -97,7 +98,7 @@ class Log:
 
     path: str
 
-    def arm(self, rng: np.random.Generator) -> Spoil:
+    def bind(self, rng: np.random.Generator) -> Wrap:
         """Write before the forward pass."""
 
         def logged(run: Run) -> Run:
@@ -119,7 +120,7 @@ class HangWhile:
     path: str
     after: int
 
-    def arm(self, rng: np.random.Generator) -> Spoil:
+    def bind(self, rng: np.random.Generator) -> Wrap:
         """Wait for the file to go."""
         healthy = iter(range(self.after))
 
@@ -143,7 +144,7 @@ class NoMemory:
     row: int
     times: int = 2
 
-    def arm(self, rng: np.random.Generator) -> Spoil:
+    def bind(self, rng: np.random.Generator) -> Wrap:
         """Raise before the forward pass."""
 
         def failing(run: Run) -> Run:

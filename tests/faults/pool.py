@@ -22,7 +22,7 @@ import psutil
 from distributed import Client, LocalCluster, Nanny, Scheduler, Worker
 
 from approxifer.pipeline import faults
-from approxifer.pipeline.localcluster import local_cluster
+from approxifer.pipeline.cluster.local import local_cluster
 from faults.proxy import Network, free_port
 from faults.schedule import WORKERS
 

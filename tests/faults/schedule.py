@@ -65,7 +65,7 @@ class Flaky:
 
 
 @dataclass(frozen=True)
-class Lie:
+class Corruption:
     """A worker's outputs have the wrong sign."""
 
     worker: int
@@ -181,8 +181,8 @@ class CorruptInput:
 
 
 Fault: TypeAlias = (
-    Slow | Hang | Flaky | Lie | Stop | Kill | Restart | Join | Leave | Vanish | Partition | Poison
-    | OutOfMemory | ClockJump | KillClient | Interrupt | DiskFull | CorruptInput
+    Slow | Hang | Flaky | Corruption | Stop | Kill | Restart | Join | Leave | Vanish | Partition
+    | Poison | OutOfMemory | ClockJump | KillClient | Interrupt | DiskFull | CorruptInput
 )  # fmt: skip
 
 #: Besides a whole output, how a run with this fault may end: what the error is, and what it says.
@@ -239,7 +239,7 @@ def schedule(seed: int) -> Chaos:
     count = int(rng.integers(1, 5))
     # A group with Byzantine workers needs N - S distinct ones; of the pool N + E + 1 are asked for.
     victims = [int(v) for v in rng.permutation(WORKERS)[: 2 if job.byzantine else 4]]
-    faults: list[Fault] = [Lie(victims.pop())] if job.byzantine else []
+    faults: list[Fault] = [Corruption(victims.pop())] if job.byzantine else []
     taken: set[type] = set()
     for _ in range(count):
         kinds = [k for k in _DRAW if k not in taken]

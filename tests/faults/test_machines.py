@@ -18,8 +18,8 @@ from waiting import until
 from approxifer import score, submit
 from approxifer.datasets import OutputStore
 from approxifer.errors import ClusterError, InputError, OutputError
+from approxifer.pipeline.cluster.local import local_cluster
 from approxifer.pipeline.job import Job
-from approxifer.pipeline.localcluster import local_cluster
 from approxifer.pipeline.records import Status
 from faults import onworker
 from faults.pool import ExtraWorker, SchedulerProcess

@@ -64,4 +64,4 @@ def test_a_clock_set_back_ends_with_a_clear_error(one: Play) -> None:
 def test_poisoned_rows_among_byzantine_workers(one: Play, rows: tuple[int, ...]) -> None:
     """Each share of a group goes to another worker: nobody was left to raise a third time, and the
     group waited for ever."""
-    assert one(s.Poison(rows), s.Lie(3), job=BYZANTINE).ends == ["whole"]
+    assert one(s.Poison(rows), s.Corruption(3), job=BYZANTINE).ends == ["whole"]

@@ -37,7 +37,7 @@ def test_what_is_drawn_can_be_played(seed: int) -> None:
     assert len(set(workers)) == len(workers)
     assert set(workers) <= set(range(s.WORKERS))
     assert 1 <= len(chaos.faults) <= 5
-    assert len(chaos.of(s.Lie)) == chaos.job.byzantine
+    assert len(chaos.of(s.Corruption)) == chaos.job.byzantine
     assert all(s.PROBED <= row < chaos.job.rows for row in chaos.poisoned)
 
 

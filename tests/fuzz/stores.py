@@ -16,7 +16,7 @@ from mutate import spoil_bytes, spoil_text
 from approxifer.datasets import OutputStore, open_source
 from approxifer.datasets.convert import convert
 from approxifer.datasets.ownership import claim_journal
-from approxifer.pipeline.inspect import inspect_store
+from approxifer.pipeline.reporting.inspect import inspect_store
 
 
 def make_corpus(folder: Path) -> None:

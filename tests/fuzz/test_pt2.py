@@ -12,8 +12,9 @@ import pt2
 import pytest
 
 from approxifer.errors import ApproxiferError
-from approxifer.models import open_model, probe, trial
+from approxifer.models import open_model, probe
 from approxifer.models.archive import read_program
+from approxifer.models.pt2 import trial
 
 SECONDS = 10.0
 

@@ -18,15 +18,15 @@ from mutate import spoil_bytes, spoil_text, spoil_value
 from approxifer.datasets import Journal, OutputStore, open_source
 from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError
-from approxifer.pipeline.clusterspec import load_cluster
-from approxifer.pipeline.detached import look, refuse_running
-from approxifer.pipeline.evidence import output_of, undecided
-from approxifer.pipeline.inspect import inspect_store
-from approxifer.pipeline.jobfile import JobFile, JobFolder
-from approxifer.pipeline.membership import Membership
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.spotchecks import owed, proofs
-from approxifer.pipeline.taint import tainted_groups
+from approxifer.pipeline.byzantine.evidence import output_of, undecided
+from approxifer.pipeline.byzantine.membership import Membership
+from approxifer.pipeline.byzantine.spot_checks import owed, proofs
+from approxifer.pipeline.byzantine.taint import tainted_groups
+from approxifer.pipeline.cli.detached import look, refuse_running
+from approxifer.pipeline.cli.jobfile import JobFile, JobFolder
+from approxifer.pipeline.cluster.spec import load_cluster
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.reporting.inspect import inspect_store
 
 S = "20261129T120000-0a1b2c3d"
 

@@ -34,7 +34,7 @@ class Run:
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 [
-                sys.executable, "-m", "approxifer.pipeline.cli", "score", str(data), "--out",
+                sys.executable, "-m", "approxifer.pipeline.cli.main", "score", str(data), "--out",
                 str(self.out), "--cluster", str(file), *options,
             ],
             env=slurm.env | {"PYTHONPATH": str(SUPPORT)},

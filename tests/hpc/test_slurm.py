@@ -19,7 +19,7 @@ from slurm import Slurm
 from approxifer import score
 from approxifer.errors import ClusterError
 from approxifer.models import ensure, open_model, run_rows
-from approxifer.pipeline import batch
+from approxifer.pipeline.cluster import batch
 
 Start = Callable[..., Run]
 Digits = tuple[Path, np.ndarray]

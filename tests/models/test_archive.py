@@ -22,9 +22,9 @@ from crafted import CONSTANTS, MODEL, WEIGHTS, Craft, take_apart
 from approxifer.errors import ModelError, UntrustedModelError
 from approxifer.models import open_model
 from approxifer.models.archive import read_program
-from approxifer.models.expressions import expression
 from approxifer.models.graph import tree_spec
-from approxifer.models.operators import allowed as operator
+from approxifer.models.pt2.expressions import expression
+from approxifer.models.pt2.operators import allowed as operator
 
 
 def pickled_weight(craft: Craft) -> None:

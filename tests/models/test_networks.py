@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from approxifer.errors import UntrustedModelError
-from approxifer.models import operators, passed, trial
 from approxifer.models.archive import read_program
 from approxifer.models.handle import open_model
+from approxifer.models.pt2 import operators, passed, trial
 
 #: Exported strictly in the default run too: the others differ in little.
 STRICT = ["cnn", "unet bilinear", "encoder", "rotary", "lstm", "fourier", "bicubic", "no grad"]

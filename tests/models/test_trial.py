@@ -15,10 +15,11 @@ import torch
 from crafted import MODEL, Craft, take_apart
 
 from approxifer.errors import ModelError, UntrustedModelError
-from approxifer.models import guards, open_model, passed, trial
+from approxifer.models import open_model
 from approxifer.models.archive import read_program
-from approxifer.models.nodes import check_nodes
-from approxifer.models.refused import Refused
+from approxifer.models.pt2 import guards, passed, trial
+from approxifer.models.pt2.nodes import check_nodes
+from approxifer.models.pt2.refused import Refused
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from approxifer.pipeline import faults  # noqa: E402
 
 WORKERS = 6
 
-# As `approxifer.pipeline.daskprocess` has it: else a worker that takes long to come back, on a
-# loaded machine, loses its nanny.
+# As `approxifer.pipeline.cluster.dask_process` has it: else a worker that takes long to come back,
+# on a loaded machine, loses its nanny.
 dask.config.set({"distributed.deploy.lost-worker-timeout": "52w"})
 
 

@@ -35,9 +35,9 @@ from approxifer.datasets.journal import journal_path
 from approxifer.datasets.lock import Lock
 from approxifer.errors import ApproxiferError, ConfigError, InputNotFoundError, ModelError
 from approxifer.models import open_model
-from approxifer.pipeline import localcluster
-from approxifer.pipeline.cli import app
-from approxifer.pipeline.plan import Layout
+from approxifer.pipeline.cli.main import app
+from approxifer.pipeline.cluster import local as localcluster
+from approxifer.pipeline.planning.partition import Layout
 
 SUPPORT = Path(__file__).parents[1] / "support"
 

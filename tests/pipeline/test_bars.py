@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.workerstate import Bar, WorkerState
+from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import Bar, WorkerState
 
 
 def worker(number: int, *, name: str = "", host: str = "", node: str = "") -> WorkerState:
@@ -144,7 +144,7 @@ def test_a_convicted_worker_stays_out_when_it_comes_back() -> None:
     allowed = {c.name for c in run.candidates(1.0)}
     assert allowed == {"w2", "w4", "w5", "w6", "w7"}
     for address in ("a20", "a21"):
-        run.tell(run.workers[address], "ready", 2.0)  # one that hung has come back, for instance
+        run.notify(run.workers[address], "ready", 2.0)  # one that hung has come back, for instance
     assert [(e["incarnation"], e["what"]) for e in run.events] == [
         (21, "convicted"),
         (22, "convicted"),

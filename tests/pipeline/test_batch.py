@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from approxifer.pipeline import batch
-from approxifer.pipeline.batch import AWAY, BACKOFF, SOON, Keeper
-from approxifer.pipeline.batchspec import BatchSpec
+from approxifer.pipeline.cluster import batch
+from approxifer.pipeline.cluster.batch import AWAY, BACKOFF, SOON, Keeper
+from approxifer.pipeline.cluster.batch_spec import BatchSpec
 
 
 class Cluster:

@@ -14,15 +14,15 @@ import yaml
 
 from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
 from approxifer.pipeline import api
-from approxifer.pipeline.batchspec import (
+from approxifer.pipeline.cluster.batch_spec import (
     BATCH,
     check_installed,
     job_script,
     legal_keys,
     walltime_seconds,
 )
-from approxifer.pipeline.cluster import load_cluster
-from approxifer.pipeline.jobscript import word
+from approxifer.pipeline.cluster.connect import load_cluster
+from approxifer.pipeline.cluster.job_script import word
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,7 +166,7 @@ class TestNothingInstalled:
         code = (
             "import signal, threading\n"
             "real = signal.signal\n"
-            "from approxifer.pipeline.batchspec import legal_keys\n"
+            "from approxifer.pipeline.cluster.batch_spec import legal_keys\n"
             "thread = threading.Thread(target=legal_keys, args=('slurm',))\n"
             "thread.start(); thread.join()\n"
             "import dask_jobqueue.runner\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy_lies
+import toy_corruptions
 import toy_models
 import xarray as xr
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
@@ -23,11 +23,11 @@ from approxifer import score
 from approxifer.coding import CodeSpec, block_rows, gather, order_rows
 from approxifer.datasets import Journal, OutputStore
 from approxifer.errors import ClusterError, TooFewWorkersError, TrustError
-from approxifer.pipeline import faults, lies
+from approxifer.pipeline import faults
+from approxifer.pipeline.byzantine.referee import Referee
+from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.referee import Referee
-from approxifer.pipeline.report import Report
-from approxifer.pipeline.session import Session
+from approxifer.pipeline.reporting.report import Report
 
 SUPPORT = Path(__file__).parents[1] / "support"
 #: Uncoded, K = 4: four shares a group, two groups a window, ten windows. The shares last 20 ms, so
@@ -123,29 +123,29 @@ def test_uncoded_with_checks_needs_no_more_shares(
 @pytest.mark.parametrize(
     "lie",
     [
-        lies.Noise(sigma=1.0),
-        lies.SignFlip(),
-        lies.Zeros(),
-        lies.Roll(),
-        lies.ShuffleRows(),
-        lies.BitFlips(bits=4, values=3),
-        lies.NotANumber(),
-        lies.WrongShape(),
-        lies.WrongShape(dtype=True),
-        lies.Replay(),
-        lies.Noise(sigma=1.0, rows=0.2),
+        faults.Noise(sigma=1.0),
+        faults.SignFlip(),
+        faults.Zeros(),
+        faults.Roll(),
+        faults.ShuffleRows(),
+        faults.BitFlips(bits=4, values=3),
+        faults.NotANumber(),
+        faults.WrongShape(),
+        faults.WrongShape(dtype=True),
+        faults.Replay(),
+        faults.Noise(sigma=1.0, rows=0.2),
     ],
     ids=str,
 )
 def test_a_liar_is_convicted_and_what_it_touched_made_good(
-    lie: lies.Lie, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+    lie: faults.Corruption, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
     faults.install(client, {"3": lie})
     report = score(store, out=out, client=client, **COMMON)
     check_whole(report, rows)
     # On a loaded machine it may be so slow that it has a single share: nothing to replay in it.
-    if report.workers["3"].run == isinstance(lie, lies.Replay):
+    if report.workers["3"].run == isinstance(lie, faults.Replay):
         pytest.skip("this worker came too late to lie")
     assert convicted(report) == ["3"]
     assert report.workers["3"].state == "convicted"
@@ -168,7 +168,7 @@ def test_who_returns_no_output_is_convicted_though_it_checks_honestly(
 ) -> None:
     """A masked array of the right shape, for its own shares alone: those have five rows, and what
     it is asked to check has another number of them."""
-    faults.install(client, {"3": toy_lies.Dressed("masked", of=5)})
+    faults.install(client, {"3": toy_corruptions.Dressed("masked", of=5)})
     report = score(store, out=tmp_path / "out.zarr", client=client, **COMMON)
     check_whole(report, rows)
     assert convicted(report) == ["3"]
@@ -179,7 +179,7 @@ def test_a_lie_found_late_is_taken_back_from_written_windows(
 ) -> None:
     """Honest for its first shares and checks, which are written, and then in no row."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
     check_whole(report, rows)
     assert convicted(report) == ["5"]
@@ -200,7 +200,7 @@ def test_decoded_rows_are_redone_where_a_liar_contributed(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     options = {"scheme": "berrut", "k": 2, "repair": "none", "order": "none", "stragglers": 1}
     report = score(store, out=out, client=client, **COMMON | options | {"check": 1})
     assert convicted(report) == ["5"]
@@ -232,7 +232,7 @@ def test_decoded_rows_are_redone_where_a_liar_contributed(
 
 
 def test_a_quorum_decides(client: Client, store: Path, rows: np.ndarray, tmp_path: Path) -> None:
-    faults.install(client, {"3": lies.SignFlip()})
+    faults.install(client, {"3": faults.SignFlip()})
     report = score(store, out=tmp_path / "o.zarr", client=client, referee="quorum", **COMMON)
     check_whole(report, rows)
     assert convicted(report) == ["3"]
@@ -242,7 +242,7 @@ def test_a_quorum_decides(client: Client, store: Path, rows: np.ndarray, tmp_pat
 def test_two_colluders_are_held_with_two_byzantine_workers(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    faults.install(client, {"1": lies.Collude(), "4": lies.Collude()})
+    faults.install(client, {"1": faults.Collude(), "4": faults.Collude()})
     for referee in ("client", "quorum"):
         report = score(
             store, out=tmp_path / f"{referee}.zarr", client=client, referee=referee,
@@ -262,7 +262,7 @@ def test_two_accomplices_who_know_every_row_and_answer_at_once_leave_no_wrong_ro
     for number in range(20):
         told = tmp_path / f"told-{number}"
         told.mkdir()
-        pair = toy_lies.Accomplice(str(told), block=COMMON["block"])
+        pair = toy_corruptions.Accomplice(str(told), block=COMMON["block"])
         faults.install(client, {"3": pair, "4": pair}, seed=number)
         report = score(
             store, out=tmp_path / f"{number}.zarr", client=client, **COMMON | {"byzantine": 2}
@@ -279,7 +279,7 @@ def test_three_colluders_with_two_byzantine_workers_end_the_run_or_touch_nothing
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {name: lies.Collude() for name in "147"})
+    faults.install(client, {name: faults.Collude() for name in "147"})
     options = COMMON | {"k": 2, "byzantine": 2, "client": client}
     with pytest.raises(TrustError, match=r"3 workers are convicted, and byzantine=2 allows for 2"):
         score(store, out=out, **options)
@@ -297,7 +297,7 @@ def test_too_many_liars_end_the_run_and_leave_what_they_touched_pending(
 ) -> None:
     """Checks without byzantine=: nobody may lie."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"2": lies.SignFlip()})
+    faults.install(client, {"2": faults.SignFlip()})
     with pytest.raises(TrustError, match="byzantine=0 allows for 0"):
         score(store, out=out, client=client, **COMMON | {"byzantine": 0, "check": 3})
     now = OutputStore.open(out, write=False)
@@ -311,18 +311,18 @@ def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
 ) -> None:
     """The conviction is on the disk before the scheduler hears of it."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
-    tell = Session.tell
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
+    call = Connection.call
 
-    async def dead(self: Session, what: str, **fields: Any) -> Any:
+    async def dead(self: Connection, what: str, **fields: Any) -> Any:
         if what == "bar":
             raise ClusterError("the scheduler is gone")
-        return await tell(self, what, **fields)
+        return await call(self, what, **fields)
 
-    monkeypatch.setattr(Session, "tell", dead)
+    monkeypatch.setattr(Connection, "call", dead)
     with pytest.raises(ClusterError, match="the scheduler is gone"):
         score(store, out=out, client=client, **COMMON | {"check": 1})
-    monkeypatch.setattr(Session, "tell", tell)
+    monkeypatch.setattr(Connection, "call", call)
     assert [event["member"]["name"] for event in of_kind(out, "conviction")] == ["5"]
     faults.remove(client)
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
@@ -336,7 +336,7 @@ def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=10)})
+    faults.install(client, {"5": toy_corruptions.Later(after=5)})
     judge = Referee.judge
 
     async def dies(*_: Any) -> Any:
@@ -358,7 +358,7 @@ def test_a_run_killed_between_conviction_and_make_good(
     cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_lies.Later(after=8)})
+    faults.install(client, {"5": toy_corruptions.Later(after=8)})
     command = [sys.executable, str(SUPPORT / "convict_and_die.py")]
     died = subprocess.run(
         [*command, cluster.scheduler_address, str(store), str(out)],
@@ -405,7 +405,7 @@ def test_without_checks_the_papers_locator_leaves_suspects_out(
 ) -> None:
     """It may say "none", and nobody is convicted; what was decoded is run again."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"3": lies.Noise(sigma=100.0)})
+    faults.install(client, {"3": faults.Noise(sigma=100.0)})
     options = VOTES | {"scheme": "berrut", "k": 2, "repair": "none"}
     report = score(store, out=out, client=client, **options)
     assert report.convicted == []
@@ -443,7 +443,7 @@ def test_assurance_is_reached(
 def test_replication_with_a_majority(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    faults.install(client, {"3": lies.Collude()})
+    faults.install(client, {"3": faults.Collude()})
     options = VOTES | {"scheme": "replication"}
     report = score(store, out=tmp_path / "out.zarr", client=client, **options)
     check_whole(report, rows)
@@ -471,7 +471,7 @@ def test_without_checks_a_third_copy_decides(
     shares: float, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"3": lies.Collude(shares=shares)})
+    faults.install(client, {"3": faults.Collude(shares=shares)})
     report = score(store, out=out, client=client, **ADAPTIVE | {"block": 2})
     check_whole(report, rows)
     assert report.convicted == []
@@ -493,7 +493,7 @@ def test_two_liars_among_adaptive_copies(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     """What the first had touched is run again, and not by the second alone."""
-    faults.install(client, {"1": lies.Collude(shares=0.3), "4": lies.Collude(shares=0.3)})
+    faults.install(client, {"1": faults.Collude(shares=0.3), "4": faults.Collude(shares=0.3)})
     options = ADAPTIVE | {"byzantine": 2, "k": 2}
     report = score(store, out=tmp_path / "out.zarr", client=client, **options)
     check_whole(report, rows)
@@ -503,7 +503,7 @@ def test_two_liars_among_adaptive_copies(
 def test_adaptive_copies_with_a_liar_and_a_straggler(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    faults.install(client, {"3": lies.SignFlip(), "5": faults.Slow(factor=1, seconds=1.0)})
+    faults.install(client, {"3": faults.SignFlip(), "5": faults.Slow(factor=1, seconds=1.0)})
     options = ADAPTIVE | {"hedge": "spark", "model": toy_models.slow_linear}
     report = score(store, out=tmp_path / "out.zarr", client=client, **options)
     check_whole(report, rows)
@@ -544,7 +544,7 @@ def test_a_convicted_node_stays_out_whatever_its_jobs_are_called(
     half = xr.open_zarr(store, consolidated=False).x
     with on_hosts(hosts) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(8, timeout=60)
-        faults.install(client, {"job-3": lies.SignFlip()})
+        faults.install(client, {"job-3": faults.SignFlip()})
         report = score(half, out=out, client=client, **COMMON)
         check_whole(report, rows)
         (conviction,) = report.convicted

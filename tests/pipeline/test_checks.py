@@ -9,10 +9,10 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import new_key
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import GroupState, Policy, ShareTimes
-from approxifer.pipeline.records import Fate
-from approxifer.pipeline.workerstate import Bar, WorkerState
+from approxifer.pipeline.records import AttemptOutcome
+from approxifer.pipeline.scheduler.policy import GroupState, Policy, ShareTimes
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import Bar, WorkerState
 
 ROWS = 8
 PLAIN = CodeSpec("uncoded", 1).build()
@@ -163,9 +163,9 @@ def test_a_check_that_cannot_be_fetched_ends_without_an_output(run: RunState) ->
     assert sends(run) == ["a1"]
 
 
-@pytest.mark.parametrize("fate", [Fate.LOST, Fate.FAILED])
+@pytest.mark.parametrize("fate", [AttemptOutcome.LOST, AttemptOutcome.FAILED])
 def test_a_check_that_is_lost_or_on_which_the_model_raises_is_not_sent_again(
-    run: RunState, fate: Fate
+    run: RunState, fate: AttemptOutcome
 ) -> None:
     group = begin(run)
     run.lost(group.attempts[0].key, 1.0, fate=fate, error="why")

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from approxifer.datasets import Journal
 from approxifer.errors import ConfigError, TooFewWorkersError, TrustError
 from approxifer.pipeline import api
-from approxifer.pipeline.cli import app
-from approxifer.pipeline.report import Report
+from approxifer.pipeline.cli.main import app
+from approxifer.pipeline.reporting.report import Report
 from approxifer.version import __version__
 
 
@@ -161,10 +161,10 @@ def test_failed_rows(monkeypatch):
 
 def test_demo(monkeypatch, tmp_path):
     calls = []
-    fake = types.ModuleType("approxifer.pipeline.demo")
+    fake = types.ModuleType("approxifer.pipeline.cli.demo")
     fake.run_demo = lambda directory, *, seed: calls.append((directory, seed)) or report()
-    monkeypatch.setitem(sys.modules, "approxifer.pipeline.demo", fake)
-    monkeypatch.setattr("approxifer.pipeline.demo", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "approxifer.pipeline.cli.demo", fake)
+    monkeypatch.setattr("approxifer.pipeline.cli.demo", fake, raising=False)
     assert run("demo", "--dir", str(tmp_path), "--seed", "3").exit_code == 0
     assert run("demo").exit_code == 0
     assert calls == [(tmp_path, 3), (Path("demo"), 0)]
@@ -189,7 +189,7 @@ def test_wrong_usage(calls, arguments):
 
 
 def execute(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "approxifer.pipeline.cli", *arguments]
+    command = [sys.executable, "-m", "approxifer.pipeline.cli.main", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -210,7 +210,7 @@ def test_version_and_help():
 
 def test_help_is_light():
     code = (
-        "import sys\nfrom approxifer.pipeline.cli import main\n"
+        "import sys\nfrom approxifer.pipeline.cli.main import main\n"
         "sys.argv = ['a', 'score', '--help']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'distributed', 'dask', 'zarr', 'xarray', 'matplotlib', 'numpy'}\n"

@@ -14,8 +14,8 @@ import pytest
 from distributed import Client, LocalCluster, Nanny, Worker
 
 from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
-from approxifer.pipeline import clusterspec
-from approxifer.pipeline.cluster import load_cluster, open_cluster, workers_of
+from approxifer.pipeline.cluster import spec as clusterspec
+from approxifer.pipeline.cluster.connect import load_cluster, open_cluster, workers_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -227,7 +227,7 @@ def test_an_option_that_does_not_work(tmp_path):
 
 SCRIPT = """
 import sys, time
-from approxifer.pipeline.cluster import load_cluster, open_cluster
+from approxifer.pipeline.cluster.connect import load_cluster, open_cluster
 def hang():
     time.sleep(300)
 {guard}

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from approxifer.pipeline.doubt import CHECK, Calibration, Disagreement, Doubts
+from approxifer.pipeline.client.calibration import (
+    CHECK,
+    Calibration,
+    DisagreementEstimate,
+    SelectiveRepair,
+)
 from approxifer.pipeline.records import Status
 
 
@@ -66,7 +71,7 @@ class Run:
 
     def __init__(self, seed: int, agreement: float = 0.99) -> None:
         self.rng = np.random.default_rng(seed)
-        self.doubts = Doubts(agreement, np.random.default_rng(seed + 1))
+        self.doubts = SelectiveRepair(agreement, np.random.default_rng(seed + 1))
         self.differ = self.rows = 0
 
     def window(self, index: int, rows: int = 4000, decoded: int = 1000) -> np.ndarray:
@@ -122,7 +127,7 @@ def test_rows_to_learn_from_are_drawn_once_and_a_few_are_always_checked() -> Non
 
 
 def test_a_window_waits_for_the_rows_to_learn_from() -> None:
-    doubts = Doubts(0.9, np.random.default_rng(0))
+    doubts = SelectiveRepair(0.9, np.random.default_rng(0))
     status, prediction = np.zeros(1000, np.uint8), np.eye(2)[np.zeros(1000, int)]
     doubts.wait(0, np.arange(1000), np.zeros(1000, int), np.ones(1000))
     keep, repair = doubts.look(0, status, prediction)
@@ -136,7 +141,7 @@ def test_a_window_waits_for_the_rows_to_learn_from() -> None:
 
 
 def test_rows_that_failed_teach_nothing() -> None:
-    doubts = Doubts(0.9, np.random.default_rng(0))
+    doubts = SelectiveRepair(0.9, np.random.default_rng(0))
     status, prediction = np.zeros(100, np.uint8), np.eye(2)[np.zeros(100, int)]
     doubts.wait(0, np.arange(100), np.zeros(100, int), np.ones(100))
     _, repair = doubts.look(0, status, prediction)
@@ -148,7 +153,7 @@ def test_rows_that_failed_teach_nothing() -> None:
 
 
 def test_what_is_said() -> None:
-    found = Disagreement(0.005, rows=8000, kept=600, learnt=200, expected=32.0)
+    found = DisagreementEstimate(0.005, rows=8000, kept=600, learnt=200, expected=32.0)
     assert found.measured() is None
     assert "none was checked" in str(found)
     found.checked, found.wrong = 30, 1

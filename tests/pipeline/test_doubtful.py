@@ -14,9 +14,9 @@ from distributed import Client
 from approxifer import score
 from approxifer.datasets import OutputStore
 from approxifer.errors import ConfigError
-from approxifer.pipeline import faults, lies
-from approxifer.pipeline.inspect import inspect_store
+from approxifer.pipeline import faults
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.reporting.inspect import inspect_store
 
 COMMON: dict[str, Any] = {
     "model": toy_models.classify,
@@ -87,7 +87,7 @@ def test_with_patience_and_without_a_fault_nearly_all_rows_are_exact(
 def test_with_a_liar_what_is_kept_is_free_of_its_lies(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    faults.install(client, {"4": lies.Roll()})
+    faults.install(client, {"4": faults.Roll()})
     report = score(
         store, out=tmp_path / "out.zarr", client=client,
         **COMMON | {"k": 2, "stragglers": 0, "byzantine": 1, "check": 1},

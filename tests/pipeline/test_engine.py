@@ -15,8 +15,8 @@ from waiting import until
 
 from approxifer import score
 from approxifer.datasets import Journal
-from approxifer.pipeline.plugin import StragglerPlugin
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.scheduler.plugin import StragglerPlugin
 from approxifer.pipeline.worker import ModelOnWorker
 
 COMMON = {"k": 4, "block": 5, "window": 100, "progress": False}

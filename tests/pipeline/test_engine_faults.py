@@ -22,11 +22,11 @@ from approxifer import score, submit
 from approxifer.datasets import Journal
 from approxifer.errors import TooFewWorkersError
 from approxifer.pipeline import faults
-from approxifer.pipeline.cli import app
-from approxifer.pipeline.cluster import workers_of
+from approxifer.pipeline.cli.main import app
+from approxifer.pipeline.cluster.connect import workers_of
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.report import Report
+from approxifer.pipeline.reporting.report import Report
 
 #: Systematic, K = 4, S = 1 on 6 workers; 80 shares of about 20 ms and the parity.
 COMMON = {"model": toy_models.slow_linear, "k": 4, "block": 5, "window": 100}

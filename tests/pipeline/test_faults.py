@@ -21,20 +21,13 @@ from approxifer.models import ModelHandle, ensure, forget, open_model, run_rows
 from approxifer.models.export import export_program
 from approxifer.models.zoo import lenet5
 from approxifer.pipeline import faults
-from approxifer.pipeline.cluster import workers_of
-from approxifer.pipeline.faults import (
-    FaultPlugin,
-    Hang,
-    Raise,
-    Run,
-    Slow,
-    StuckWeight,
-    answer,
-    through,
-)
+from approxifer.pipeline.cluster.connect import workers_of
+from approxifer.pipeline.faults import execution
+from approxifer.pipeline.faults.corruption import Noise, NotANumber, SignFlip, WrongShape, Zeros
+from approxifer.pipeline.faults.execution import Hang, Raise, Slow, StuckWeight
+from approxifer.pipeline.faults.injection import FaultPlugin
 from approxifer.pipeline.keys import new_key
-from approxifer.pipeline.lies import Noise, NotANumber, SignFlip, WrongShape, Zeros
-from approxifer.pipeline.worker import run_input
+from approxifer.pipeline.worker import HOOKS, Run, hook_of, run_input
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -57,14 +50,14 @@ class Sleeps:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Sleeps:
     made = Sleeps()
-    monkeypatch.setattr(faults, "time", made)
+    monkeypatch.setattr(execution, "time", made)
     return made
 
 
 @pytest.fixture(autouse=True)
 def disarmed() -> Iterator[None]:
     yield
-    faults._armed.clear()
+    HOOKS.clear()
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -85,7 +78,7 @@ def taking(clock: Sleeps, seconds: float) -> Run:
 
 
 def test_slow_takes_factor_times_as_long(clock: Sleeps) -> None:
-    slow = Slow(5).arm(rng())
+    slow = Slow(5).bind(rng())
     out = slow(taking(clock, 0.2))(ROWS)
     np.testing.assert_array_equal(out, toy_models.linear(ROWS))
     assert clock.slept == [pytest.approx(0.8)]
@@ -93,20 +86,20 @@ def test_slow_takes_factor_times_as_long(clock: Sleeps) -> None:
 
 
 def test_slow_takes_at_least_so_many_seconds_longer(clock: Sleeps) -> None:
-    slow = Slow(factor=2, seconds=0.5).arm(rng())
+    slow = Slow(factor=2, seconds=0.5).bind(rng())
     slow(taking(clock, 0.1))(ROWS)
     slow(taking(clock, 3.0))(ROWS)
     assert clock.slept == [pytest.approx(0.5), pytest.approx(3.0)]
 
 
 def test_slow_now_and_then(clock: Sleeps) -> None:
-    slow = Slow(seconds=1.0, share=0.25).arm(rng())
+    slow = Slow(seconds=1.0, share=0.25).bind(rng())
     for _ in range(400):
         slow(toy_models.linear)(ROWS)
     assert 70 < len(clock.slept) < 130
     clock.slept.clear()
-    never = Slow(seconds=1.0, share=0.0).arm(rng())
-    always = Slow(seconds=1.0).arm(rng())
+    never = Slow(seconds=1.0, share=0.0).bind(rng())
+    always = Slow(seconds=1.0).bind(rng())
     for _ in range(50):
         never(toy_models.linear)(ROWS)
     assert clock.slept == []
@@ -117,7 +110,7 @@ def test_slow_now_and_then(clock: Sleeps) -> None:
 
 def test_chance_is_seeded(clock: Sleeps) -> None:
     def pattern(seed: int) -> list[int]:
-        slow, found = Slow(seconds=1.0, share=0.5).arm(rng(seed)), []
+        slow, found = Slow(seconds=1.0, share=0.5).bind(rng(seed)), []
         for _ in range(40):
             before = len(clock.slept)
             slow(toy_models.linear)(ROWS)
@@ -130,7 +123,7 @@ def test_chance_is_seeded(clock: Sleeps) -> None:
 
 def test_slow_really_sleeps() -> None:
     begin = time.perf_counter()
-    Slow(seconds=0.05).arm(rng())(toy_models.linear)(ROWS)
+    Slow(seconds=0.05).bind(rng())(toy_models.linear)(ROWS)
     assert time.perf_counter() - begin >= 0.05
 
 
@@ -139,7 +132,7 @@ def test_slow_really_sleeps() -> None:
 
 def hung(after: int, calls: int) -> int:
     """How many of so many calls come back within half a second of the first that does not."""
-    hang, came_back = Hang(after=after).arm(rng()), []
+    hang, came_back = Hang(after=after).bind(rng()), []
 
     def work() -> None:
         for _ in range(calls):
@@ -165,7 +158,7 @@ def test_hang_after_some_micro_batches() -> None:
 
 
 def test_hang_leaves_the_process_to_others() -> None:
-    hang = Hang().arm(rng())
+    hang = Hang().bind(rng())
     threading.Thread(target=hang(toy_models.linear), args=(ROWS,), daemon=True).start()
     begin = time.perf_counter()
     for _ in range(100):
@@ -183,17 +176,17 @@ def test_raise_raises_before_the_forward_pass() -> None:
         ran.append(len(rows))
         return rows
 
-    fail = Raise(message="out of order").arm(rng())
+    fail = Raise(message="out of order").bind(rng())
     with pytest.raises(RuntimeError, match=r"^out of order$"):
         fail(run)(ROWS)
     assert ran == []
-    well = Raise(share=0.0).arm(rng())
+    well = Raise(share=0.0).bind(rng())
     assert well(run)(ROWS) is ROWS
 
 
 def test_raise_now_and_then_seeded() -> None:
     def pattern(seed: int) -> list[bool]:
-        fail, found = Raise(share=0.3).arm(rng(seed)), []
+        fail, found = Raise(share=0.3).bind(rng(seed)), []
         for _ in range(300):
             try:
                 fail(toy_models.linear)(ROWS)
@@ -218,20 +211,20 @@ def test_the_plugin_arms_the_workers_that_it_names() -> None:
     plugin = FaultPlugin({"worker-1": Raise()}, seed=0)
     for name in ("worker-0", "worker-1"):
         plugin.setup(worker(name))
-    assert through(toy_models.linear, "worker-0") is toy_models.linear
+    assert hook_of("worker-0").run(toy_models.linear) is toy_models.linear
     with pytest.raises(RuntimeError, match="injected fault"):
-        through(toy_models.linear, "worker-1")(ROWS)
+        hook_of("worker-1").run(toy_models.linear)(ROWS)
     plugin.teardown(worker("worker-1"))
     plugin.teardown(worker("worker-0"))
-    assert through(toy_models.linear, "worker-1") is toy_models.linear
+    assert hook_of("worker-1").run(toy_models.linear) is toy_models.linear
 
 
 def test_names_may_be_numbers() -> None:
     """LocalCluster calls its workers 0, 1, ..."""
     FaultPlugin({"1": Raise()}, seed=0).setup(SimpleNamespace(name=1))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
-        through(toy_models.linear, 1)(ROWS)
-    assert through(toy_models.linear, 0) is toy_models.linear
+        hook_of(1).run(toy_models.linear)(ROWS)
+    assert hook_of(0).run(toy_models.linear) is toy_models.linear
 
 
 def test_each_worker_has_its_own_chance_and_the_same_after_a_restart(clock: Sleeps) -> None:
@@ -241,7 +234,7 @@ def test_each_worker_has_its_own_chance_and_the_same_after_a_restart(clock: Slee
         found = []
         for _ in range(40):
             before = len(clock.slept)
-            through(toy_models.linear, name)(ROWS)
+            hook_of(name).run(toy_models.linear)(ROWS)
             found.append(len(clock.slept) > before)
         return found
 
@@ -264,18 +257,18 @@ def test_a_lie_changes_what_its_worker_returns_and_nothing_else() -> None:
     plugin = FaultPlugin({"a": SignFlip()}, seed=0)
     for name in ("a", "b"):
         plugin.setup(worker(name))
-    assert through(toy_models.linear, "a") is toy_models.linear
-    np.testing.assert_array_equal(answer(ROWS, "a"), -ROWS)
-    assert answer(ROWS, "b") is ROWS
+    assert hook_of("a").run(toy_models.linear) is toy_models.linear
+    np.testing.assert_array_equal(hook_of("a").output(ROWS), -ROWS)
+    assert hook_of("b").output(ROWS) is ROWS
     plugin.teardown(worker("a"))
-    assert answer(ROWS, "a") is ROWS
+    assert hook_of("a").output(ROWS) is ROWS
 
 
 def test_a_slow_liar(clock: Sleeps) -> None:
     FaultPlugin({"a": [Slow(seconds=1.0), SignFlip(), Zeros(rows=0.25)]}, 0).setup(worker("a"))
-    through(toy_models.linear, "a")(ROWS)
+    hook_of("a").run(toy_models.linear)(ROWS)
     assert clock.slept == [1.0]
-    found = answer(ROWS + 1, "a")
+    found = hook_of("a").output(ROWS + 1)
     zero = (found == 0).all(axis=1)
     assert zero.sum() == 1
     np.testing.assert_array_equal(found[~zero], -(ROWS + 1)[~zero])
@@ -284,7 +277,7 @@ def test_a_slow_liar(clock: Sleeps) -> None:
 def test_a_liar_tells_the_same_after_a_restart_and_another_elsewhere() -> None:
     def said(name: str, seed: int = 0) -> bytes:
         FaultPlugin(dict.fromkeys(("a", "b"), Noise()), seed).setup(worker(name))
-        return answer(ROWS, name).tobytes()
+        return hook_of(name).output(ROWS).tobytes()
 
     assert said("a") == said("a")
     assert said("a") != said("b")
@@ -317,7 +310,7 @@ def network(
 def test_a_stuck_weight_spoils_a_copy(network: ModelHandle, pictures: np.ndarray) -> None:
     runner = network.load()
     before = run_rows(runner, pictures, 8)
-    last = StuckWeight(50.0, parameter="12.bias", index=3).arm(rng())
+    last = StuckWeight(50.0, parameter="12.bias", index=3).bind(rng())
     found = run_rows(last(runner), pictures, 8)
     bias = 50 - found[:, 3] + before[:, 3]  # the output is off by what the bias is off
     np.testing.assert_allclose(bias, bias[0], atol=1e-4)
@@ -330,7 +323,7 @@ def test_some_weight_drawn_by_the_seed(pictures: np.ndarray) -> None:
     runner = open_model("approxifer.models.zoo:lenet5").load()
     honest = run_rows(runner, pictures, 8)
     found = [
-        run_rows(StuckWeight(100.0).arm(rng(seed))(runner), pictures, 8)
+        run_rows(StuckWeight(100.0).bind(rng(seed))(runner), pictures, 8)
         for seed in (*range(8), *range(8))
     ]
     assert [f.tobytes() for f in found[:8]] == [f.tobytes() for f in found[8:]]
@@ -342,9 +335,9 @@ def test_some_weight_drawn_by_the_seed(pictures: np.ndarray) -> None:
 def test_a_weight_that_is_stuck_now_and_then_is_so_for_a_whole_share(pictures: np.ndarray) -> None:
     runner = open_model("approxifer.models.zoo:lenet5").load()
     honest = run_rows(runner, pictures, 8)
-    whole = run_rows(StuckWeight(50.0, "12.bias", 0).arm(rng())(runner), pictures, 8)
+    whole = run_rows(StuckWeight(50.0, "12.bias", 0).bind(rng())(runner), pictures, 8)
     assert (whole != honest).any(axis=1).all()
-    stuck = StuckWeight(50.0, "12.bias", 0, shares=0.5).arm(rng())
+    stuck = StuckWeight(50.0, "12.bias", 0, shares=0.5).bind(rng())
     found = [run_rows(stuck(runner), pictures, 8).tobytes() for _ in range(40)]
     assert set(found) == {honest.tobytes(), whole.tobytes()}
     assert 8 < found.count(whole.tobytes()) < 32
@@ -355,7 +348,7 @@ def test_a_stuck_weight_and_a_slow_worker_in_any_order(clock: Sleeps, pictures: 
     both = [Slow(factor=1, seconds=1.0), StuckWeight(50.0, "12.bias", 0)]
     for given in (both, both[::-1]):
         FaultPlugin({"a": given}, 0).setup(worker("a"))
-        found = through(runner, "a")(pictures)
+        found = hook_of("a").run(runner)(pictures)
         assert (found[:, 0] > 40).all()
     assert clock.slept == [1.0, 1.0]
 
@@ -363,12 +356,12 @@ def test_a_stuck_weight_and_a_slow_worker_in_any_order(clock: Sleeps, pictures: 
 def test_what_has_no_such_weight() -> None:
     function = open_model(toy_models.linear).load()
     for run in (function, toy_models.linear):
-        with pytest.raises(ModelError, match=r"needs a torch model .* Use a lie of"):
-            StuckWeight().arm(rng())(run)
+        with pytest.raises(ModelError, match=r"needs a torch model .* Use one of"):
+            StuckWeight().bind(rng())(run)
     runner = open_model("approxifer.models.zoo:lenet5").load()
     for fault in (StuckWeight(parameter="13.bias"), StuckWeight(1.0, "12.bias", 10)):
         with pytest.raises(ModelError, match=r"no such weight.*12\.bias \(10\)\."):
-            fault.arm(rng())(runner)
+            fault.bind(rng())(runner)
     with pytest.raises(ConfigError, match=r"index=3, parameter=None: an index is a place"):
         StuckWeight(index=3)
     with pytest.raises(ConfigError, match=r"index=-1, parameter='12.bias'"):

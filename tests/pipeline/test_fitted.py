@@ -14,7 +14,7 @@ from distributed import Client
 from approxifer import score
 from approxifer.datasets import Journal
 from approxifer.errors import ConfigError
-from approxifer.pipeline.options import Options
+from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.records import Status
 
 COMMON: dict[str, Any] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from approxifer.pipeline.garbage import collect_leftovers, set_aside
+from approxifer.pipeline.garbage import collect_leftovers, frozen_gc
 
 
 class Cycle:
@@ -33,21 +33,21 @@ def thawed() -> Iterator[None]:
 
 def test_what_was_there_is_collected_before_the_next_run_and_what_is_new_meanwhile() -> None:
     old = lost_cycle()
-    with set_aside():
+    with frozen_gc():
         new = lost_cycle()
         gc.collect()
         assert old() is not None
         assert new() is None
     assert old() is not None
-    with set_aside():
+    with frozen_gc():
         assert old() is None
 
 
 def test_leftovers_are_collected_once_and_not_while_a_run_lasts() -> None:
-    with set_aside():
+    with frozen_gc():
         pass
     old = lost_cycle()
-    with set_aside():
+    with frozen_gc():
         assert old() is None
         other = lost_cycle()
         collect_leftovers()
@@ -60,8 +60,8 @@ def test_leftovers_are_collected_once_and_not_while_a_run_lasts() -> None:
 
 
 def test_the_last_of_several_runs_ends_it() -> None:
-    with set_aside():
-        with set_aside():
+    with frozen_gc():
+        with frozen_gc():
             pass
         assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
@@ -69,6 +69,6 @@ def test_the_last_of_several_runs_ends_it() -> None:
 
 def test_what_others_have_frozen_stays_so() -> None:
     gc.freeze()
-    with set_aside():
+    with frozen_gc():
         pass
     assert gc.get_freeze_count() > 0

@@ -21,16 +21,16 @@ from approxifer.coding import Code, CodeSpec, gather
 from approxifer.datasets import Journal, OutputStore, open_source
 from approxifer.errors import TrustError
 from approxifer.models import open_model
-from approxifer.pipeline import guard as guard_module
 from approxifer.pipeline import records
-from approxifer.pipeline.courier import GroupRun
-from approxifer.pipeline.elsewhere import Told
-from approxifer.pipeline.guard import Guard, Hooks
-from approxifer.pipeline.intake import Batch, weigh
-from approxifer.pipeline.membership import CLIENT, Membership
-from approxifer.pipeline.records import Fate, Status
-from approxifer.pipeline.spotchecks import owed
-from approxifer.pipeline.window import Window
+from approxifer.pipeline.byzantine.membership import CLIENT, Membership
+from approxifer.pipeline.byzantine.spot_checks import owed
+from approxifer.pipeline.client import integrity as guard_module
+from approxifer.pipeline.client.collect import RowGroup, decode_group
+from approxifer.pipeline.client.dispatch import GroupTransfer
+from approxifer.pipeline.client.integrity import Hooks, IntegrityMonitor
+from approxifer.pipeline.client.single_shares import SingleResult
+from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.records import AttemptOutcome, Status
 
 ROWS, WINDOW = 24, 12
 
@@ -94,18 +94,18 @@ class Scene:
             setup=setup, numbers=itertools.count(1000), spawn=self._spawn, compute=call, read=call,
             write=call, journal=self._event, index=self.members.index,
             session=SimpleNamespace(
-                ledger={"typical": 0.01}, tell=self._tell, worker_records=dict
+                ledger={"typical": 0.01}, call=self._tell, worker_records=dict
             ),
         )  # fmt: skip
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.guard = Guard(
+        self.guard = IntegrityMonitor(
             self.context, self.code, SimpleNamespace(run=self._run), self.members, spans=spans,  # type: ignore[arg-type]
             hooks=Hooks(lambda: self.windows, self._close, self._failed, self._taken_back),
             rng=np.random.default_rng(0),
         )  # fmt: skip
         for number in self.runs:
             place = {"host": "h", "node": "", "device": "cpu", "hardware": "A"}
-            self.members.heard(number, f"w{number}", **place)
+            self.members.joined(number, f"w{number}", **place)
         del names
 
     def turn_of(self, who: int) -> None:
@@ -136,18 +136,18 @@ class Scene:
 
     async def _run(
         self, rows: np.ndarray, *, kind: str, only: int, model: int = 0, forbid: Any = ()
-    ) -> Told:
+    ) -> SingleResult:
         await asyncio.sleep(0)
         self.asked.append((only, rows[:, 0].tolist()))
         try:
             output = self.runs[only](rows)
         except LateError:
-            return Told(None, False)
+            return SingleResult(None, False)
         except Exception:
-            return Told(None, True)
+            return SingleResult(None, True)
         malformed = None if output.shape == rows.shape else "another shape"
         stand_in = output if malformed is None else np.full_like(rows, np.nan)
-        return Told(records.Testimony(f"w{only}", stand_in, malformed, only), False)
+        return SingleResult(records.ShareOutput(f"w{only}", stand_in, malformed, only), False)
 
     async def _close(self, window: Window) -> None:
         """As the engine writes a window; its rows that were taken back stay pending."""
@@ -202,20 +202,20 @@ class Scene:
         code = self.code
         order = np.asarray(members)
         shares = code.encode(gather(window.queries, order, code.k))
-        group = GroupRun(number, shares, None, code.models)  # type: ignore[arg-type]
+        group = GroupTransfer(number, shares, None, code.models)  # type: ignore[arg-type]
         told = {}
         attempts = []
         for share, who in by.items():
             output = (outputs or {}).get(share)
             output = self.runs[who](shares[share]) if output is None else output
-            told[share] = records.Testimony(f"w{who}", output, None, who)
-            fate = Fate.USED.value
+            told[share] = records.ShareOutput(f"w{who}", output, None, who)
+            fate = AttemptOutcome.USED.value
             attempts.append(
                 {"share": share, "attempt": 0, "worker": f"w{who}", "member": who, "fate": fate}
             )
         group.completion = {"used": [[share, 0] for share in by], "attempts": attempts}
-        batch = Batch(number, code, window, order, Status.EXACT, coded=True)
-        returned = weigh(batch, told, history=attempts)
+        batch = RowGroup(number, code, window, order, Status.EXACT, coded=True)
+        returned = decode_group(batch, told, history=attempts)
         drawn = self.guard.draw(batch, group, returned)
         self.guard.start(batch, group, drawn)
         assert returned.decoded is not None
@@ -610,7 +610,7 @@ def test_a_session_later_void_checks_are_made_up_before_the_store_is_whole(
 
     async def first() -> None:
         await one.guard.open()
-        one.members.left(0)  # so that w2 alone may check w1, and w1 alone w2
+        one.members.departed(0)  # so that w2 alone may check w1, and w1 alone w2
         on_window = one.window(0)
         wrong = lie(gather(on_window.queries, np.arange(12), 2)[1])
         one.runs[2] = Vouching()
@@ -641,7 +641,7 @@ def test_a_session_later_void_checks_are_made_up_before_the_store_is_whole(
 
     async def second() -> None:
         await two.guard.open()
-        await two.guard.settle_up()
+        await two.guard.finish_checks()
         await two.rest()
 
     asyncio.run(second())
@@ -664,7 +664,7 @@ def test_rows_that_are_no_share_s_output_cannot_be_checked_again(tmp_path: Path)
 
     async def first() -> None:
         await one.guard.open()
-        one.members.left(0)
+        one.members.departed(0)
         window = one.window(0)
         await one.all_back(window, {data[0]: 1, parity: 1})
         await one.rest()
@@ -677,7 +677,7 @@ def test_rows_that_are_no_share_s_output_cannot_be_checked_again(tmp_path: Path)
         # Found out in its next share.
         await one.all_back(one.window(1), {data[0]: 2, data[1]: 1}, number=1)
         await one.rest()
-        await one.guard.settle_up()
+        await one.guard.finish_checks()
         await one.rest()
 
     asyncio.run(first())
@@ -731,7 +731,7 @@ def test_a_mismatch_without_a_verdict_is_decided_by_the_next_session(
 
     async def second() -> None:
         await two.guard.open()
-        await two.guard.decide_what_is_left()
+        await two.guard.finish_verdicts()
 
     asyncio.run(second())
     try:
@@ -754,7 +754,7 @@ def test_assurance_draws_from_what_each_member_has_written(scene: Any, assurance
         await on.all_back(on.window(0), {0: 0, 1: 1})
         await on.all_back(on.window(1), {0: 2, 1: 3}, number=1)
         await on.rest()
-        await on.guard.settle_up()
+        await on.guard.finish_checks()
         await on.rest()
 
     run(play)

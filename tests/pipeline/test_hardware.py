@@ -15,8 +15,8 @@ import pytest
 import toy_models
 
 from approxifer.models import Runner, open_model
-from approxifer.pipeline import hardware
-from approxifer.pipeline.hardware import hardware_class, processor
+from approxifer.pipeline.byzantine import hardware
+from approxifer.pipeline.byzantine.hardware import hardware_class, processor
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_class_names_what_makes_the_last_bits(
 def test_looking_at_it_does_not_import_torch() -> None:
     code = (
         "import sys; from types import SimpleNamespace;"
-        "from approxifer.pipeline.hardware import hardware_class;"
+        "from approxifer.pipeline.byzantine.hardware import hardware_class;"
         "assert hardware_class(SimpleNamespace(device='cpu'), 1).endswith('| 1 threads');"
         "assert 'torch' not in sys.modules and 'distributed' not in sys.modules"
     )

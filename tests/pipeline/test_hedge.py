@@ -10,9 +10,10 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError
-from approxifer.pipeline.hedge import POLICIES, Hedge
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.policy import (
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.records import AttemptOutcome
+from approxifer.pipeline.scheduler.hedging import POLICIES, Hedge
+from approxifer.pipeline.scheduler.policy import (
     COMPLETE,
     WAIT,
     AttemptState,
@@ -21,7 +22,6 @@ from approxifer.pipeline.policy import (
     Policy,
     decide,
 )
-from approxifer.pipeline.records import Fate
 
 CUBED, SPARK = POLICIES["cubed"], POLICIES["spark"]
 
@@ -168,9 +168,9 @@ def test_where_too_few_are_back_late_is_the_last_resort() -> None:
 
 def test_a_lost_copy_leaves_the_race() -> None:
     group = last_of_four(0.0, 3.1)
-    group.attempts[-1].fate = Fate.LOST
+    group.attempts[-1].fate = AttemptOutcome.LOST
     assert ask(group, 3.2, hedge=SPARK) == Decision(submit=(3,))
-    group.attempts[-2].fate = Fate.LOST
+    group.attempts[-2].fate = AttemptOutcome.LOST
     assert ask(group, 3.2, hedge=SPARK, back=0) == Decision(submit=(3,))
 
 

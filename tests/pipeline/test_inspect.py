@@ -6,7 +6,7 @@ import xarray as xr
 
 from approxifer.datasets import Journal, OutputStore, open_source
 from approxifer.errors import ConfigError, StoreError
-from approxifer.pipeline.inspect import inspect_store
+from approxifer.pipeline.reporting.inspect import inspect_store
 
 
 @pytest.fixture

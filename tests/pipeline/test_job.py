@@ -16,10 +16,10 @@ from approxifer import score, submit
 from approxifer.datasets import OutputStore
 from approxifer.errors import ConfigError
 from approxifer.pipeline import faults
-from approxifer.pipeline.cluster import workers_of
+from approxifer.pipeline.cluster.connect import workers_of
 from approxifer.pipeline.job import Job
-from approxifer.pipeline.progress import ProgressBar
 from approxifer.pipeline.records import Block, Progress, Status
+from approxifer.pipeline.reporting.progress import ProgressBar
 
 COMMON = {"model": toy_models.slow_linear, "k": 4, "block": 5, "window": 100}
 

@@ -23,11 +23,12 @@ import zarr
 from waiting import until
 
 from approxifer.errors import ClusterError, ConfigError, StoreError
-from approxifer.pipeline import detached, job_commands
-from approxifer.pipeline.jobfile import JobFile, JobFolder, JobState
+from approxifer.pipeline.cli import detached
+from approxifer.pipeline.cli import jobs as job_commands
+from approxifer.pipeline.cli.jobfile import JobFile, JobFolder, JobState
 
 SUPPORT = Path(__file__).parents[1] / "support"
-COMMAND = [sys.executable, "-m", "approxifer.pipeline.cli"]
+COMMAND = [sys.executable, "-m", "approxifer.pipeline.cli.main"]
 
 
 def write_job(folder: Path, **options: Any) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import killed_at
 import numpy as np
 import pytest
-import toy_lies
+import toy_corruptions
 import toy_models
 from distributed import Client, LocalCluster
 
@@ -50,7 +50,7 @@ def test_nothing_wrong_stays_wherever_the_client_was_killed(
 ) -> None:
     """Other steps each day; ``--kill-points 0`` takes all."""
     # Honest for long enough to have written, and checked others, before it is found out.
-    faults.install(client, {"3": toy_lies.Later(after=12)})
+    faults.install(client, {"3": toy_corruptions.Later(after=8)})
     code, told = run_until(0, cluster, store, tmp_path / "whole.zarr")
     assert code == 0
     steps, convicted = map(int, told.split())
@@ -61,7 +61,7 @@ def test_nothing_wrong_stays_wherever_the_client_was_killed(
     right = toy_models.linear(rows)
     for step in points:
         out = tmp_path / f"{step}.zarr"
-        faults.install(client, {"3": toy_lies.Later(after=12)})  # it counts anew
+        faults.install(client, {"3": toy_corruptions.Later(after=8)})  # it counts anew
         run_until(step, cluster, store, out)
         if out.exists():
             assert OutputStore.open(out, write=False).status().shape == (400,)

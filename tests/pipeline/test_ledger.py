@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.hedge import Hedge
 from approxifer.pipeline.keys import Key, new_key
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import AttemptState, GroupState, Policy
-from approxifer.pipeline.records import Fate
-from approxifer.pipeline.workerstate import CLAIMS, SILENT, WorkerState
+from approxifer.pipeline.records import AttemptOutcome
+from approxifer.pipeline.scheduler.hedging import Hedge
+from approxifer.pipeline.scheduler.policy import AttemptState, GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import CLAIMS, SILENT, WorkerState
 from approxifer.version import __version__
 
 ROWS = 10
@@ -201,7 +201,7 @@ def test_times_in_events_count_from_the_runs_begin() -> None:
     run.advance(group, 103.0)
     (told,) = events(run, "complete")[0]["attempts"]
     assert (told["start"], told["stop"]) == (2.0, 3.0)
-    run.tell(run.workers["a0"], "gone", 104.0)
+    run.notify(run.workers["a0"], "gone", 104.0)
     (told,) = events(run, "worker")
     assert (told["worker"], told["what"], told["time"]) == ("w0", "gone", 4.0)
 
@@ -225,9 +225,9 @@ def test_a_spare_parity_is_told_from_a_used_one() -> None:
         come_back(run, group, share)
     run.advance(group, 1.0)
     assert {a.share: a.fate for a in group.attempts} == {
-        0: Fate.USED,
-        1: Fate.USED,
-        2: Fate.SPARE,
+        0: AttemptOutcome.USED,
+        1: AttemptOutcome.USED,
+        2: AttemptOutcome.SPARE,
     }
     run = make(patience=0)
     group = begin(run)
@@ -235,9 +235,9 @@ def test_a_spare_parity_is_told_from_a_used_one() -> None:
         come_back(run, group, share)
     assert run.advance(group, 1.0) == [key_of(group, 1)]
     assert {a.share: a.fate for a in group.attempts} == {
-        0: Fate.USED,
-        1: Fate.UNSTARTED,
-        2: Fate.USED,
+        0: AttemptOutcome.USED,
+        1: AttemptOutcome.UNSTARTED,
+        2: AttemptOutcome.USED,
     }
 
 
@@ -251,7 +251,7 @@ def straggle(run: RunState) -> GroupState:
     come_back(run, group, 0)
     come_back(run, group, 2)
     assert run.advance(group, 1.0) == [key_of(group, 1)]
-    assert find(group, 1).fate is Fate.DROPPED
+    assert find(group, 1).fate is AttemptOutcome.DROPPED
     return group
 
 
@@ -360,8 +360,8 @@ def test_who_says_that_it_begins_again_and_again_is_late_and_hangs_all_the_same(
     assert [w.address for w in run.hung_workers(30.1)] == [first.address]
 
 
-@pytest.mark.parametrize("fate", [Fate.LOST, Fate.FAILED])
-def test_a_share_that_is_lost_is_not_begun(fate: Fate) -> None:
+@pytest.mark.parametrize("fate", [AttemptOutcome.LOST, AttemptOutcome.FAILED])
+def test_a_share_that_is_lost_is_not_begun(fate: AttemptOutcome) -> None:
     run = make("uncoded", 2)
     group = begin(run)
     attempt = find(group, 0)
@@ -452,7 +452,7 @@ def test_a_late_share_goes_to_another_worker_and_the_first_to_return_counts() ->
     assert run.advance(group, 4.0) == [first.key]
     (event,) = events(run, "complete")
     assert event["used"] == [[0, 1]]
-    assert (first.fate, second.fate) == (Fate.DROPPED, Fate.USED)
+    assert (first.fate, second.fate) == (AttemptOutcome.DROPPED, AttemptOutcome.USED)
 
 
 def test_two_copies_that_both_return_are_not_both_used() -> None:
@@ -472,8 +472,8 @@ def test_two_copies_that_both_return_are_not_both_used() -> None:
     (event,) = events(run, "complete")
     assert sorted(event["used"]) == [[0, 0], [1, 1]]
     fates = {(a.share, a.attempt): a.fate for a in group.attempts}
-    assert fates[0, 0] is Fate.USED
-    assert fates[0, 1] is Fate.SPARE
+    assert fates[0, 0] is AttemptOutcome.USED
+    assert fates[0, 1] is AttemptOutcome.SPARE
     assert totals(run)["run"] == 3
 
 
@@ -489,7 +489,7 @@ def test_the_slower_copy_is_dropped_while_its_group_goes_on() -> None:
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
     slower = find(group, 0)
     assert run.advance(group, 4.0) == [slower.key]
-    assert (slower.fate, group.complete) == (Fate.DROPPED, False)
+    assert (slower.fate, group.complete) == (AttemptOutcome.DROPPED, False)
     assert run.advance(group, 4.0) == []
     end(run, group, 0, 4.1, 3)
     assert run.lost(key_of(group, 0, 1), 4.2) is group  # it could not be fetched
@@ -554,7 +554,7 @@ def test_a_lost_share_is_sent_again_to_another_worker() -> None:
         end(run, group, 0, 0.4, 3)
         assert run.lost(key, 0.5, error="gone") is group
         assert run.lost(key, 0.6) is None
-        assert find(group, 0).fate is Fate.LOST
+        assert find(group, 0).fate is AttemptOutcome.LOST
         assert find(group, 0).error == "gone"
         run.advance(group, 0.6)
         assert find(group, 0, 1).address != find(group, 0).address
@@ -568,7 +568,7 @@ def test_a_model_that_always_raises_breaks_the_group() -> None:
     for number in range(3):
         key = start(run, group, 0, 1.0 + number, number)
         end(run, group, 0, 0.1, 5, number)
-        assert run.lost(key, 1.5 + number, fate=Fate.FAILED, error="no") is group
+        assert run.lost(key, 1.5 + number, fate=AttemptOutcome.FAILED, error="no") is group
         run.advance(group, 1.5 + number)
     (event,) = events(run, "complete")
     assert event["broken"] is True
@@ -593,7 +593,7 @@ def test_a_model_that_raises_is_tried_by_workers_of_other_names() -> None:
     for number in range(5):
         attempt = find(group, 0, number)
         dead = run.workers.pop(attempt.address)
-        run.lost(attempt.key, number + 0.5, fate=Fate.FAILED)
+        run.lost(attempt.key, number + 0.5, fate=AttemptOutcome.FAILED)
         again = run.workers[f"b{number}"] = worker(100 + number, seen=9.0)
         again.address, again.name = f"b{number}", dead.name
         run.advance(group, number + 0.5)
@@ -610,7 +610,7 @@ def test_a_workers_death_loses_what_it_had() -> None:
     start(run, one, mine[0].share, 0.0)
     gone = run.workers.pop(address)
     assert run.worker_gone(address, 0.5) == {0, 1}
-    assert {a.fate for a in mine.values()} == {Fate.LOST}
+    assert {a.fate for a in mine.values()} == {AttemptOutcome.LOST}
     assert run.record(gone.name).erased == 2
     assert run.record(gone.name).evaluations == ROWS  # how far it came is not known
     assert not run.unreported
@@ -705,7 +705,7 @@ def test_parity_is_lazy_only_at_first_and_only_where_asked() -> None:
     assert not any(a.lazy for a in eager.attempts)
     # Where it is needed, it is sent like a data share.
     for number in range(3):
-        run.lost(key_of(group, 0, number), 1.0, fate=Fate.FAILED)
+        run.lost(key_of(group, 0, number), 1.0, fate=AttemptOutcome.FAILED)
         run.advance(group, 1.0)
     again = find(group, 2, 1)
     assert not again.lazy
@@ -859,10 +859,10 @@ def test_a_slow_worker_waits_longer() -> None:
 
 def test_tell_keeps_the_state_and_counts_restarts() -> None:
     run = make()
-    run.tell(run.workers["a1"], "hung", 1.0)
-    run.tell(run.workers["a1"], "restarting", 1.0)
-    run.tell(run.workers["a1"], "ready", 4.0)
-    run.tell(run.workers["a1"], "restarting", 9.0)
+    run.notify(run.workers["a1"], "hung", 1.0)
+    run.notify(run.workers["a1"], "restarting", 1.0)
+    run.notify(run.workers["a1"], "ready", 4.0)
+    run.notify(run.workers["a1"], "restarting", 9.0)
     record = run.record("w1")
     assert (record.state, record.restarts) == ("restarting", 2)
     assert [e["what"] for e in events(run, "worker")] == [
@@ -1255,8 +1255,8 @@ def test_where_each_share_needs_a_worker_of_its_own_a_model_that_raises_ends_the
     assert len(group.attempts) == 4
     spare = next(w for a, w in run.workers.items() if a not in {x.address for x in group.attempts})
     spare.hung = True
-    run.lost(key_of(group, 0), 1.0, fate=Fate.FAILED, error="it raised")
-    run.lost(key_of(group, 1), 1.0, fate=Fate.FAILED, error="it raised")
+    run.lost(key_of(group, 0), 1.0, fate=AttemptOutcome.FAILED, error="it raised")
+    run.lost(key_of(group, 1), 1.0, fate=AttemptOutcome.FAILED, error="it raised")
     run.returned(key_of(group, 3), 1.0)
     if back:
         run.returned(key_of(group, 2), 1.0)
@@ -1265,9 +1265,9 @@ def test_where_each_share_needs_a_worker_of_its_own_a_model_that_raises_ends_the
         spare.hung = False
         run.advance(group, 2.0)
         (retried,) = [attempt for attempt in group.attempts if attempt.address == spare.address]
-        run.lost(retried.key, 3.0, fate=Fate.FAILED, error="it raised")
+        run.lost(retried.key, 3.0, fate=AttemptOutcome.FAILED, error="it raised")
     else:
-        run.lost(key_of(group, 2), 1.0, fate=Fate.FAILED, error="it raised")
+        run.lost(key_of(group, 2), 1.0, fate=AttemptOutcome.FAILED, error="it raised")
     run.advance(group, 3.0)
     assert group.complete
     assert run.events[-1]["broken"]

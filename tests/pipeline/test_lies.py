@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import binom
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.liar import Lie
-from approxifer.pipeline.lies import (
+from approxifer.pipeline.faults.corruption import (
     WARP,
     BitFlips,
     Collude,
+    Corruption,
     Noise,
     NotANumber,
     Replay,
@@ -42,11 +42,11 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def told(lie: Lie, output: np.ndarray = OUTPUT, seed: int = 0) -> np.ndarray:
+def told(lie: Corruption, output: np.ndarray = OUTPUT, seed: int = 0) -> np.ndarray:
     """What a new liar returns, who has another share behind him."""
-    liar = lie.arm(rng(seed))
-    liar.lie(output + output.dtype.type(1))
-    return liar.lie(output)
+    liar = lie.bind(rng(seed))
+    liar.corrupt(output + output.dtype.type(1))
+    return liar.corrupt(output)
 
 
 def changed(found: np.ndarray, honest: np.ndarray = OUTPUT) -> np.ndarray:
@@ -54,7 +54,7 @@ def changed(found: np.ndarray, honest: np.ndarray = OUTPUT) -> np.ndarray:
     return (found != honest).reshape(len(honest), -1).any(axis=1)
 
 
-def named(lies: list[Lie]) -> pytest.MarkDecorator:
+def named(lies: list[Corruption]) -> pytest.MarkDecorator:
     """A test of each of them."""
     return pytest.mark.parametrize("lie", lies, ids=repr)
 
@@ -63,7 +63,7 @@ def named(lies: list[Lie]) -> pytest.MarkDecorator:
 
 
 @named(ALL)
-def test_the_honest_output_is_left_as_it_is(lie: Lie) -> None:
+def test_the_honest_output_is_left_as_it_is(lie: Corruption) -> None:
     output = OUTPUT.copy()
     for rows in (1.0,) if isinstance(lie, WrongShape) else (1.0, 0.3):
         found = told(replace(lie, rows=rows), output)
@@ -72,18 +72,18 @@ def test_the_honest_output_is_left_as_it_is(lie: Lie) -> None:
 
 
 @named(ALL)
-def test_it_lies_by_default_in_every_share(lie: Lie) -> None:
-    liar = lie.arm(rng())
-    liar.lie(OTHER)
+def test_it_lies_by_default_in_every_share(lie: Corruption) -> None:
+    liar = lie.bind(rng())
+    liar.corrupt(OTHER)
     for output in rng(1).normal(size=(20, 8, 10)).astype(np.float32):
         if isinstance(lie, Replay):
-            liar.lie(output[::-1])
-        found = liar.lie(output)
+            liar.corrupt(output[::-1])
+        found = liar.corrupt(output)
         assert (found.shape, found.dtype) != (output.shape, output.dtype) or (found != output).any()
 
 
 @named(ALIKE)
-def test_shape_and_type_stay(lie: Lie) -> None:
+def test_shape_and_type_stay(lie: Corruption) -> None:
     for dtype in (np.float32, np.float64, np.float16):
         output = OUTPUT.astype(dtype)
         found = told(lie, output)
@@ -94,32 +94,32 @@ def test_shape_and_type_stay(lie: Lie) -> None:
 
 
 @named(WHOLE)
-def test_whole_lies_spoil_every_row(lie: Lie) -> None:
+def test_whole_lies_spoil_every_row(lie: Corruption) -> None:
     assert changed(told(lie)).all()
 
 
 @named(ALL)
-def test_the_same_seed_tells_the_same(lie: Lie) -> None:
+def test_the_same_seed_tells_the_same(lie: Corruption) -> None:
     few = lie if isinstance(lie, WrongShape) else replace(lie, rows=0.5)
     assert told(few, seed=3).tobytes() == told(few, seed=3).tobytes()
 
 
 @named([Noise(), BitFlips(), NotANumber(), ShuffleRows(), SignFlip(rows=0.5), Roll(rows=0.5)])
-def test_another_seed_tells_another(lie: Lie) -> None:
+def test_another_seed_tells_another(lie: Corruption) -> None:
     assert told(lie, seed=3).tobytes() != told(lie, seed=4).tobytes()
 
 
 @named([Noise(), BitFlips(), ShuffleRows(rows=0.5), SignFlip(shares=0.5), Collude(rows=0.5)])
-def test_what_was_told_before_makes_no_difference(lie: Lie) -> None:
+def test_what_was_told_before_makes_no_difference(lie: Corruption) -> None:
     outputs = rng(5).normal(size=(30, 8, 10)).astype(np.float32)
-    there, back = lie.arm(rng()), lie.arm(rng())
-    forward = [there.lie(output).tobytes() for output in outputs]
-    backward = [back.lie(output).tobytes() for output in outputs[::-1]]
+    there, back = lie.bind(rng()), lie.bind(rng())
+    forward = [there.corrupt(output).tobytes() for output in outputs]
+    backward = [back.corrupt(output).tobytes() for output in outputs[::-1]]
     assert forward == backward[::-1]
 
 
 @named(ALL)
-def test_it_can_be_sent_and_not_be_changed(lie: Lie) -> None:
+def test_it_can_be_sent_and_not_be_changed(lie: Corruption) -> None:
     assert pickle.loads(pickle.dumps(lie)) == lie
     with pytest.raises(FrozenInstanceError):
         lie.shares = 0.5  # type: ignore[misc]
@@ -130,39 +130,39 @@ def test_it_can_be_sent_and_not_be_changed(lie: Lie) -> None:
 
 @pytest.mark.parametrize("shares", [0.05, 0.3])
 @named([Zeros(), Noise(), Replay(), Collude(), WrongShape(), SignFlip(rows=0.2)])
-def test_so_many_shares(lie: Lie, shares: float) -> None:
+def test_so_many_shares(lie: Corruption, shares: float) -> None:
     count = 1000
-    liar = replace(lie, shares=shares).arm(rng(6))
+    liar = replace(lie, shares=shares).bind(rng(6))
     lies = 0
     for output in rng(7).normal(size=(count, 4, 3)):
-        found = liar.lie(output)
+        found = liar.corrupt(output)
         lies += found.shape != output.shape or bool((found != output).any())
     low, high = binom.interval(0.999, count, shares)
     assert low <= lies <= high
 
 
 def test_no_share_at_all() -> None:
-    assert Zeros(shares=0.0).arm(rng()).lie(OUTPUT) is OUTPUT
+    assert Zeros(shares=0.0).bind(rng()).corrupt(OUTPUT) is OUTPUT
 
 
 @pytest.mark.parametrize(("rows", "count"), [(0.1, 4), (0.25, 10), (0.001, 1), (0.99, 40)])
 @named([*WHOLE, Replay()])
-def test_so_many_rows(lie: Lie, rows: float, count: int) -> None:
+def test_so_many_rows(lie: Corruption, rows: float, count: int) -> None:
     found = told(replace(lie, rows=rows))
     assert changed(found).sum() == count
     np.testing.assert_array_equal(found[~changed(found)], OUTPUT[~changed(found)])
 
 
 @named([BitFlips(values=3, rows=0.1), BitFlips(values=64, clustered=True, rows=0.1)])
-def test_few_values_lie_in_the_chosen_rows(lie: Lie) -> None:
+def test_few_values_lie_in_the_chosen_rows(lie: Corruption) -> None:
     assert 1 <= changed(told(lie)).sum() <= 4
 
 
 def test_rows_are_drawn_for_each_share() -> None:
-    liar = Zeros(rows=0.1).arm(rng())
+    liar = Zeros(rows=0.1).bind(rng())
     hit = np.zeros(40, dtype=int)
     for output in rng(8).normal(size=(300, 40, 2)):
-        hit += changed(liar.lie(output), output)
+        hit += changed(liar.corrupt(output), output)
     assert hit.sum() == 300 * 4
     low, high = binom.interval(0.9999, 300, 0.1)
     assert ((low <= hit) & (hit <= high)).all()
@@ -258,36 +258,36 @@ def test_not_a_number() -> None:
 
 @pytest.mark.parametrize("age", [1, 3])
 def test_replay_returns_older_outputs(age: int) -> None:
-    liar = Replay(age).arm(rng())
+    liar = Replay(age).bind(rng())
     outputs = rng(10).normal(size=(8, 4, 3))
     for i, output in enumerate(outputs):
-        found = liar.lie(output)
+        found = liar.corrupt(output)
         np.testing.assert_array_equal(found, outputs[i - age] if i >= age else output)
-        assert liar.lie(np.full((2, 3), float(i))).shape == (2, 3)  # another shape, kept apart
+        assert liar.corrupt(np.full((2, 3), float(i))).shape == (2, 3)  # another shape, kept apart
 
 
 def test_replay_keeps_what_it_ran_even_if_its_memory_is_written_over() -> None:
-    liar = Replay().arm(rng())
+    liar = Replay().bind(rng())
     buffer = OUTPUT.copy()
-    liar.lie(buffer)
+    liar.corrupt(buffer)
     buffer[:] = 0
-    np.testing.assert_array_equal(liar.lie(OTHER), OUTPUT)
+    np.testing.assert_array_equal(liar.corrupt(OTHER), OUTPUT)
 
 
 def test_replay_now_and_then_returns_the_share_just_before() -> None:
-    liar = Replay(shares=0.3).arm(rng())
+    liar = Replay(shares=0.3).bind(rng())
     before = None
     for output in rng(13).normal(size=(50, 4, 3)):
-        found = liar.lie(output)
+        found = liar.corrupt(output)
         assert (found == output).all() or (found == before).all()
         before = output
 
 
 def test_colluders_agree_whoever_they_are() -> None:
     for lie in (Collude(), Collude(5, shares=0.5), Collude(5, rows=0.1)):
-        one, other = lie.arm(rng(1)), lie.arm(rng(2))
+        one, other = lie.bind(rng(1)), lie.bind(rng(2))
         for output in rng(14).normal(size=(20, 8, 10)).astype(np.float32):
-            assert one.lie(output).tobytes() == other.lie(output).tobytes()
+            assert one.corrupt(output).tobytes() == other.corrupt(output).tobytes()
     assert told(Collude(1)).tobytes() != told(Collude(2)).tobytes()
 
 
@@ -297,7 +297,7 @@ def test_colluders_agree_on_a_row_whatever_comes_with_it() -> None:
 
 
 @named([Collude(), Noise(), SignFlip(), Zeros(), ShuffleRows(), BitFlips(), NotANumber()])
-def test_one_output_to_a_row(lie: Lie) -> None:
+def test_one_output_to_a_row(lie: Corruption) -> None:
     for output in (OUTPUT[:, 0], OUTPUT[:, :1]):
         found = told(lie, output)
         assert found.shape == output.shape
@@ -319,11 +319,11 @@ def test_wrong_shape_or_type() -> None:
 
 
 @named([Zeros(), Roll(), SwapTopTwo(), ShuffleRows(), Replay(), WrongShape()])
-def test_integers_too(lie: Lie) -> None:
+def test_integers_too(lie: Corruption) -> None:
     output = np.arange(1, 13).reshape(4, 3)
-    liar = lie.arm(rng())
-    liar.lie(output[::-1])
-    found = liar.lie(output)
+    liar = lie.bind(rng())
+    liar.corrupt(output[::-1])
+    found = liar.corrupt(output)
     assert found.shape != output.shape or changed(found, output).all()
 
 
@@ -331,21 +331,21 @@ def test_integers_too(lie: Lie) -> None:
 
 
 @named([Noise(), SignFlip(), BitFlips(), NotANumber(), Collude()])
-def test_floats_are_needed(lie: Lie) -> None:
+def test_floats_are_needed(lie: Corruption) -> None:
     with pytest.raises(ConfigError, match=r"needs floating outputs, and the model returns int64"):
-        lie.arm(rng()).lie(np.arange(12).reshape(4, 3))
+        lie.bind(rng()).corrupt(np.arange(12).reshape(4, 3))
 
 
 @named([Roll(), SwapTopTwo()])
-def test_classes_are_needed(lie: Lie) -> None:
+def test_classes_are_needed(lie: Corruption) -> None:
     for output in (OUTPUT[:, 0], OUTPUT[:, :1]):
         with pytest.raises(ConfigError, match=r"two or more outputs along the last axis"):
-            lie.arm(rng()).lie(output)
+            lie.bind(rng()).corrupt(output)
 
 
 def test_a_roll_that_changes_nothing() -> None:
     with pytest.raises(ConfigError, match=r"Roll\(.*by=20\) changes nothing: a row has 10"):
-        Roll(20).arm(rng()).lie(OUTPUT)
+        Roll(20).bind(rng()).corrupt(OUTPUT)
 
 
 @pytest.mark.parametrize(
@@ -364,10 +364,10 @@ def test_a_roll_that_changes_nothing() -> None:
         (lambda: BitFlips(values=0), r"values=0: give a whole number from 1 up"),
         (lambda: NotANumber(values=-1), r"values=-1"),
         (lambda: Replay(age=0), r"age=0: give a whole number from 1 up"),
-        (lambda: Collude(secret=-1), r"secret=-1: give a whole number from 0 up"),
+        (lambda: Collude(shared_seed=-1), r"shared_seed=-1: give a whole number from 0 up"),
         (lambda: WrongShape(rows=0.5), r"rows=0.5: a share has one shape and type"),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_once(make: Callable[[], Lie], match: str) -> None:
+def test_what_makes_no_sense_is_refused_at_once(make: Callable[[], Corruption], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         make()

@@ -15,7 +15,7 @@ import pytest
 from distributed import Security
 
 from approxifer.errors import ClusterError, ConfigError
-from approxifer.pipeline.cluster import load_cluster, open_cluster
+from approxifer.pipeline.cluster.connect import load_cluster, open_cluster
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from approxifer.benchmarks.byzantine.published import _suspects
 from approxifer.benchmarks.recording import record
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
-from approxifer.pipeline import faults, lies
+from approxifer.pipeline import faults
 
 K, BLOCK, ROWS = 2, 5, 200
 
 
-@pytest.mark.parametrize("lie", [lies.SignFlip(), lies.Roll()], ids=str)
+@pytest.mark.parametrize("lie", [faults.SignFlip(), faults.Roll()], ids=str)
 def test_score_suspects_the_shares_that_the_benchmark_names(
-    lie: lies.Lie, client: Client, tmp_path: Path
+    lie: faults.Corruption, client: Client, tmp_path: Path
 ) -> None:
     rows = np.random.default_rng(4).normal(size=(ROWS, 6)).astype(np.float32)
     out = tmp_path / "out.zarr"
@@ -57,12 +57,12 @@ def test_score_suspects_the_shares_that_the_benchmark_names(
     spec = CodeSpec("berrut", K, 0, 1)
     recording = record("toy", rows, toy_models.linear, spec, block=BLOCK, order="none")
     assert sorted(asked) == list(range(len(recording.outputs)))
-    liar, by_benchmark, wrong = lie.arm(np.random.default_rng(0)), set(), set()
+    liar, by_benchmark, wrong = lie.bind(np.random.default_rng(0)), set(), set()
     assert all(len(event) <= 1 for event in asked.values()), "each share ran once"
     for group, outputs in enumerate(recording.outputs):
         said = outputs.copy()
         for share in asked[group]:
-            said[share] = liar.lie(said[share])
+            said[share] = liar.corrupt(said[share])
             wrong.add((group, share))
         named = _suspects(recording.code, said, outputs.shape[1])[0]
         by_benchmark.update((group, share) for share in named)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.membership import Conviction, Evidence, Member, Membership
+from approxifer.pipeline.byzantine.membership import Conviction, Evidence, Member, Membership
 
 EVIDENCE = Evidence(
     group=7,
@@ -60,7 +60,7 @@ def members(hosts: dict[str, str] | None = None, **options: Any) -> Membership:
 def hear(
     made: Membership, number: int, name: str, host: str, node: str = "", device: str = "cpu"
 ) -> None:
-    made.heard(number, name, host=host, node=node, device=device, hardware="cpu | any")
+    made.joined(number, name, host=host, node=node, device=device, hardware="cpu | any")
 
 
 # ---- indices -------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_a_worker_is_convicted_in_all_its_incarnations_and_counts_once() -> None
     made = members({"a": "n1", "b": "n1"})
     conviction = made.convict(made.index(0), EVIDENCE)
     assert conviction is not None
-    assert conviction.bars_told() == [{"name": "a"}]
+    assert conviction.bar_fields() == [{"name": "a"}]
     hear(made, 7, "a", "n1")  # its nanny has restarted it
     assert made.is_convicted(7)
     assert made.convict(made.index(7), EVIDENCE) is None
@@ -131,7 +131,7 @@ def test_a_node_is_convicted_with_all_workers_on_it() -> None:
     made = members({"a": "n1", "b": "n1", "c": "n2"})
     conviction = made.convict(made.index(0), EVIDENCE)
     assert conviction is not None
-    assert conviction.bars_told() == [{"host": "n1", "node": "", "device": "cpu"}]
+    assert conviction.bar_fields() == [{"host": "n1", "node": "", "device": "cpu"}]
     assert [made.is_convicted(number) for number in range(3)] == [True, True, False]
     assert made.convict(made.index(1), EVIDENCE) is None
     hear(made, 8, "d", "n1")  # a job that comes later
@@ -164,7 +164,7 @@ def test_nobody_is_dragged_along_by_naming_their_node() -> None:
         hear(made, number, f"w{number}", "127.0.0.1", node)
     conviction = made.convict(made.index(3), EVIDENCE)
     assert conviction is not None
-    assert conviction.bars_told() == [
+    assert conviction.bar_fields() == [
         {"name": "w3", "host": "127.0.0.1", "node": "node-0", "device": "cpu"}
     ]
     assert [made.is_convicted(number) for number in range(4)] == [False, False, False, True]
@@ -186,7 +186,7 @@ def test_who_may_check() -> None:
     assert made.checkers({0}, tried={3}) == [2]
     hear(made, 7, "a", "n5")
     assert made.checkers({0}) == [2, 3], "a again, under its name"
-    made.left(2)
+    made.departed(2)
     assert made.checkers({0}) == [3]
     made.convict(made.index(3), EVIDENCE)
     assert made.checkers({0}) == []
@@ -197,8 +197,8 @@ def test_who_may_check() -> None:
 
 def test_who_has_left_is_still_known() -> None:
     made = members({"a": "n1", "b": "n2"})
-    made.left(1)
-    made.left(99)
+    made.departed(1)
+    made.departed(99)
     assert made.index(1) == 0
     assert made.kind == "node", "its node counts, for good"
 
@@ -241,7 +241,7 @@ def test_a_node_convicted_before_there_were_incarnations_is_known_by_its_name() 
     hear(made, 0, "job-3", "10.0.0.4", node="n1")
     hear(made, 1, "job-4", "10.0.0.5", node="n2")
     (bad,) = made.shut_out
-    assert {"node": "n1", "device": "cpu"} in bad.bars_told()
+    assert {"node": "n1", "device": "cpu"} in bad.bar_fields()
     assert [made.is_convicted(number) for number in range(2)] == [True, False]
 
 

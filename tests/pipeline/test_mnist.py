@@ -13,10 +13,10 @@ from distributed import Client
 from approxifer import score
 from approxifer.datasets.convert import convert
 from approxifer.models.train import main as train
-from approxifer.pipeline import faults, lies
-from approxifer.pipeline.cluster import load_cluster, open_cluster
+from approxifer.pipeline import faults
+from approxifer.pipeline.cluster.connect import load_cluster, open_cluster
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.report import Report
+from approxifer.pipeline.reporting.report import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -104,10 +104,10 @@ def test_without_faults_at_most_one_row_in_a_hundred_is_repaired(mnist: Path) ->
 
 @pytest.mark.parametrize(
     "lie",
-    [lies.SwapTopTwo(), lies.Noise(sigma=1.0, rows=0.125), lies.Noise(sigma=1.0, shares=0.3)],
+    [faults.SwapTopTwo(), faults.Noise(sigma=1.0, rows=0.125), faults.Noise(sigma=1.0, shares=0.3)],
     ids=["swapped", "one row in eight", "three shares in ten"],
 )
-def test_no_number_of_a_liar_is_left(mnist: Path, lie: lies.Lie) -> None:
+def test_no_number_of_a_liar_is_left(mnist: Path, lie: faults.Corruption) -> None:
     """K = 8, E = 1 on twelve workers: convicted, nobody else is, and it costs less than 1.5."""
     with workers(12, {"worker-7": lie}) as client:
         report = run(mnist, "byzantine", client, k=8, stragglers=0, byzantine=1)

@@ -20,7 +20,7 @@ from distributed import Client
 from approxifer import score
 from approxifer.datasets import Journal, OutputStore
 from approxifer.errors import FingerprintError
-from approxifer.pipeline import faults, lies
+from approxifer.pipeline import faults
 from approxifer.pipeline.records import Status
 
 BEGUN = Path(__file__).parents[1] / "data" / "begun_before_spot_checks.zip"
@@ -50,7 +50,7 @@ def data() -> xr.DataArray:
 def test_it_keeps_its_shares_and_is_checked_from_now_on(
     client: Client, begun: Path, data: xr.DataArray
 ) -> None:
-    faults.install(client, {"4": lies.SignFlip()})
+    faults.install(client, {"4": faults.SignFlip()})
     report = score(data, out=begun, client=client, byzantine=1, **OPTIONS)
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(data.to_numpy()))
     assert report.resumed == 32

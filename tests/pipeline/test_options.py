@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.policy import Policy
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.scheduler.policy import Policy
 
 
 def options(**changes: Any) -> Options:
@@ -20,7 +20,7 @@ def test_the_defaults() -> None:
     plain = options()
     assert plain.memory_bytes == 10**9
     assert plain.code_for(4).n == 5
-    assert plain.the_order == "none"
+    assert plain.resolved_order == "none"
     assert plain.policy == Policy(
         patience=1.0, late=2.0, hang_after=30.0, lazy=True, exact=True, reuse=True
     )
@@ -45,7 +45,11 @@ def test_what_follows_from_what(
     given: dict[str, Any], order: str, lazy: bool, patience: float
 ) -> None:
     found = options(**given)
-    assert (found.the_order, found.policy.lazy, found.policy.patience) == (order, lazy, patience)
+    assert (found.resolved_order, found.policy.lazy, found.policy.patience) == (
+        order,
+        lazy,
+        patience,
+    )
 
 
 @pytest.mark.parametrize(("byzantine", "failures"), [(0, 3), (1, 3), (2, 3), (3, 4), (5, 6)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from approxifer.pipeline.outliers import COORDINATES, Outliers
+from approxifer.pipeline.byzantine.outliers import COORDINATES, Outliers
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -40,7 +40,7 @@ def test_a_row_that_leaves_the_directions_of_all_others_is_the_furthest(width: i
 
 def test_large_outputs_are_folded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Outliers(rng()).distances(shares(1000)[0])
-    monkeypatch.setattr("approxifer.pipeline.outliers.CHUNK", 5000)
+    monkeypatch.setattr("approxifer.pipeline.byzantine.outliers.CHUNK", 5000)
     np.testing.assert_allclose(Outliers(rng()).distances(shares(1000)[0]), whole)
 
 

@@ -17,7 +17,7 @@ from approxifer.models import open_model, run_rows
 from approxifer.models.export import export_program
 from approxifer.models.parity_training import train_parity
 from approxifer.pipeline import faults
-from approxifer.pipeline.cli import app
+from approxifer.pipeline.cli.main import app
 from approxifer.pipeline.records import Status
 
 COMMON: dict[str, Any] = {

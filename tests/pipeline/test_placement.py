@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.placement import Candidate, place
+from approxifer.pipeline.scheduler.placement import Candidate, place
 from approxifer.pipeline.worker import NODE_VARIABLES, node_name
 
 SCHEMES = ("uncoded", "replication", "systematic", "berrut")

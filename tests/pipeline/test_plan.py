@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError, TooFewWorkersError
-from approxifer.pipeline.plan import (
+from approxifer.pipeline.planning.partition import (
     CHUNK_BYTES,
     MICRO_BATCH,
     SHARE_SECONDS,

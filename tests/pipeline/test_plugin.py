@@ -12,10 +12,10 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import TOPIC, new_key
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.plugin import StragglerPlugin
-from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.workerstate import Bar, WorkerState
+from approxifer.pipeline.scheduler.plugin import StragglerPlugin
+from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.state import Bar, WorkerState
 from approxifer.version import __version__
 
 #: What a message may hold instead of what belongs there.

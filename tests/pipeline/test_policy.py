@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.policy import (
+from approxifer.pipeline.records import AttemptOutcome
+from approxifer.pipeline.scheduler.policy import (
     COMPLETE,
     WAIT,
     AttemptState,
@@ -25,7 +26,6 @@ from approxifer.pipeline.policy import (
     fewest,
     wanted,
 )
-from approxifer.pipeline.records import Fate
 
 SCHEMES = ("uncoded", "replication", "systematic", "berrut")
 
@@ -152,7 +152,8 @@ def test_where_rows_end_exact_and_no_share_can_make_them_so_few_are_sent_again(s
     code = build(scheme)
     group = group_of(code, back=(0, 1))
     group.attempts += [
-        attempt(3, number=n, sent=0.0, fate=Fate.FAILED) for n in range(Policy.max_failures)
+        attempt(3, number=n, sent=0.0, fate=AttemptOutcome.FAILED)
+        for n in range(Policy.max_failures)
     ]
     assert ask(group, 1.0, policy=Policy(exact=True)) == Decision(submit=(2, 4))
 
@@ -178,7 +179,7 @@ def test_parity_is_not_waited_for() -> None:
     """Data share 3 is lost for good: the parity still running cannot make block 3 exact."""
     code = build("systematic", 4, 2)
     group = group_of(code, back=(0, 1, 2, 4), running={5: 0.0})
-    group.attempts.append(attempt(3, sent=0.0, start=0.0, fate=Fate.LOST))
+    group.attempts.append(attempt(3, sent=0.0, start=0.0, fate=AttemptOutcome.LOST))
     assert ask(group, 0.0, policy=Policy(patience=float("inf"))) == COMPLETE
 
 
@@ -205,7 +206,7 @@ def test_a_second_attempt_at_a_share_that_is_in_is_not_waited_for() -> None:
     code = build("berrut", 4, 1)
     group = group_of(code, back=(0, 1, 2, 3))
     group.attempts.append(attempt(0, number=1, sent=0.0, start=0.0))
-    group.attempts.append(attempt(4, sent=0.0, start=0.0, fate=Fate.LOST))
+    group.attempts.append(attempt(4, sent=0.0, start=0.0, fate=AttemptOutcome.LOST))
     assert ask(group, 0.1) == COMPLETE
     hopeless = failed(build("uncoded"), 3, 3, (0, 1, 2))
     hopeless.attempts.append(attempt(0, number=1, sent=0.0, start=0.0))
@@ -232,7 +233,7 @@ def test_a_late_share_is_submitted_again(scheme: str) -> None:
     lost = set(range(code.n)) - {0, 1, 2, 3}
     group = group_of(code, back=(0, 1, 2), running={3: 0.0})
     for share in lost:
-        group.attempts.append(attempt(share, sent=0.0, start=0.0, fate=Fate.LOST))
+        group.attempts.append(attempt(share, sent=0.0, start=0.0, fate=AttemptOutcome.LOST))
     assert ask(group, 2.9) == WAIT
     decision = ask(group, 3.1)
     assert not decision.complete
@@ -262,10 +263,10 @@ def test_as_few_as_possible_and_carriers_first() -> None:
     assert ask(group, 5.0).submit == (0, 1, 2)
     # A data share that failed too often leaves its place to parity.
     for number in range(3):
-        group.attempts.append(attempt(0, number=1 + number, sent=0.0, fate=Fate.FAILED))
+        group.attempts.append(attempt(0, number=1 + number, sent=0.0, fate=AttemptOutcome.FAILED))
     assert ask(group, 5.0).submit == (1, 2, 3)
     for number in range(3):
-        group.attempts.append(attempt(1, number=1 + number, sent=0.0, fate=Fate.FAILED))
+        group.attempts.append(attempt(1, number=1 + number, sent=0.0, fate=AttemptOutcome.FAILED))
     assert ask(group, 5.0).submit == (2, 3, 5)
 
 
@@ -280,9 +281,9 @@ def test_replication_submits_one_copy_of_the_missing_block() -> None:
 
 def test_lost_shares_are_submitted_at_once() -> None:
     group = group_of(build("uncoded"), back=(0, 1), running={2: 0.0})
-    group.attempts.append(attempt(3, sent=0.0, start=0.0, fate=Fate.LOST))
+    group.attempts.append(attempt(3, sent=0.0, start=0.0, fate=AttemptOutcome.LOST))
     assert ask(group, 0.1).submit == (3,)
-    group.attempts[-1].fate = Fate.FAILED
+    group.attempts[-1].fate = AttemptOutcome.FAILED
     assert ask(group, 0.1).submit == (3,)
 
 
@@ -295,7 +296,7 @@ def test_a_share_that_was_never_sent_is_submitted() -> None:
 def test_unstarted_idle_time_parity_is_not_counted_on() -> None:
     code = build("systematic", 4, 1)
     group = group_of(code, back=(0, 1, 2))
-    group.attempts.append(attempt(3, sent=0.0, start=0.0, fate=Fate.LOST))
+    group.attempts.append(attempt(3, sent=0.0, start=0.0, fate=AttemptOutcome.LOST))
     group.attempts.append(attempt(4, sent=0.0, lazy=True))
     assert ask(group, 0.1).submit == (3,)
     group.attempts[-1].lazy = False
@@ -353,7 +354,7 @@ def test_once_started_the_queue_does_not_count() -> None:
 def failed(code: Code, share: int, times: int, back: Iterable[int]) -> GroupState:
     group = group_of(code, back=back)
     for number in range(times):
-        group.attempts.append(attempt(share, number=number, sent=0.0, fate=Fate.FAILED))
+        group.attempts.append(attempt(share, number=number, sent=0.0, fate=AttemptOutcome.FAILED))
     return group
 
 
@@ -368,7 +369,7 @@ def test_a_share_is_tried_max_failures_times() -> None:
 def test_only_failures_of_the_model_count() -> None:
     group = group_of(build("uncoded"), back=(0, 1, 2))
     for number in range(9):
-        group.attempts.append(attempt(3, number=number, sent=0.0, fate=Fate.LOST))
+        group.attempts.append(attempt(3, number=number, sent=0.0, fate=AttemptOutcome.LOST))
     assert ask(group, 0.1).submit == (3,)
     assert group.failures(3) == 0
 
@@ -379,7 +380,7 @@ def test_broken_only_when_nothing_is_live() -> None:
     group.attempts.append(attempt(2, sent=0.0, start=0.0))
     assert ask(group, 0.1) == WAIT
     assert ask(group, 100.0) == WAIT  # until it comes back or is given up as hung
-    group.attempts[-1].fate = Fate.LOST
+    group.attempts[-1].fate = AttemptOutcome.LOST
     assert ask(group, 0.2) == Decision(complete=True, broken=True)
 
 
@@ -395,9 +396,9 @@ def test_present_is_the_first_attempt_that_came_back() -> None:
     assert group.present() == {}
     second.returned = True
     assert group.present() == {0: second}
-    first.returned, first.fate = True, Fate.SPARE
+    first.returned, first.fate = True, AttemptOutcome.SPARE
     assert group.present() == {0: first}
-    first.returned, first.fate = False, Fate.LOST
+    first.returned, first.fate = False, AttemptOutcome.LOST
     assert group.present() == {0: second}
 
 
@@ -481,7 +482,7 @@ def histories(draw: st.DrawFn) -> tuple[GroupState, dict[str, WorkerView], float
     """A group in any state, workers in any state, and a moment."""
     code = draw(codes())
     group = GroupState(group=0, code=code, rows=8, priority=0)
-    fates = [None, None, Fate.LOST, Fate.FAILED]
+    fates = [None, None, AttemptOutcome.LOST, AttemptOutcome.FAILED]
     for number in range(draw(st.integers(0, 2 * code.n))):
         start = draw(st.one_of(st.none(), st.floats(0, 10)))
         fate = draw(st.sampled_from(fates))
@@ -551,7 +552,7 @@ def test_whatever_happens_a_group_ends(
             new.returned = True
             group.attempts.append(new)
         if not decision.submit:
-            next(a for a in group.attempts if a.live).fate = Fate.LOST
+            next(a for a in group.attempts if a.live).fate = AttemptOutcome.LOST
         now += 1.0
     raise AssertionError("it never ended")
 

@@ -3,8 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from approxifer.pipeline.progress import ProgressBar, describe, duration
 from approxifer.pipeline.records import Progress
+from approxifer.pipeline.reporting.progress import ProgressBar, describe
+from approxifer.text import duration
 
 
 def snapshot(**changes) -> Progress:

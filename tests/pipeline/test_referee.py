@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from approxifer.errors import TrustError
-from approxifer.pipeline.membership import CLIENT, Membership
-from approxifer.pipeline.referee import Answer, Referee, Verdict, same
-from approxifer.pipeline.spotchecks import Check, Checked
-from approxifer.pipeline.tolerance import Tolerance
+from approxifer.pipeline.byzantine.membership import CLIENT, Membership
+from approxifer.pipeline.byzantine.referee import Answer, Referee, Verdict, same
+from approxifer.pipeline.byzantine.spot_checks import Check, Checked
+from approxifer.pipeline.byzantine.tolerance import Tolerance
 
 RIGHT = np.array([1.0, -2.0, 3.0], np.float32)
 WRONG = np.array([3.0, 1.0, -2.0], np.float32)
@@ -30,7 +30,7 @@ class Workers:
         self.members = Membership("s", quarantine="worker")
         self.asked: list[int] = []
         for number in answers:
-            self.members.heard(
+            self.members.joined(
                 number, f"w{number}", host="h", node="", device="cpu",
                 hardware=(hardware or {}).get(number, "A"),
             )  # fmt: skip

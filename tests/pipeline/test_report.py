@@ -7,7 +7,7 @@ import xarray as xr
 
 from approxifer.datasets import OutputStore, open_source
 from approxifer.pipeline.records import WorkerRecord
-from approxifer.pipeline.report import Report, percent
+from approxifer.pipeline.reporting.report import Report, percent
 
 
 def make(**changes) -> Report:

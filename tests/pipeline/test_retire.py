@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 
 import approxifer
 from approxifer.datasets import Journal
-from approxifer.pipeline import transport
+from approxifer.pipeline.client import transport
 from approxifer.pipeline.keys import Key, new_key, run_of
 from approxifer.pipeline.worker import ModelOnWorker
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approxifer.pipeline.membership import CLIENT
-from approxifer.pipeline.spotchecks import (
+from approxifer.pipeline.byzantine.membership import CLIENT
+from approxifer.pipeline.byzantine.spot_checks import (
     ASSURANCE,
     ODD,
     USED,
     Check,
     Checked,
+    CheckerOrder,
     Proof,
     Queues,
-    Turns,
     choose_checkers,
     choose_rows,
     honest_part,
@@ -89,7 +89,7 @@ def test_checkers_are_drawn_uniformly(byzantine: int) -> None:
     """An accomplice that answers at once gets no more rows than the others, nor others of them."""
     found: Counter[tuple[int, int]] = Counter()
     for seed in range(3000):
-        order = Turns(rng(seed)).order(range(10))
+        order = CheckerOrder(rng(seed)).order(range(10))
         found.update(choose_checkers(4, order, byzantine, rng(seed)))
     assert sorted({who for _, who in found}) == list(range(10))
     assert min(found.values()) > 0.75 * 300
@@ -97,14 +97,14 @@ def test_checkers_are_drawn_uniformly(byzantine: int) -> None:
 
 
 def test_an_order_lasts_until_it_is_drawn_again_and_takes_in_who_comes() -> None:
-    turns = Turns(rng())
+    turns = CheckerOrder(rng())
     order = turns.order(range(10))
     assert turns.order(reversed(range(10))) == order
     assert turns.order(order[3:]) == order[3:], "the first of those allowed"
     assert [one for one in turns.order(range(11)) if one != 10] == order
     turns.draw_again()
     assert turns.order(range(10)) != order
-    places = Counter(Turns(rng(seed)).order(range(5)).index(4) for seed in range(1000))
+    places = Counter(CheckerOrder(rng(seed)).order(range(5)).index(4) for seed in range(1000))
     assert min(places.values()) > 140
 
 

@@ -18,11 +18,11 @@ from approxifer import score, submit
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
 from approxifer.errors import ClusterError
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import GroupState, Policy
-from approxifer.pipeline.progress import describe
-from approxifer.pipeline.stall import SHOWN, held, tell
-from approxifer.pipeline.workerstate import WorkerState
+from approxifer.pipeline.reporting.progress import describe
+from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
+from approxifer.pipeline.scheduler.stall import SHOWN, held, tell
+from approxifer.pipeline.scheduler.state import WorkerState
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy_lies
+import toy_corruptions
 import toy_models
 from distributed import Client
 
 from approxifer import score
 from approxifer.datasets import Journal
-from approxifer.pipeline import faults, transport
-from approxifer.pipeline.courier import SLACK, unlike
+from approxifer.pipeline import faults
+from approxifer.pipeline.client import transport
+from approxifer.pipeline.client.dispatch import SLACK, unlike
 
 COMMON: dict[str, Any] = {
     "model": toy_models.slow_linear, "k": 2, "stragglers": 0, "block": 5, "window": 100,
@@ -38,7 +39,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 #: Dask itself makes a plain array of a subclass that it does not know, whose numbers then count.
-ARRIVING = [kind for kind in toy_lies.DRESSES if kind not in ("unreadable", "subclass")]
+ARRIVING = [kind for kind in toy_corruptions.DRESSES if kind not in ("unreadable", "subclass")]
 
 
 @pytest.mark.parametrize("kind", ARRIVING)
@@ -50,7 +51,7 @@ def test_what_is_no_plain_array_convicts_who_returned_it(
     tmp_path: Path,
     fetched: list[int],
 ) -> None:
-    faults.install(client, {"2": toy_lies.Dressed(kind=kind)})
+    faults.install(client, {"2": toy_corruptions.Dressed(kind=kind)})
     report = score(store, out=tmp_path / "out.zarr", client=client, byzantine=1, **COMMON)
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
     assert [conviction.member.name for conviction in report.convicted] == ["2"]
@@ -68,7 +69,7 @@ def test_where_nobody_is_accused_what_is_no_plain_array_is_as_good_as_lost(
     tmp_path: Path,
     fetched: list[int],
 ) -> None:
-    faults.install(client, {"2": toy_lies.Dressed(kind=kind)})
+    faults.install(client, {"2": toy_corruptions.Dressed(kind=kind)})
     report = score(store, out=tmp_path / "out.zarr", client=client, **COMMON)
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
     assert report.counts["exact"] + report.counts["repaired"] == len(rows)
@@ -80,18 +81,18 @@ def test_what_cannot_be_read_is_as_good_as_lost_where_somebody_may_lie(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     """It may be the client, or the way, that is at fault."""
-    faults.install(client, {"2": toy_lies.Dressed(kind="unreadable")})
+    faults.install(client, {"2": toy_corruptions.Dressed(kind="unreadable")})
     report = score(store, out=tmp_path / "out.zarr", client=client, byzantine=1, **COMMON)
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
     assert (report.convicted, report.workers["2"].run) == ([], 0)
 
 
-@pytest.mark.parametrize("kind", [k for k in toy_lies.DRESSES if k != "unreadable"])
+@pytest.mark.parametrize("kind", [k for k in toy_corruptions.DRESSES if k != "unreadable"])
 def test_only_a_plain_array_of_the_right_kind_is_an_output(kind: str) -> None:
     right = np.zeros((5, 3), np.float32)
     assert unlike(right, (5, 3), right.dtype) is None
     assert unlike(right[:4], (5, 3), right.dtype) is not None
     assert unlike(right, (5, 3), np.dtype(np.float64)) is not None
-    said = unlike(toy_lies.DRESSES[kind](right), (5, 3), right.dtype)
+    said = unlike(toy_corruptions.DRESSES[kind](right), (5, 3), right.dtype)
     assert said is not None
     assert "instead of" in said

@@ -15,8 +15,8 @@ import pytest
 from waiting import until
 
 from approxifer.errors import StoreError
+from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.records import Block, Status
-from approxifer.pipeline.stream import BlockStream
 
 
 def block(first: int, size: int = 4, *, provisional: bool = False) -> Block:

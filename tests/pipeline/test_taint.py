@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import Journal, OutputStore, open_source
-from approxifer.pipeline.membership import Conviction, Evidence, Membership
+from approxifer.pipeline.byzantine.membership import Conviction, Evidence, Membership
+from approxifer.pipeline.byzantine.taint import standing, sweep, tainted_groups, touched
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.taint import standing, sweep, tainted_groups, touched
 
 PENDING, EXACT, DECODED, REPAIRED, FAILED = Status
 EVIDENCE = Evidence(0, 0, 1, 1, 1.0, 0.1, "client", "random")
@@ -36,7 +36,7 @@ def membership(*names: str, past: Any = ()) -> Membership:
     """Members of a session in which these workers contributed, in this order."""
     made = Membership("s2", past)
     for number, name in enumerate(names):
-        made.heard(number, name, host="n1", node="", device="cpu", hardware="any")
+        made.joined(number, name, host="n1", node="", device="cpu", hardware="any")
         made.index(number)
     return made
 
@@ -106,7 +106,7 @@ def test_a_group_is_tainted_by_its_members_and_not_by_their_names() -> None:
     """The liar's name came back as another process."""
     made = membership("a", "liar")
     members = {"0": 0, "1": 1}
-    made.heard(7, "liar", host="n9", node="", device="cpu", hardware="any")
+    made.joined(7, "liar", host="n9", node="", device="cpu", hardware="any")
     made.index(7)
     made.convict(0, EVIDENCE)
     events = [coded(0, "a", "liar", members=members), coded(1, "a", "liar", members={"0": 2})]
@@ -220,7 +220,7 @@ def test_what_was_made_good_is_not_taken_back_again(store: OutputStore) -> None:
     past.append({"event": "conviction", "session": "s2"} | conviction.event())
     later = Membership("s3", past)  # the session that convicted was killed before its own sweep
     assert list(sweep(store, SPANS, later)) == [0]
-    later.heard(0, "liar", host="n1", node="", device="cpu", hardware="any")  # another process
+    later.joined(0, "liar", host="n1", node="", device="cpu", hardware="any")  # another process
     again = np.where(store.status()[:8] == PENDING, later.index(0), 0)
     write(store, SPANS[0], worker=again, status=np.where(again, REPAIRED, EXACT))
     assert sweep(store, SPANS, later) == {}

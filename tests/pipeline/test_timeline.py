@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from approxifer.errors import ConfigError
-from approxifer.pipeline.records import Fate
-from approxifer.pipeline.timeline import draw_timeline, natural, read_session
+from approxifer.pipeline.records import AttemptOutcome
+from approxifer.pipeline.reporting.timeline import draw_timeline, read_session
+from approxifer.text import natural
 
 
 def attempt(worker, fate, start, stop, share=0):
@@ -115,7 +116,7 @@ def test_no_pyplot(tmp_path):
 
 def test_ten_thousand_attempts(tmp_path):
     rng = np.random.default_rng(0)
-    fates = rng.choice([f.value for f in Fate], 10_000)
+    fates = rng.choice([f.value for f in AttemptOutcome], 10_000)
     attempts = [
         attempt(f"worker-{i % 20}", fate, (i // 20) * 0.1, (i // 20) * 0.1 + 0.09)
         for i, fate in enumerate(fates)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from approxifer.models import Runner, run_rows
-from approxifer.pipeline.tolerance import (
+from approxifer.pipeline.byzantine.tolerance import (
     LEAST_STEPS,
     LEAST_STEPS_16,
     MARGIN,

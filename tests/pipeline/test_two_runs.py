@@ -18,9 +18,9 @@ from distributed import Client
 import approxifer
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
-from approxifer.pipeline import faults, lies
-from approxifer.pipeline.ledger import RunState
-from approxifer.pipeline.policy import GroupState, Policy
+from approxifer.pipeline import faults
+from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.run_state import RunState
 
 COMMON = {"k": 3, "block": 4, "window": 100, "progress": False}
 
@@ -149,7 +149,7 @@ def test_cancelling_one_leaves_the_other_whole(
 def test_a_worker_that_one_convicts_is_out_of_both(client: Client, tmp_path: Path) -> None:
     """The second run would believe it: it checks nothing."""
     stores = [begin_store(tmp_path / f"in{n}.zarr", n, rows) for n, rows in ((0, 200), (1, 1600))]
-    faults.install(client, {"3": lies.SignFlip()})
+    faults.install(client, {"3": faults.SignFlip()})
     model = toy_models.very_slow_linear
     second = approxifer.submit(
         stores[1][0], model=model, out=tmp_path / "out1.zarr", client=client, **COMMON

@@ -14,9 +14,9 @@ import toy_models
 import xarray as xr
 
 from approxifer.errors import InputError
-from approxifer.pipeline.options import Options
-from approxifer.pipeline.prepare import prepare
-from approxifer.pipeline.userprobe import probe_features, probe_preprocess
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.planning.prepare import prepare
+from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
 
 Function = Callable[[np.ndarray], np.ndarray]
 

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.policy import COMPLETE, WAIT, AttemptState, GroupState, Policy, decide
+from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.window import Window
+from approxifer.pipeline.scheduler.policy import (
+    COMPLETE,
+    WAIT,
+    AttemptState,
+    GroupState,
+    Policy,
+    decide,
+)
 
 
 def build(scheme: str = "systematic", k: int = 4, stragglers: int = 0, byzantine: int = 1) -> Code:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from approxifer.pipeline.client.window import Repair, Window
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.window import Repair, Window
 
 NOBODY: frozenset[str] = frozenset()
 

@@ -14,20 +14,20 @@ from distributed import Client
 import approxifer
 from approxifer.datasets import Journal
 from approxifer.models import open_model
-from approxifer.pipeline.hardware import hardware_class, processor
-from approxifer.pipeline.session import Session
+from approxifer.pipeline.byzantine.hardware import hardware_class, processor
+from approxifer.pipeline.client.connection import Connection
 
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The plugin's news for the runs of a test."""
     heard: list[dict[str, Any]] = []
-    follow = Session.follow
+    follow = Connection.poll_forever
 
-    async def overheard(self: Session, hear: Any) -> None:
+    async def overheard(self: Connection, hear: Any) -> None:
         await follow(self, lambda event: (heard.append(event), hear(event)))  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(Session, "follow", overheard)
+    monkeypatch.setattr(Connection, "poll_forever", overheard)
     return heard
 
 

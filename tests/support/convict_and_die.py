@@ -11,8 +11,8 @@ from typing import Any
 import toy_models
 from distributed import Client
 
-from approxifer.pipeline import guard
 from approxifer.pipeline.api import score
+from approxifer.pipeline.client import integrity as guard
 
 
 def die(*args: Any, **kwargs: Any) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import toy_models
 from distributed import Client
 
-from approxifer.pipeline import transport
 from approxifer.pipeline.api import score
-from approxifer.pipeline.session import Session
+from approxifer.pipeline.client import transport
+from approxifer.pipeline.client.connection import Connection
 
 #: Two windows, both open at once; one row of each share is checked, so that a liar gets that far.
 OPTIONS: dict[str, Any] = {
@@ -57,7 +57,7 @@ def main() -> None:
     steps = Steps(int(last))
     for owner, names in {
         os: ("fsync", "rename", "replace", "ftruncate", "unlink"),
-        Session: ("tell",),
+        Connection: ("call",),
         transport: ("push", "submit"),
     }.items():
         for name in names:

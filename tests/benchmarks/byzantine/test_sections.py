@@ -32,9 +32,9 @@ from approxifer.benchmarks.toy_model import project
 from approxifer.coding import CodeSpec
 from approxifer.models.runner import Runner
 from approxifer.models.samples import Split
-from approxifer.pipeline.faults import StuckWeight
-from approxifer.pipeline.lies import Noise, NotANumber
-from approxifer.pipeline.tolerance import Tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.faults.corruption import Noise, NotANumber
+from approxifer.pipeline.faults.execution import StuckWeight
 
 RNG = np.random.default_rng
 TOLERANCE = Tolerance(1e-5, np.ones(3))

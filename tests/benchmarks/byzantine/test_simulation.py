@@ -15,9 +15,16 @@ from approxifer.benchmarks.byzantine.simulation import groups_waited, simulate
 from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.errors import TrustError
-from approxifer.pipeline.liar import Lie as Corruption
-from approxifer.pipeline.lies import Noise, NotANumber, Replay, Roll, ShuffleRows, Zeros
-from approxifer.pipeline.tolerance import Tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.faults.corruption import (
+    Corruption,
+    Noise,
+    NotANumber,
+    Replay,
+    Roll,
+    ShuffleRows,
+    Zeros,
+)
 
 TOLERANCE = Tolerance(1e-5, np.ones(3))
 BLOCK, CHECK = 8, 3

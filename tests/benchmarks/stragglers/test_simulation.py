@@ -69,7 +69,7 @@ def test_a_workers_share_sleeps_as_long_as_its_number_says(
     slept: list[float] = []
     monkeypatch.setattr("approxifer.benchmarks.stragglers.schedules.time.sleep", slept.append)
     half = Schedule("half of them", share=0.5, factor=10.0)
-    serve = Service(half, 7, 2, 0.5).arm(np.random.default_rng())
+    serve = Service(half, 7, 2, 0.5).bind(np.random.default_rng())
     for _ in range(20):
         served = serve(lambda rows: rows + 1)
         assert served(np.zeros(1)) == 1

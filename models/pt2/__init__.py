@@ -1,0 +1,1 @@
+"""Safe loading of a `.pt2`: the list of operators, bounds, checks before calls, and the trial."""

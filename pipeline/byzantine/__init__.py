@@ -1,0 +1,1 @@
+"""Wrong outputs: spot checks, referee, members, convictions. No Dask."""

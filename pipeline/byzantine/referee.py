@@ -1,0 +1,253 @@
+"""Decide who is wrong where two runs of one row differ.
+
+The referee is one that no worker owns: the client, which runs the row itself, or E + 1 workers that
+agree. Runs on one class of hardware are compared bit by bit, others within a tolerance; an output
+beyond it may still be the hardware's (a sum near zero, a tie of two classes), so it convicts only
+where the client or a worker of the accused's own class contradicts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from approxifer.errors import TrustError
+from approxifer.pipeline.byzantine.membership import CLIENT, Membership
+from approxifer.pipeline.byzantine.spot_checks import Check
+from approxifer.pipeline.byzantine.tolerance import Tolerance
+
+#: Rows of a micro-batch from which on equal hardware gives equal bits (`approxifer.models.rows`).
+BITWISE_ROWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The output of one row."""
+
+    member: int  #: index of who returned it, or `CLIENT`
+    output: np.ndarray | None  #: (*out); None: what was returned is no output
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The difference of an output from the referee's."""
+
+    deviation: float
+    allowed: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The referee's decision on one row."""
+
+    faults: dict[int, Fault] = field(default_factory=dict)  #: by member: outputs shown to be wrong
+    aside: frozenset[int] = frozenset()  #: of these, who may have its hardware to blame
+    hardware: frozenset[int] = frozenset()  #: who differs from the referee as its hardware does
+    by: str = "client"  #: the referee
+    confirms: int = CLIENT  #: a member that says what is right
+    fails: bool = False  #: the model raises on this row by itself
+
+
+#: Run a check's row on one worker (incarnation): its answer; None: none came, or the model raised.
+Ask = Callable[[Check, int], Awaitable[Answer | None]]
+#: Run rows (n, *feature) on the client: (n, *out), and how far its own runs of them differ.
+Own = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Referee:
+    """The referee of one run.
+
+    Parameters
+    ----------
+    members : Membership
+    tolerance : Tolerance
+    byzantine : int
+        E.
+    own : callable, optional
+        None: E + 1 workers that agree decide.
+    hardware : str
+        The client's.
+    micro_batch : int
+        M.
+    ask, call
+        Run a row on a worker; call something long in a thread.
+    rng : numpy.random.Generator
+        Draws the workers that are asked.
+    """
+
+    def __init__(
+        self,
+        members: Membership,
+        tolerance: Tolerance,
+        *,
+        byzantine: int,
+        own: Own | None,
+        hardware: str,
+        micro_batch: int,
+        ask: Ask,
+        call: Callable[..., Awaitable[Any]],
+        rng: np.random.Generator,
+    ) -> None:
+        self._members = members
+        self._tolerance = tolerance
+        self._byzantine = byzantine
+        self._own = own
+        self._hardware = hardware
+        self._bitwise = micro_batch >= BITWISE_ROWS
+        self._ask = ask
+        self._call = call
+        self._rng = rng
+        self._loose: set[frozenset[str]] = set()  #: pairs of classes that round differently
+
+    @property
+    def is_client(self) -> bool:
+        """True if the client decides."""
+        return self._own is not None
+
+    def hardware(self, member: int) -> str:
+        """The class of a member's hardware."""
+        return self._hardware if member == CLIENT else self._members.members[member].hardware
+
+    def agree(self, a: Answer, b: Answer) -> bool:
+        """Tell whether two members' runs of one row are equal, as far as they have to be."""
+        if a.output is None or b.output is None:
+            return False
+        pair = frozenset((self.hardware(a.member), self.hardware(b.member)))
+        if len(pair) == 1 and "" not in pair and self._bitwise and pair not in self._loose:
+            return same(a.output, b.output)
+        return not self._tolerance.differs(a.output[None], b.output[None], times=2.0)[0]
+
+    async def judge(self, check: Check, answers: Sequence[Answer]) -> Verdict:
+        """Decide on a row on which these answers differ.
+
+        Raises
+        ------
+        TrustError
+            No quorum can be had.
+        """
+        if self._own is None:
+            return await self._quorum(check, list(answers))
+        try:
+            right, noise = await self._call(self._own, check.query[None])
+        except Exception:  # the user's model, on a row of the user's
+            return Verdict(fails=True)
+        faults = {}
+        for answer in answers:
+            fault = self._against(answer, right, noise)
+            if fault is not None:
+                faults[answer.member] = fault
+        if not faults:
+            if len(answers) > 1:
+                self._loose.add(frozenset(self.hardware(answer.member) for answer in answers))
+            return Verdict()
+        honest = [*(a for a in answers if a.member not in faults), Answer(CLIENT, right[0])]
+        return await self._weighed(check, answers, faults, honest, "client")
+
+    def _against(
+        self, answer: Answer, right: np.ndarray, noise: np.ndarray | None = None
+    ) -> Fault | None:
+        """The fault of an answer, ``right`` (1, *out) being the referee's; None if it has none."""
+        if answer.output is None:
+            return Fault(np.inf, 0.0)
+        found = answer.output[None]
+        if not self._tolerance.differs(found, right, noise=noise)[0]:
+            return None
+        return Fault(*self._tolerance.worst(found, right))
+
+    async def _weighed(
+        self,
+        check: Check,
+        answers: Sequence[Answer],
+        faults: dict[int, Fault],
+        honest: Sequence[Answer],
+        by: str,
+    ) -> Verdict:
+        """Leave out those whose hardware may be the cause."""
+        aside, excused = set(), set()
+        contradicting = {self.hardware(answer.member) for answer in honest}
+        for answer in answers:
+            if answer.member not in faults or answer.output is None:
+                continue
+            if self.hardware(answer.member) in contradicting:
+                continue
+            match await self._alike(check, answer, answers):
+                case None:
+                    aside.add(answer.member)
+                case False:
+                    excused.add(answer.member)
+        found = {member: fault for member, fault in faults.items() if member not in excused}
+        confirms = next(a.member for a in reversed(honest) if a.member != check.of.member)
+        return Verdict(found, frozenset(aside), frozenset(excused), by, confirms)
+
+    async def _alike(self, check: Check, accused: Answer, answers: Sequence[Answer]) -> bool | None:
+        """Ask others of the accused's hardware, until E + 1 of them say the same or none is left:
+        whether more contradict it than confirm it. None: there is none."""
+        against = {True: 0, False: 0}
+        async for answer in self._others(check, answers, self.hardware(accused.member)):
+            against[not self.agree(accused, answer)] += 1
+            if max(against.values()) > self._byzantine:
+                break
+        return None if not any(against.values()) else against[True] > against[False]
+
+    async def _others(
+        self, check: Check, answers: Sequence[Answer], hardware: str | None = None
+    ) -> AsyncIterator[Answer]:
+        """Run a row on further workers, one after the other in random order: on all that may, or
+        on those of one class of hardware."""
+        said = {answer.member for answer in answers}
+        asked = set(check.of.asked | check.tried)
+        while True:
+            candidates = [
+                one
+                for one in self._members.checkers(asked)
+                if hardware in (None, self._members.member(one).hardware)
+                and self._members.index(one) not in said
+            ]
+            if not candidates:
+                return
+            asked.add(one := int(self._rng.choice(candidates)))
+            answer = await self._ask(check, one)
+            if answer is not None:
+                yield answer
+
+    async def _quorum(self, check: Check, answers: list[Answer]) -> Verdict:
+        """Ask more workers until E + 1, and at least two, agree."""
+        needed = max(self._byzantine, 1) + 1
+        votes = list(answers)
+        others = self._others(check, answers)
+        while (agreed := self._agreeing(votes, needed)) is None:
+            more = await anext(others, None) if len(votes) < 2 * needed - 1 else None
+            if more is None:
+                raise TrustError(
+                    f"{len(votes)} workers ran the same row, and no {needed} of them agree: more "
+                    f"than byzantine={self._byzantine} of them return wrong outputs, or too few "
+                    "are there to ask, or their hardware differs by more than "
+                    f"{np.max(self._tolerance.relative):.0e} of the outputs' size. Start more "
+                    "workers, or score with referee='client'"
+                )
+            votes.append(more)
+        right = agreed[0].output
+        assert right is not None, "it agrees with another"
+        names = {self._members.members[answer.member].name for answer in agreed}
+        faults = {
+            answer.member: self._against(answer, right[None]) or Fault(np.inf, 0.0)
+            for answer in votes
+            if answer not in agreed
+        }
+        return await self._weighed(check, votes, faults, agreed, " and ".join(sorted(names)))
+
+    def _agreeing(self, votes: Sequence[Answer], needed: int) -> list[Answer] | None:
+        """The most votes that agree with one of them; None where they are too few."""
+        sets = [[other for other in votes if self.agree(center, other)] for center in votes]
+        best = max(sets, key=len, default=[])
+        return best if len(best) >= needed else None
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Tell whether two outputs are equal; NaN equals NaN."""
+    if a.dtype.kind not in "fc":
+        return bool(np.array_equal(a, b))
+    return bool(np.array_equal(a, b, equal_nan=True))

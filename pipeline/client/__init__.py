@@ -1,0 +1,1 @@
+"""The client's event loop: windows in, groups out, rows back."""

@@ -1,0 +1,264 @@
+"""Runs spot checks: rows wait for their checker, are run there, and compared.
+
+What differs goes to `decide`, one at a time, which returns once the verdict is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from approxifer.errors import TrustError
+from approxifer.pipeline.byzantine.membership import CLIENT, Membership
+from approxifer.pipeline.byzantine.referee import Answer, Referee
+from approxifer.pipeline.byzantine.spot_checks import Check, Checked, CheckerOrder, Queues
+from approxifer.pipeline.client.context import Context
+from approxifer.pipeline.client.single_shares import SingleShares
+from approxifer.pipeline.client.window import Window
+
+#: In share times: how long rows wait for others that go to the same checker. Twice as long fills no
+#: more batches, half as long takes twice the workers' time (`benchmarks/byzantine`, 100,000 rows).
+QUEUE_TIMES = 1.0
+#: A share time while none is known, and the least seconds between two looks at the queues.
+UNKNOWN, LOOK = 0.05, 0.002
+
+#: Decide on a check that differs from the answer, or that only the client can make; then whether
+#: the model raises on it, and the member that confirms it.
+Decide = Callable[[Check, Answer | None], Awaitable[tuple[bool, int]]]
+
+
+class Checking:
+    """The checks under way of one run.
+
+    Parameters
+    ----------
+    context : Context
+    elsewhere : SingleShares
+    members : Membership
+    referee : Referee
+    byzantine : int
+        E.
+    rng : numpy.random.Generator
+        No worker may foresee it.
+    decide
+    fails
+        Called with a check on whose row the model raises.
+    close
+        Writes a window if it is whole.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        elsewhere: SingleShares,
+        members: Membership,
+        referee: Referee,
+        *,
+        byzantine: int,
+        rng: np.random.Generator,
+        decide: Decide,
+        fails: Callable[[Check], Awaitable[None]],
+        close: Callable[[Window], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.tainted = members.tainted()  #: members of which nothing is used any more
+        self.turns = CheckerOrder(rng)
+        self._context = context
+        self._elsewhere = elsewhere
+        self._members = members
+        self._referee = referee
+        self._byzantine = byzantine
+        self._decide = decide
+        self._fails = fails
+        self._close = close
+        self._queues = Queues(context.setup.layout.micro_batch)
+        self._one_at_a_time = asyncio.Lock()
+        self._written = 0  #: under way, of rows that are written
+        self._back = asyncio.Event()
+
+    def begin(self, check: Check, checker: int | None = None) -> None:
+        """Have a row checked: by this incarnation, or by one that is drawn now."""
+        check.of.left += 1
+        if check.of.window is None:
+            self._written += 1
+        else:
+            check.of.window.checks += 1
+        if checker is None:
+            self._draw(check)
+        else:
+            self._give(check, checker)
+
+    async def send_old(self) -> None:
+        """Send rows that have waited for long enough, for ever."""
+        while True:
+            wait = QUEUE_TIMES * (self._context.session.ledger["typical"] or UNKNOWN)
+            await asyncio.sleep(max(LOOK, wait / 4))
+            self._send(self._queues.older(time.monotonic() - wait))
+
+    def flush(self, window: Window) -> None:
+        """Send all rows of a window that waits for nothing else."""
+        self._send(self._queues.of_window(window))
+
+    def make_void(self, window: Window) -> None:
+        """Have the checks that convicted workers made of an open window's rows made again."""
+        void = [pair for pair in window.confirmed if pair[1] in self.tainted]
+        window.confirmed = [pair for pair in window.confirmed if pair[1] not in self.tainted]
+        for check, _ in void:
+            if not self._moot(check):
+                of = check.of
+                again = Checked(of.member, of.group, of.share, window=window, asked=of.asked)
+                self.begin(replace(check, of=again, tried=frozenset()))
+
+    async def of_written(self, checks: Sequence[Check]) -> None:
+        """Have rows that are written checked, and wait until they are."""
+        for check in checks:
+            self.begin(check)
+        while self._written:
+            self._send(self._queues.everything())
+            self._back.clear()
+            await self._back.wait()
+
+    # ---- a checker for each row -----------------------------------------------------------------
+
+    def _draw(self, check: Check) -> None:
+        """Choose the first whose turn it is among those allowed; the client where none is."""
+        of = check.of
+        allowed = self._members.checkers(of.asked, check.tried)
+        if not allowed and not self._referee.is_client:  # they may only have been late
+            allowed = self._members.checkers(of.asked)
+        fresh = [one for one in allowed if one not in of.drawn] if self._byzantine > 1 else []
+        pool = fresh or allowed
+        self._give(check, self.turns.order(pool)[0] if pool else CLIENT)
+
+    def _give(self, check: Check, checker: int) -> None:
+        if checker != CLIENT:
+            check.of.drawn.add(checker)
+            self._send(self._queues.add(checker, check, time.monotonic()))
+        elif self._referee.is_client:
+            self._context.spawn(self._differs(check, None))
+        else:
+            raise TrustError(
+                "no worker is left that could check another's rows: a quorum needs workers on "
+                "other nodes. Start some, or score with referee='client', or with "
+                "quarantine='worker'"
+            )
+
+    def _send(self, batches: Sequence[tuple[int, list[Check]]]) -> None:
+        for checker, checks in batches:
+            self._context.spawn(self._run(checker, checks))
+            self.turns.draw_again()
+
+    def _another(self, check: Check, tried: int, *, raised: str | None = None) -> None:
+        """Draw another checker: the last one was late, lost, or is convicted, or the model raised
+        there. It does so on this very row if it does on E + 1 workers, by itself."""
+        names = check.raised | ({raised} if raised is not None else frozenset())
+        check = replace(check, tried=check.tried | {tried}, raised=names)
+        if self._moot(check):
+            self._end(check)
+        elif len(names) <= self._byzantine:
+            self._draw(check)
+        elif not check.alone:
+            self._draw(replace(check, alone=True, raised=frozenset(), tried=frozenset()))
+        else:
+            self._context.spawn(self._raises(check))
+        if check.of.window is not None:  # it may wait for nothing else
+            self._context.spawn(self._close(check.of.window))
+
+    # ---- a check is made ------------------------------------------------------------------------
+
+    async def _run(self, checker: int, checks: list[Check]) -> None:
+        """Have a checker run rows of several shares, and compare."""
+        for moot in [check for check in checks if self._moot(check)]:
+            checks.remove(moot)
+            self._end(moot)
+        if not checks:
+            return
+        told = None
+        if not self._members.is_convicted(checker):
+            queries = np.stack([check.query for check in checks])
+            told = await self._elsewhere.run(
+                queries, kind="check", only=checker, model=checks[0].model
+            )
+        if told is None or told.testimony is None or self._members.is_convicted(checker):
+            name = self._members.member(checker).name
+            for check in checks:
+                self._another(check, checker, raised=name if told and told.raised else None)
+            return
+        answers = self._answers(checker, told.testimony)
+        agree = await self._context.compute(self._compare, checks, answers)
+        for check, answer, fine in zip(checks, answers, agree, strict=True):
+            if fine and answer.member not in self.tainted:
+                self._confirmed(check, answer.member)
+            else:
+                self._context.spawn(self._differs(check, answer, checker))
+
+    def _answers(self, checker: int, testimony: Any) -> list[Answer]:
+        index, malformed = self._members.index(checker), testimony.malformed is not None
+        return [Answer(index, None if malformed else output) for output in testimony.output]
+
+    def _compare(self, checks: Sequence[Check], answers: Sequence[Answer]) -> list[bool]:
+        agree = self._referee.agree
+        return [
+            agree(Answer(check.of.member, check.output), answer)
+            for check, answer in zip(checks, answers, strict=True)
+        ]
+
+    async def _differs(self, check: Check, answer: Answer | None, checker: int = CLIENT) -> None:
+        """Have it decided who is wrong; None: the client is the checker."""
+        async with self._one_at_a_time:
+            if self._moot(check):
+                self._end(check)
+                return
+            if answer is not None and answer.member in self.tainted:
+                self._another(check, checker)
+                return
+            fails, confirms = await self._decide(check, answer)
+        if fails:
+            await self._raises(check)
+        elif self._moot(check):
+            self._end(check)
+        else:
+            self._confirmed(check, confirms)
+
+    async def _raises(self, check: Check) -> None:
+        await self._fails(check)
+        self._end(check)
+
+    async def ask(self, check: Check, incarnation: int) -> Answer | None:
+        """Run a row on one worker, for the referee; None: no output came."""
+        told = await self._elsewhere.run(
+            check.query[None], kind="check", only=incarnation, model=check.model
+        )
+        return None if told.testimony is None else self._answers(incarnation, told.testimony)[0]
+
+    # ---- and over -------------------------------------------------------------------------------
+
+    def _moot(self, check: Check) -> bool:
+        """True if the output is not used any more: its worker is convicted."""
+        return check.of.member in self.tainted
+
+    def _confirmed(self, check: Check, member: int) -> None:
+        """The output is right, says this member."""
+        check.of.rows.append(check.rows)
+        check.of.checkers.append(member)
+        if check.of.window is not None:
+            check.of.window.confirmed.append((check, member))
+        self._end(check)
+
+    def _end(self, check: Check) -> None:
+        """A check is over; the last of its share takes all to the journal."""
+        of = check.of
+        of.left -= 1
+        if of.left == 0 and of.rows:
+            self._context.journal("check", **of.event())
+            of.rows, of.checkers = [], []
+        if of.window is None:
+            self._written -= 1
+            self._back.set()
+        else:
+            of.window.checks -= 1
+            self._context.spawn(self._close(of.window))

@@ -1,0 +1,287 @@
+"""Carries a group's shares to the workers and its outputs back, each share on its own.
+
+It follows the plugin's news: ``send`` gives shares to workers, ``in`` says that an output can be
+fetched, ``complete`` that no more shares are wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from distributed import Future
+
+from approxifer.pipeline.client import transport
+from approxifer.pipeline.client.connection import Connection
+from approxifer.pipeline.keys import Key, as_key
+from approxifer.pipeline.records import ShareOutput
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+#: Bytes by which an output may be larger than twice what is expected and still be received.
+SLACK = 10**6
+
+
+class Sent(NamedTuple):
+    """One attempt at one share, and where it was sent."""
+
+    share: int
+    attempt: int
+    address: str
+
+
+@dataclass
+class GroupTransfer:
+    """A group on the client: its shares, and the outputs that are back."""
+
+    number: int
+    shares: np.ndarray  #: (N, B, *feature)
+    finish: Callable[[GroupTransfer], Coroutine[Any, Any, None]]  #: called once it is complete
+    models: Sequence[int]  #: of each share: 0 is the user's model, r + 1 parity model r
+    outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    #: Outputs of another type, shape, dtype or size, for which a stand-in is in ``outputs``.
+    malformed: dict[tuple[int, int], str] = field(default_factory=dict)
+    sent: dict[Key, Sent] = field(default_factory=dict)  #: and not back yet
+    futures: dict[Key, Future[Any]] = field(default_factory=dict)
+    completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
+    done: bool = False
+
+    @property
+    def used(self) -> set[tuple[int, int]]:
+        """The shares, and which attempt of each, that are to be decoded from."""
+        return {(s, a) for s, a in self.completion["used"]} if self.completion else set()
+
+    @property
+    def testimonies(self) -> dict[int, ShareOutput]:
+        """By share: what is to be decoded from, and who returned it."""
+        by = {(a["share"], a["attempt"]): (a["worker"], a["member"]) for a in self.history}
+        return {
+            share: ShareOutput(
+                by[share, attempt][0],
+                self.outputs[share, attempt],
+                self.malformed.get((share, attempt)),
+                by[share, attempt][1],
+            )
+            for share, attempt in sorted(self.used)
+        }
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What became of each attempt at each share, as the journal keeps it."""
+        return list(self.completion["attempts"]) if self.completion else []
+
+    def asked(self, share: int) -> frozenset[int]:
+        """The incarnations that a share was sent to, whatever became of it."""
+        return frozenset(a["member"] for a in self.history if a["share"] == share)
+
+    def release(self) -> None:
+        """Let the scheduler forget what is left of it."""
+        for future in self.futures.values():
+            future.release()
+        self.futures.clear()
+
+
+class Dispatcher:
+    """The groups in flight.
+
+    Parameters
+    ----------
+    fingerprints
+        Of the models: the user's, then the parity models.
+    """
+
+    def __init__(
+        self,
+        session: Connection,
+        *,
+        fingerprints: Sequence[str],
+        micro_batch: int,
+        output_shape: tuple[int, ...],
+        output_dtype: np.dtype[Any],
+        spawn: Spawn,
+        keep_malformed: bool,
+    ) -> None:
+        self.groups: dict[int, GroupTransfer] = {}
+        self._session = session
+        self._client = session.client
+        self._fingerprints = fingerprints
+        self._micro_batch = micro_batch
+        self._output_shape = output_shape
+        self._output_dtype = output_dtype
+        self._spawn = spawn
+        self._keep_malformed = keep_malformed
+        #: By address: shares whose inputs may lie there for nothing. The next input tells it.
+        self._stale: dict[str, list[Key]] = defaultdict(list)
+
+    async def dispatch(
+        self,
+        group: GroupTransfer,
+        *,
+        code: str,
+        first: bool,
+        avoid: frozenset[str] = frozenset(),
+        forbid: Collection[int] = (),
+        only: int | None = None,
+        check: bool = False,
+    ) -> None:
+        """Have the plugin place a group's shares.
+
+        Parameters
+        ----------
+        group : GroupTransfer
+        code
+            Its code, by name.
+        first
+            Before all that is not, instead of in turn.
+        avoid
+            Names of workers that get a share only where no other can.
+        forbid
+            Incarnations that get none.
+        only
+            The incarnation that gets them; the group ends without an output if that is late.
+        check
+            Whether it is left out of the share times.
+        """
+        self.groups[group.number] = group
+        opening = {
+            "group": group.number,
+            "code": code,
+            "rows": group.shares.shape[1],
+            "first": first,
+            "avoid": sorted(avoid),
+            "forbid": sorted(forbid),
+            "only": only,
+            "check": check,
+        }
+        await self._session.call("groups", groups=[opening])
+
+    def handle(self, event: dict[str, Any]) -> None:
+        """Act on one piece of news."""
+        group = self.groups.get(event["group"])
+        if group is None:
+            return
+        if event["op"] == "send":
+            sent = {as_key(key): Sent(*to) for *to, key in event["to"]}
+            group.sent |= sent
+            self._spawn(self._send(group, sent))
+        elif event["op"] == "in":
+            self._spawn(self._fetch(group, as_key(event["key"]), event["nbytes"]))
+        elif event["op"] == "complete":
+            group.completion = event
+            self._finish_if_whole(group)
+
+    def release(self) -> None:
+        """Drop every group in flight."""
+        for group in self.groups.values():
+            group.done = True
+            group.release()
+        self.groups.clear()
+
+    # ---- there ----------------------------------------------------------------------------------
+
+    async def _send(self, group: GroupTransfer, to: Mapping[Key, Sent]) -> None:
+        """Lay the inputs on their workers, and submit each share as soon as its input is there."""
+        pushes: dict[asyncio.Task[None], Key] = {}
+        for key, (share, _, address) in to.items():
+            stale = self._stale.pop(address, ())
+            push = transport.push(self._client, address, key, group.shares[share], stale)
+            pushes[asyncio.create_task(push)] = key
+        pending = set(pushes)
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if pending:  # those that are nearly there come along
+                    more, pending = await asyncio.wait(pending, timeout=0.005)
+                    done |= more
+                arrived = []
+                for task in done:
+                    if task.exception() is None:
+                        arrived.append(pushes[task])
+                    else:
+                        await self._lost(pushes[task], f"not sent: {task.exception()!r}")
+                self._submit(group, arrived)
+        finally:
+            for task in pending:
+                task.cancel()
+
+    def _submit(self, group: GroupTransfer, keys: Sequence[Key]) -> None:
+        if group.done:
+            self._give_up_inputs(group, keys)
+        if group.done or not keys:
+            return
+        fingerprints = [self._fingerprints[group.models[group.sent[key].share]] for key in keys]
+        futures = transport.submit(self._client, keys, fingerprints, micro_batch=self._micro_batch)
+        group.futures |= dict(zip(keys, futures, strict=True))
+
+    # ---- and back -------------------------------------------------------------------------------
+
+    async def _fetch(self, group: GroupTransfer, key: Key, nbytes: int) -> None:
+        share, attempt, address = group.sent[key]
+        shape, dtype = (group.shares.shape[1], *self._output_shape), self._output_dtype
+        expected = int(np.prod(shape)) * dtype.itemsize
+        why, strange = None, None
+        output: Any = None
+        if nbytes > 2 * expected + SLACK:
+            strange = f"an output of {nbytes:,} bytes instead of {expected:,}"
+        else:
+            try:
+                output = await transport.fetch(self._client, address, key, expected)
+            except Exception as error:  # what a worker sends may be unreadable in any way
+                why = f"not fetched: {type(error).__name__}"
+            else:
+                strange = unlike(output, shape, dtype)
+        if strange is not None and self._keep_malformed:
+            group.malformed[share, attempt] = strange
+            output = blank(shape, dtype)
+        elif strange is not None:
+            why = strange
+        if group.done:
+            return
+        if why is not None:
+            if (share, attempt) in group.used:
+                group.completion = None  # the plugin opens the group again
+            await self._lost(key, why)
+            return
+        group.futures.pop(key).release()
+        group.sent.pop(key)
+        group.outputs[share, attempt] = output
+        self._finish_if_whole(group)
+
+    def _finish_if_whole(self, group: GroupTransfer) -> None:
+        if group.done or group.completion is None or not group.used <= group.outputs.keys():
+            return
+        group.done = True
+        group.release()
+        self._give_up_inputs(group, group.sent)
+        self.groups.pop(group.number)
+        self._spawn(group.finish(group))
+
+    def _give_up_inputs(self, group: GroupTransfer, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._stale[group.sent[key].address].append(key)
+
+    async def _lost(self, key: Key, why: str) -> None:
+        await self._session.call("report", lost=[(key, why)])
+
+
+def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+    """The fault of an output that is to be a plain array of that shape and dtype; None if
+    nothing is.
+
+    Subclasses (masked arrays, for one) compare in their own way: what is masked equals everything.
+    """
+    if type(output) is not np.ndarray:
+        return f"an output of type {type(output).__name__[:80]!r} instead of 'ndarray'"
+    if output.shape != shape or output.dtype != dtype:
+        return f"output {output.shape} {str(output.dtype)[:80]} instead of {shape} {dtype}"
+    return None
+
+
+def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Outputs not there: NaN, or 0 where the dtype has none."""
+    return np.full(shape, np.nan if dtype.kind in "fc" else 0, dtype)

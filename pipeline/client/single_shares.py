@@ -1,0 +1,65 @@
+"""Rows that are run by themselves on one worker, outside any codeword, and told back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from approxifer.pipeline.client.context import Context
+from approxifer.pipeline.client.dispatch import Dispatcher, GroupTransfer
+from approxifer.pipeline.records import AttemptOutcome, ShareOutput
+
+
+@dataclass(frozen=True, eq=False)
+class SingleResult:
+    """The end of such a run."""
+
+    testimony: ShareOutput | None  #: None: no output came
+    raised: bool  #: the model raised, or its worker died of it
+
+
+class SingleShares:
+    """Runs rows on workers of the caller's choice."""
+
+    def __init__(self, context: Context, courier: Dispatcher) -> None:
+        self._context = context
+        self._courier = courier
+
+    async def run(
+        self,
+        rows: np.ndarray,
+        *,
+        kind: str,
+        only: int | None = None,
+        forbid: Collection[int] = (),
+        model: int = 0,
+    ) -> SingleResult:
+        """Run rows (n, *feature) of one model.
+
+        Parameters
+        ----------
+        kind
+            For the journal: ``"check"``, ``"vote"``, ``"learning"``.
+        only
+            The incarnation that is to run them, and no other: nothing is told if it is late.
+        forbid
+            Incarnations that must not.
+        """
+        told: asyncio.Future[GroupTransfer] = asyncio.get_running_loop().create_future()
+
+        async def finish(group: GroupTransfer) -> None:
+            told.set_result(group)
+
+        group = GroupTransfer(next(self._context.numbers), rows[None], finish, (model,))
+        await self._courier.dispatch(
+            group, code="plain", first=True, forbid=forbid, only=only, check=kind == "check"
+        )
+        await told
+        found = group.testimonies
+        self._context.journal_group(group, used=found, kind=kind)
+        await self._context.session.call("report", done=[group.number])
+        raised = any(attempt["fate"] == AttemptOutcome.FAILED for attempt in group.history)
+        return SingleResult(found.get(0), raised)

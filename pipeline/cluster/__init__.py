@@ -1,0 +1,1 @@
+"""Clusters to run on: local processes, an address, batch jobs."""

@@ -1,0 +1,1 @@
+"""What is settled before any worker is asked: options, partition, checks of input and model."""

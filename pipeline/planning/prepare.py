@@ -1,0 +1,485 @@
+"""From options to a run: open and check everything, in the order of what is cheap to refuse.
+
+Nothing is started or written before the input, the model and the output path have been found fit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+
+from approxifer.coding import CodeSpec
+from approxifer.coding.spec import MAX_SHARES
+from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
+from approxifer.datasets.compare import check_same
+from approxifer.datasets.dtypes import PLAIN_SCHEMES
+from approxifer.datasets.ownership import claim_journal, own_events
+from approxifer.errors import ConfigError, InputError, ModelError, StoreError
+from approxifer.models import (
+    ModelHandle,
+    Probe,
+    ensure,
+    open_model,
+    probe,
+    resolve_callable,
+    run_rows,
+)
+from approxifer.models.names import first_line
+from approxifer.models.parity import Parity, load_parity
+from approxifer.pipeline.byzantine.membership import Membership
+from approxifer.pipeline.client.context import Setup
+from approxifer.pipeline.cluster.batch_spec import check_installed
+from approxifer.pipeline.cluster.connect import (
+    ClusterSpec,
+    OpenCluster,
+    load_cluster,
+    open_cluster,
+    workers_of,
+)
+from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.planning.partition import (
+    MICRO_BATCH,
+    MOST_K,
+    Layout,
+    Measures,
+    check_workers,
+    choose_k,
+    make_layout,
+    micro_batch,
+    most_in_flight,
+    row_bytes,
+    workers_needed,
+)
+from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
+from approxifer.version import __version__
+
+#: Workers beyond what the code needs, on a cluster whose size is ours to choose.
+SPARES = 1
+#: Bytes of a row's status, group, worker and residual.
+STATUS_BYTES = 1 + 4 + 4 + 4
+#: The attribute that holds E where shares are checked by rows, and the code takes no more for it.
+BYZANTINE = "byzantine"
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The input's rows as the model takes them: preprocessed, as real numbers."""
+
+    source: Source
+    preprocess: Callable[..., Any] | None
+    features: Callable[..., Any] | None  #: what rows are compared by
+    scheme: str
+    wide: bool  #: float64 stays as it is
+
+    def load(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop): (stop - start, *feature)."""
+        rows = self.preprocessed(self.source.read(start, stop))
+        if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
+            return rows
+        return rows.astype(np.float32)
+
+    def preprocessed(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, *stored), which the user's function may overwrite, as it returns them:
+        (n, *feature)."""
+        if self.preprocess is None:
+            return rows
+        count = len(rows)
+        found = _called("preprocess", self.preprocess, rows)
+        if found.ndim == 0 or len(found) != count:
+            raise InputError(
+                f"preprocess gave an array of shape {found.shape} for {count} rows: it must give "
+                "one row for each"
+            )
+        return found
+
+    def compared(self, rows: np.ndarray) -> np.ndarray:
+        """What order ``"similar"`` looks at: the rows (n, *feature), or the user's features of
+        them, (n, d)."""
+        if self.features is None:
+            return rows
+        found = _called("features", self.features, rows)
+        if found.ndim < 2 or len(found) != len(rows) or found.dtype.kind not in "biuf":
+            raise InputError(
+                f"features gave {found.dtype} of shape {found.shape} for {len(rows)} rows: it must "
+                "give real numbers (n, d), d of them for each row"
+            )
+        return found
+
+
+def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.ndarray:
+    """Call a function of the user's."""
+    count = len(rows)
+    try:
+        return np.asarray(function(rows))
+    except Exception as error:
+        raise InputError(
+            f"{what} raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
+            f"{first_line(error)}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a run before a worker has been asked for."""
+
+    options: Options
+    cluster: ClusterSpec | None
+    queries: Queries
+    row: np.ndarray  #: (1, *feature): the first, as the model takes it
+    handle: ModelHandle
+    parity: Parity | None
+    probe: Probe
+    stored: dict[str, Any] | None  #: attributes of the output store, where there is one
+    notes: list[str]
+
+    @property
+    def source(self) -> Source:
+        """The input."""
+        return self.queries.source
+
+
+def check_batch(options: Options) -> None:
+    """Refuse a batch system that is not installed here, before anything else is looked at.
+
+    Raises
+    ------
+    ConfigError, ClusterError
+    """
+    cluster = None if options.cluster is None else load_cluster(options.cluster)
+    if cluster is not None and cluster.batch is not None:
+        check_installed(cluster.kind)
+
+
+def prepare(options: Options) -> Prepared:
+    """Open the input and the model, look at the output path, and probe the model on sample rows.
+
+    Raises
+    ------
+    ConfigError, InputError, ModelError, StoreError
+    """
+    cluster = None if options.cluster is None else load_cluster(options.cluster)
+    source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
+    stored, past = None, list[dict[str, Any]]()
+    if OutputStore.exists(options.out):
+        with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
+            stored = _stored(store)
+            past, _ = own_events(store)
+    else:
+        OutputStore.check_path(options.out)
+    if options.forgive:
+        Membership("", past, forgive=options.forgive)
+    note = codable(source.dtype, options.scheme) if options.preprocess is None else None
+    handle = open_model(
+        options.model,
+        state=options.state,
+        dtype=options.dtype,
+        device=options.device,
+        trust_model=options.trust_model,
+        preprocess=options.preprocess,
+    )
+    preprocess = None if options.preprocess is None else resolve_callable(options.preprocess)
+    features = options.features  # on the client alone: need not be importable
+    if isinstance(features, str):
+        features = resolve_callable(features, "features")
+    wide = options.dtype == "float64"
+    queries = Queries(source, preprocess, features, options.scheme, wide=wide)
+    batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
+    sample = queries.load(0, min(source.rows, 2 * batch))
+    if handle.preprocess is not None:
+        probe_preprocess(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
+    if features is not None:
+        name = getattr(features, "__qualname__", repr(features))
+        probe_features(name, queries.compared, sample)
+    found = probe(handle, sample, batch)
+    if options.scheme not in PLAIN_SCHEMES and found.output_dtype.kind not in "fc":
+        raise ConfigError(
+            f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
+            "real numbers (logits), or take scheme='uncoded' or 'replication'"
+        )
+    if options.repair == "doubtful":
+        check_classes(found)
+    notes = [said for said in (note, source.unstored) if said]
+    if not found.bitwise:
+        notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
+    parity = _open_parity(options, handle, sample, found)
+    prepared = Prepared(
+        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes
+    )
+    if stored is not None:  # now, not once the workers are there
+        given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
+        check_same(Path(options.out), given=given, stored=stored)
+    return prepared
+
+
+def _stored(store: OutputStore) -> dict[str, Any]:
+    """The attributes of a store, of which a run is made again.
+
+    Raises
+    ------
+    StoreError
+        They are not as they were written.
+    """
+    attrs = store.attrs
+    code, layout = attrs.get("code"), attrs.get("layout")
+    try:
+        TypeAdapter(Layout).validate_python(layout)
+        Layout.of(layout or {})  # which takes no others
+        TypeAdapter(PositiveInt).validate_python((code or {})["k"], strict=True)
+        TypeAdapter(NonNegativeInt).validate_python((code or {})["byzantine"], strict=True)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"The output store {store.path} is not as approxifer writes it: code {code!r}, layout "
+            f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
+        ) from error
+    return attrs
+
+
+def _ends(source: Source, most: int) -> np.ndarray:
+    """Rows from the beginning and the end of the input: either may be blank."""
+    if source.rows <= most:
+        return source.read(0, source.rows)
+    first = source.read(0, most // 2)
+    return np.concatenate([first, source.read(source.rows - most // 2, source.rows)])
+
+
+def _open_parity(
+    options: Options, handle: ModelHandle, sample: np.ndarray, found: Probe
+) -> Parity | None:
+    """Open the parity models, and run one row of sums through each."""
+    if options.parity is None:
+        return None
+    parity = load_parity(options.parity, handle, k=options.k, stragglers=options.stragglers)
+    for one in parity.handles:
+        output = run_rows(ensure(one), sample[:1], 1)
+        if (output.shape[1:], output.dtype) != (found.output_shape, found.output_dtype):
+            raise ModelError(
+                f"parity model {one.name!r} returns {output.dtype} {output.shape[1:]} a row, the "
+                f"model {found.output_dtype} {found.output_shape}: train it again"
+            )
+    return parity
+
+
+def check_classes(found: Probe) -> None:
+    """Refuse a model of whose outputs it cannot be said when two of them agree.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if len(found.output_shape) != 1 or found.output_shape[0] < 2 or found.output_dtype.kind != "f":
+        raise ConfigError(
+            f"repair='doubtful' asks whether classes agree, and the model turns a row into "
+            f"{found.output_dtype} of shape {found.output_shape}: it must give real numbers for at "
+            "least two classes. Take repair='exact' or 'none'"
+        )
+
+
+def measure(prepared: Prepared, workers: int) -> Measures:
+    """What the layout follows from."""
+    row, found = prepared.row, prepared.probe
+    return Measures(
+        rows=prepared.source.rows,
+        row_bytes=row_bytes(row.shape[1:], row.dtype),
+        stored_bytes=row_bytes(prepared.source.feature_shape, prepared.source.dtype),
+        output_bytes=row_bytes(found.output_shape, found.output_dtype) + STATUS_BYTES,
+        input_chunk=prepared.source.chunk,
+        rows_per_second=found.rows_per_second,
+        workers=workers,
+    )
+
+
+def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
+    """The code and the layout: the store's where there is one, else chosen for so many workers.
+
+    What the user asks for goes before what the store holds; where they differ, `OutputStore.check`
+    refuses.
+
+    Raises
+    ------
+    ConfigError, TooFewWorkersError
+    """
+    options, stored = prepared.options, prepared.stored
+    k = options.k if stored is None else options.k or stored["code"]["k"]
+    if prepared.parity is not None:
+        k = k or prepared.parity.k
+    byzantine = options.byzantine
+    make = options.code_for
+    if stored is not None and BYZANTINE not in stored and stored["code"]["byzantine"] == byzantine:
+        make = partial(_with_votes, make, byzantine)  # it was begun with so many shares
+    spec = choose_k(make, k, workers, byzantine=byzantine)
+    if prepared.parity is not None:
+        spec = replace(spec, encoder=prepared.parity.encoder)  # type: ignore[arg-type]
+    check_workers(spec, workers, byzantine=byzantine)
+    if stored is not None:
+        asked = {"window": options.window, "block": options.block, "order": options.order}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return spec, Layout.of(stored["layout"] | given | {"seed": options.seed})
+    layout = make_layout(
+        spec,
+        measure(prepared, workers),
+        order=options.resolved_order,
+        seed=options.seed,
+        memory=options.memory_bytes,
+        window=options.window,
+        block=options.block,
+        static_batch=prepared.handle.static_batch,
+    )
+    return spec, layout
+
+
+def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> CodeSpec:
+    """A code with the shares that tell E wrong ones from the others."""
+    return replace(make(k), byzantine=byzantine)
+
+
+def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
+    """What the store keeps, and what a resumed run must agree with."""
+    code, byzantine = asdict(spec), prepared.options.byzantine
+    # Stores begun before there was such a thing say nothing of it.
+    for name, there in (("adaptive", spec.adaptive), ("encoder", spec.scheme == "parm")):
+        if not there:
+            del code[name]
+    parity = prepared.parity.handles if prepared.parity else ()
+    return {
+        "code": code | {"repair": prepared.options.repair},
+        **({BYZANTINE: byzantine} if spec.byzantine != byzantine else {}),
+        "layout": layout.attrs(),
+        "model": prepared.handle.fingerprint,
+        **({"parity": [one.fingerprint for one in parity]} if parity else {}),
+        "input": prepared.source.fingerprint(),
+        "version": __version__,
+    }
+
+
+def expected_workers(prepared: Prepared) -> int:
+    """Workers that a cluster of ours will have, before it is started."""
+    options = prepared.options
+    given = prepared.cluster.workers if prepared.cluster is not None else None
+    if given is not None:
+        return given
+    fixed = _fixed_k(prepared)
+    if prepared.cluster is not None and prepared.cluster.batch is not None:
+        # A codeword at a time, side by side.
+        k = fixed or MOST_K
+        return max(workers_needed(options.code_for(k), options.byzantine), k) + SPARES
+    # Where nothing says how many: one for each core, but enough for K = 4.
+    needed = workers_needed(options.code_for(fixed or 4), options.byzantine)
+    return max(os.cpu_count() or 1, needed + SPARES)
+
+
+def _fixed_k(prepared: Prepared) -> int | None:
+    """K where it is not ours to choose."""
+    trained = None if prepared.parity is None else prepared.parity.k
+    stored: int | None = (prepared.stored or {}).get("code", {}).get("k")
+    return prepared.options.k or trained or stored
+
+
+def open_workers(
+    prepared: Prepared,
+    say: Callable[[str], None] | None,
+    check: Callable[[], None] | None = None,
+) -> OpenCluster:
+    """Connect to the cluster, or start one, with enough workers for the code. ``check`` is called
+    while batch jobs are waited for, and raises to break off."""
+    options, spec = prepared.options, prepared.cluster
+    if options.client is not None or (spec is not None and spec.kind == "address"):
+        needed = workers_needed(options.code_for(options.k or 1), options.byzantine)
+        return open_cluster(spec, client=options.client, needed=needed, say=say)
+    workers = expected_workers(prepared)
+    code, _ = settle(prepared, workers)
+    sized = (spec or load_cluster({})).model_copy(update={"workers": workers})
+    needed = fewest = workers_needed(code, options.byzantine)
+    if _fixed_k(prepared) is None:  # half of K costs twice the redundancy, but is better than none
+        fewest = workers_needed(options.code_for(-(-code.k // 2)), options.byzantine)
+    cluster = open_cluster(sized, needed=needed, fewest=fewest, say=say, check=check)
+    there = len(workers_of(cluster.client))
+    if there < needed:
+        smaller = choose_k(options.code_for, None, there, byzantine=options.byzantine)
+        prepared.notes.append(
+            f"K={smaller.k} instead of {code.k}: {there} of {workers} workers came in time"
+        )
+    return cluster
+
+
+def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tuple[Setup, CodeSpec]:
+    """Open or create the output store, and gather what the engine needs. The store and the journal
+    are closed with ``stack``."""
+    options, client = prepared.options, cluster.client
+    present = len(workers_of(client))
+    spec, layout = settle(prepared, present)
+    attrs = store_attributes(prepared, spec, layout)
+    if prepared.stored is not None:
+        store = OutputStore.open(options.out)
+        stack.callback(store.release)
+        store.check(attrs)
+    else:
+        store = OutputStore.create(
+            options.out,
+            source=prepared.source,
+            output_shape=prepared.probe.output_shape,
+            output_dtype=prepared.probe.output_dtype,
+            chunk=layout.chunk,
+            attrs=attrs,
+        )
+        stack.callback(store.release)
+    past, notes = claim_journal(store)
+    prepared.notes.extend(notes + ([store.note] if store.note else []))
+    journal = stack.enter_context(Journal(options.out))
+    heal = options.heal or ("restart" if cluster.owned else "avoid")
+    session = time.strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
+    journal.append(
+        {
+            "event": "session",
+            "session": session,
+            "store": store.uuid,
+            "time": time.time(),
+            "version": __version__,
+            "code": asdict(spec),
+            "rows": store.rows,
+        }
+    )
+    setup = Setup(
+        client=client,
+        store=store,
+        journal=journal,
+        load=prepared.queries.load,
+        compared=prepared.queries.compared,
+        row=prepared.row,
+        handle=prepared.handle,
+        parity=prepared.parity.handles if prepared.parity else (),
+        threads=cluster.threads,
+        spec=spec,
+        layout=layout,
+        policy=options.policy,
+        decoder=options.decoder,
+        repair=options.repair,
+        agreement=options.agreement,
+        restart=heal == "restart",
+        retry_failed=options.retry_failed,
+        session=session,
+        most_in_flight=most_in_flight(
+            spec, layout, measure(prepared, present), options.memory_bytes
+        ),
+        in_flight=options.in_flight,
+        past=[e for e in past if e.get("event") in ("name", "conviction", "forgiven")],
+        notes=prepared.notes,
+        quarantine=options.quarantine,
+        forgive=options.forgive,
+        byzantine=options.byzantine,
+        check=options.rows_checked,
+        assurance=options.assurance,
+        referee=options.referee,
+    )
+    for host in options.forgive:
+        journal.append({"event": "forgiven", "session": session, "host": host}, fsync=True)
+    return setup, spec

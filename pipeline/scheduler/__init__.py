@@ -1,0 +1,1 @@
+"""The part of a run inside Dask's scheduler. No torch, zarr, rich or matplotlib."""
