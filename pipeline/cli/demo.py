@@ -118,7 +118,7 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         "uncoded, no faults": plain,
         "systematic, faults, repair='exact'": exact,
         "systematic, faults, repair='none'": decoded,
-        "systematic, a liar, byzantine=1": checked,
+        "systematic, a wrong worker, byzantine=1": checked,
     }
     say(_compare(runs, split))
     for conviction in checked.convicted:
