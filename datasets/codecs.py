@@ -72,7 +72,7 @@ def check_array(array: Array, location: str) -> None:
 
 
 def _coordinate(array: Array) -> bool:
-    """Whether xarray reads it as a whole: the values along its own dimension."""
+    """True if xarray reads it as a whole: the values along its own dimension."""
     dims: Any = getattr(array.metadata, "dimension_names", None)
     dims = dims or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     return list(dims) == [array.basename]

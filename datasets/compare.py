@@ -1,4 +1,4 @@
-"""Whether a store was begun with the same input, model, code and layout."""
+"""Comparison of a store's beginnings with a run: input, model, code and layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which numbers can be coded.
+"""Types of numbers that can be coded.
 
 A code sends weighted sums of queries to the workers, so a query must be made of numbers between
 which one can interpolate. Half of token 17 and half of token 42 is no token.

@@ -205,7 +205,7 @@ def _whole(lines: list[bytes]) -> list[bytes]:
 
 
 def _torn(content: bytes) -> bool:
-    """Whether this, in which no line is whole, is the beginning of a first event: as a write was
+    """True if this, in which no line is whole, is the beginning of a first event: as a write was
     cut, or followed by the zeros of a block that a power failure left unwritten."""
     begun = content.rstrip(b"\0\n")
     return begun.startswith(_BEGIN) or _BEGIN.startswith(begun)

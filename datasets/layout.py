@@ -1,4 +1,4 @@
-"""What an output store looks like on the disk.
+"""Layout of an output store on the disk.
 
 One Zarr v3 group that plain ``xarray.open_zarr`` opens without a warning from the moment it is
 there: its metadata are consolidated, all arrays share the sample dimension and its chunk length,

@@ -120,7 +120,7 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether `release` has not been called."""
+        """True if `release` has not been called."""
         return self._descriptor is not None
 
     def release(self) -> None:

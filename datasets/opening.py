@@ -149,7 +149,7 @@ class _Bare(BackendArray):
 
 
 def _zero_fill_by_habit(array: Array) -> bool:
-    """Whether a v2 array's fill value is the zero that is written when nobody asks for one."""
+    """True if a v2 array's fill value is the zero that is written when nobody asks for one."""
     return (
         array.metadata.zarr_format == 2
         and array.metadata.fill_value is not None

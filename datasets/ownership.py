@@ -107,7 +107,7 @@ def claim_journal(store: OutputStore) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _is_of(own: str | None, events: Iterable[Mapping[str, Any]], path: Path) -> bool:
-    """Whether a journal is this store's."""
+    """True if a journal is this store's."""
     named = _named(events)
     if own is None:  # unless a crash kept the store from being told its uuid
         return not named or (len(named) == 1 and any(e.get("event") == "adopted" for e in events))

@@ -108,7 +108,7 @@ def _reconstruct(kind: Any, shape: Any, dtype: Any) -> _Array:
 
 
 def _encode(text: str, encoding: Any) -> bytes:
-    """What ``_codecs.encode`` is in a pickle for: bytes in the old protocols."""
+    """Stand-in for ``_codecs.encode``: bytes in the old protocols."""
     if encoding not in ("latin1", b"latin1"):
         raise _RefusedError(f"the codec {encoding!r}")
     return text.encode("latin1")

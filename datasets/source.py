@@ -94,7 +94,7 @@ class Source:
 
     @property
     def unstored(self) -> str | None:
-        """What is to be said of chunks that the store does not hold, if there are any: Zarr reads
+        """A remark on chunks that the store does not hold, if there are any: Zarr reads
         them as the fill value, whether they were never written or have been lost."""
         if self._array is None or (chunks := self._array.nchunks) > MOST_COUNTED:
             return None

@@ -156,7 +156,7 @@ class OutputStore:
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
-        """Whether there is anything at the path; `open` tells whether it is one of ours."""
+        """True if there is anything at the path; `open` tells whether it is one of ours."""
         return os.path.lexists(local_path(path))
 
     def name_itself(self, uuid: str) -> None:
@@ -207,7 +207,7 @@ class OutputStore:
         check_same(self.path, given=attrs_expected, stored=self._attrs)
 
     def status(self) -> np.ndarray:
-        """How each row was obtained: uint8 (rows,), an index into ``FLAG_MEANINGS``.
+        """The way each row was obtained: uint8 (rows,), an index into ``FLAG_MEANINGS``.
 
         Raises
         ------

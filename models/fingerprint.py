@@ -1,4 +1,4 @@
-"""What makes two models the same: one sha256 over weights, code's name and precision."""
+"""Identity of a model: one sha256 over weights, code's name and precision."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

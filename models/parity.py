@@ -45,7 +45,7 @@ def program(folder: Path, number: int) -> Path:
 
 
 def read_meta(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What ``parity.json`` says; None where there is none.
+    """The content of ``parity.json``; None where there is none.
 
     Raises
     ------

@@ -26,7 +26,7 @@ REPEAT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Probe:
-    """What was learned from sample rows.
+    """Findings on sample rows.
 
     Attributes
     ----------

@@ -232,7 +232,7 @@ def submit(data: Any, **options: Any) -> Job:
 
 
 def plan_run(data: Any, **options: Any) -> str:
-    """What a run would do, without starting anything (``--dry-run``)."""
+    """Describe a run without starting anything (``--dry-run``)."""
     options.pop("progress", None)
     prepared = prepare(Options(data=data, **options))
     client = prepared.options.client

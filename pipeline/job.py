@@ -129,7 +129,7 @@ class Job:
                 self._running.cancel()
 
     def done(self) -> bool:
-        """Whether the run has ended, in whatever way."""
+        """True if the run has ended, in whatever way."""
         return self._result.done()
 
     def result(self, timeout: float | None = None) -> Report:

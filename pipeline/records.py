@@ -1,4 +1,4 @@
-"""What a run tells about itself: records shared by the engine, the report and the pictures."""
+"""Records of a run, shared by the engine, the report and the pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Status(IntEnum):
-    """How a row of the output was obtained; the values of ``status`` in the store (CF flags)."""
+    """The way a row was obtained; the values of ``status`` in the store (CF flags)."""
 
     PENDING = 0
     EXACT = 1
@@ -19,7 +19,7 @@ class Status(IntEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """What became of one attempt at one share."""
+    """The end of one attempt at one share."""
 
     USED = "used"  #: went into the output
     SPARE = "spare"  #: came back, but was not needed
@@ -44,7 +44,7 @@ class Attempt:
 
 @dataclass(frozen=True, eq=False)
 class ShareOutput:
-    """What a worker returned for a share: (B, *out)."""
+    """A worker's output of a share: (B, *out)."""
 
     worker: str
     output: np.ndarray

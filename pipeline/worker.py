@@ -1,4 +1,4 @@
-"""What runs on the workers: the model's set-up, and one share.
+"""The part of a run on the workers: the model's set-up, and one share.
 
 Both are found by import on the worker; a run ships only data. Events go to the scheduler's plugin
 by ``Worker.log_event`` under the topic `TOPIC`.
@@ -139,7 +139,7 @@ def joined(fingerprints: Iterable[str]) -> str:
 
 
 def _device(runner: Runner) -> str:
-    """What the model runs on, told apart from the other devices of the host."""
+    """The device that the model runs on, told apart from the other devices of the host."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return f"{runner.device}:{visible}" if runner.device == "cuda" and visible else runner.device
 

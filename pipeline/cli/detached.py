@@ -90,7 +90,7 @@ def refuse_running(job: JobFile) -> None:
 
 
 def look(folder: JobFolder) -> JobState | None:
-    """What a job last said; one that has died without a word is ``lost``."""
+    """The last report of a job; one that died without one is ``lost``."""
     state = folder.state()
     if state is None or state.stage != "running":
         return state
@@ -110,7 +110,7 @@ def look(folder: JobFolder) -> JobState | None:
 
 
 def _alive(state: JobState) -> bool:
-    """Whether the job's process is there, and no zombie. One of its number that was created at
+    """True if the job's process is there, and no zombie. One of its number that was created at
     another time is another one."""
     import psutil
 

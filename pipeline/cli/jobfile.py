@@ -76,7 +76,7 @@ class JobFile:
 
     @property
     def folder(self) -> JobFolder:
-        """Where it is kept: beside its output."""
+        """The folder beside its output."""
         return JobFolder.of(self.options["out"])
 
 
@@ -93,7 +93,7 @@ Stage = Literal["running", "done", "failed", "cancelled", "lost"]
 
 @dataclass(frozen=True)
 class JobState:
-    """What a detached job last said of itself.
+    """The last report of a detached job.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ class JobFolder:
         write_private(self.path / "state.json", json.dumps(asdict(state)).encode())
 
     def state(self) -> JobState | None:
-        """What it last said; None if it has not said anything.
+        """The last report; None if there is none.
 
         Raises
         ------
@@ -202,5 +202,5 @@ class JobFolder:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked."""
+        """True if somebody asked."""
         return (self.path / "cancel").exists()

@@ -1,4 +1,4 @@
-"""Which decoded rows are scored again under ``repair="doubtful"``: those whose decode is in doubt.
+"""Choice of the decoded rows that are scored again under ``repair="doubtful"``.
 
 How sure a decode is comes from `approxifer.coding.confidence`; what that is worth is found out in
 the run itself. Once a window's coded groups are in,
@@ -84,7 +84,7 @@ class Calibration:
 
 @dataclass
 class DisagreementEstimate:
-    """What is to be expected of the rows that stay decoded, and what was measured.
+    """Expected disagreement of the rows that stay decoded, and what was measured.
 
     Attributes
     ----------
@@ -230,7 +230,7 @@ class SelectiveRepair:
         now = status[rows]
 
         def wrong(some: np.ndarray) -> np.ndarray:
-            """Whether rows that are back were of another class."""
+            """True if rows that are back were of another class."""
             differs: np.ndarray = prediction[rows[some]].argmax(axis=1) != classes[some]
             return differs
 

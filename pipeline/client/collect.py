@@ -1,4 +1,4 @@
-"""What becomes of the rows of a group that is back: exact, decoded, to be repaired, or failed."""
+"""Rows of a complete group: exact, decoded, to be repaired, or failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of the engine share: how the run is set up, threads, tasks, the journal."""
+"""Context that the parts of the engine share: settings, threads, tasks, the journal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from approxifer.pipeline.scheduler.policy import Policy
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run works with and how."""
+    """The settings and objects of a run."""
 
     client: Client
     store: OutputStore

@@ -72,7 +72,7 @@ class GroupTransfer:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What became of each attempt at each share, as the journal keeps it."""
+        """The end of each attempt at each share, as the journal keeps it."""
         return list(self.completion["attempts"]) if self.completion else []
 
     def asked(self, share: int) -> frozenset[int]:

@@ -124,7 +124,7 @@ class Keeper(Adaptive):
         await self._submit(now)
 
     async def _lost(self, away: Mapping[str, Any], now: float) -> dict[str, str]:
-        """Which of the workers that are away will not come back, and why."""
+        """The workers that are away and will not come back, with the reason."""
         text = await show_queue(self.spec.kind) if self.spec.kind == "slurm" else None
         lines = (text or "").splitlines()
         listed = dict(line.split(maxsplit=1) for line in lines if " " in line.strip())
@@ -306,14 +306,14 @@ def _wait_for_workers(
 
 
 def resources(spec: BatchSpec) -> str:
-    """What one job reserves, for a person."""
+    """The resources of one job, for a person."""
     cpus = spec.keywords.get("job_cpu") or spec.keywords.get("ncpus") or spec.keywords["cores"]
     memory = dask.utils.format_bytes(dask.utils.parse_bytes(spec.keywords["memory"]))
     return f"{cpus} CPU{'s' * (cpus != 1)} and {memory}"
 
 
 async def show_queue(kind: str) -> str | None:
-    """What the batch system says of the user's jobs; None: nothing could be learnt."""
+    """The batch system's list of the user's jobs; None: nothing could be learnt."""
     command = shlex.split(QUEUE[kind].format(user=shlex.quote(getpass.getuser())))
     try:
         process = await asyncio.create_subprocess_exec(

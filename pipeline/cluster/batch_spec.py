@@ -1,4 +1,4 @@
-"""What a batch system's entry in ``cluster.yaml`` comes to: dask-jobqueue's keys, checked.
+"""A batch system's entry in ``cluster.yaml``: dask-jobqueue's keys, checked.
 
 The legal keys are read off dask-jobqueue itself (signatures and its section of Dask's
 configuration), so that they are those of the installed version, and what a site has put into
@@ -87,7 +87,7 @@ class BatchSpec:
 
 
 def legal_keys(kind: str) -> tuple[str, ...]:
-    """What may stand in ``cluster.yaml`` for a kind of batch system, besides the common keys.
+    """The keys of ``cluster.yaml`` for a kind of batch system, besides the common keys.
 
     Raises
     ------

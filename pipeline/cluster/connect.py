@@ -167,7 +167,7 @@ def _check_client(client: Any) -> None:
 
 
 def workers_of(client: Client) -> dict[str, Any]:
-    """What the scheduler knows of each worker, by address.
+    """The scheduler's records of each worker, by address.
 
     Not ``client.scheduler_info()``: the client renews what that returns in the background, without
     the workers, and between its two steps hands that out.

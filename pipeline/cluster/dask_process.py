@@ -1,4 +1,4 @@
-"""What the clusters that one Python process starts have in common, several at a time perhaps."""
+"""Settings that the clusters of one Python process have in common, several at a time perhaps."""
 
 from __future__ import annotations
 

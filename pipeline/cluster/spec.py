@@ -1,4 +1,4 @@
-"""What ``cluster.yaml`` says: one flat mapping, checked before anything is started.
+"""``cluster.yaml``: one flat mapping, checked before anything is started.
 
 ``kind``, ``workers``, ``threads`` and ``memory`` mean the same for every kind; everything else goes
 to the cluster class under its own name.
@@ -98,7 +98,7 @@ class ClusterSpec(BaseModel):
 
     @property
     def batch(self) -> BatchSpec | None:
-        """What it comes to where it is a batch system."""
+        """The batch system, where it is one."""
         if self.kind not in BATCH:
             return None
         return batch_spec(

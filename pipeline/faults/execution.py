@@ -26,7 +26,7 @@ Wrap = Callable[[Run], Run]
 
 
 class RunFault(Protocol):
-    """What is wrong with how a worker runs its model."""
+    """A fault in how a worker runs its model."""
 
     def bind(self, rng: np.random.Generator) -> Wrap:
         """The fault, with its own state, as one worker process suffers it."""

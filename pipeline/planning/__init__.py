@@ -1,1 +1,1 @@
-"""What is settled before any worker is asked: options, partition, checks of input and model."""
+"""Everything before a worker is asked: options, partition, checks of input and model."""

@@ -1,4 +1,4 @@
-"""What `score` and `submit` take, checked before anything is opened or started."""
+"""Arguments of `score` and `submit`, checked before anything is opened or started."""
 
 from __future__ import annotations
 

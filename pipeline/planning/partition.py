@@ -1,4 +1,4 @@
-"""How a run is cut: K, micro-batch, block, window, groups in flight. Pure arithmetic."""
+"""Partition of a run: K, micro-batch, block, window, groups in flight. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHUNK_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows are cut; kept in the store, so that a resumed run cuts them alike."""
+    """The partition of the rows; kept in the store, so that a resumed run cuts them alike."""
 
     window: int
     block: int
@@ -137,7 +137,7 @@ def micro_batch(block: int) -> int:
 
 @dataclass(frozen=True)
 class Measures:
-    """What the plan follows from: the input's and the output's rows, the model's speed."""
+    """Facts that the partition follows from: sizes of input and output, the model's speed."""
 
     rows: int
     row_bytes: int  #: of one query as the model takes it

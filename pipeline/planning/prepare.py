@@ -103,8 +103,8 @@ class Queries:
         return found
 
     def compared(self, rows: np.ndarray) -> np.ndarray:
-        """What order ``"similar"`` looks at: the rows (n, *feature), or the user's features of
-        them, (n, d)."""
+        """The numbers that order ``"similar"`` compares: the rows (n, *feature), or the user's
+        features of them, (n, d)."""
         if self.features is None:
             return rows
         found = _called("features", self.features, rows)
@@ -130,7 +130,7 @@ def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.nda
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of a run before a worker has been asked for."""
+    """A run as it is known before a worker has been asked for."""
 
     options: Options
     cluster: ClusterSpec | None
@@ -285,7 +285,7 @@ def check_classes(found: Probe) -> None:
 
 
 def measure(prepared: Prepared, workers: int) -> Measures:
-    """What the layout follows from."""
+    """Measure what the layout follows from."""
     row, found = prepared.row, prepared.probe
     return Measures(
         rows=prepared.source.rows,
@@ -343,7 +343,7 @@ def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> Code
 
 
 def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
-    """What the store keeps, and what a resumed run must agree with."""
+    """Attributes of the store, which a resumed run must agree with."""
     code, byzantine = asdict(spec), prepared.options.byzantine
     # Stores begun before there was such a thing say nothing of it.
     for name, there in (("adaptive", spec.adaptive), ("encoder", spec.scheme == "parm")):

@@ -1,4 +1,4 @@
-"""How many queries the front end holds at one time.
+"""Number of queries that the client holds at one time.
 
 A window is the unit of commit, so it is whole chunks of the output; and it begins where a chunk of
 the input begins when that is possible, so that no chunk of the input is read twice.

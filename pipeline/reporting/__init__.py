@@ -1,1 +1,1 @@
-"""What a person sees of a run: report, progress, timeline, inspection."""
+"""The face of a run: report, progress, timeline, inspection."""

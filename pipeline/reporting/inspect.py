@@ -1,4 +1,4 @@
-"""What an output store and its journal tell, finished or not."""
+"""Summary of an output store and its journal, finished or not."""
 
 from __future__ import annotations
 

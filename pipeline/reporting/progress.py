@@ -1,4 +1,4 @@
-"""How far a run has got, on stderr: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress of a run on stderr: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 

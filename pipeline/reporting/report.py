@@ -1,4 +1,4 @@
-"""What a run did, for a person and for a program."""
+"""The result of a run, for a person and for a program."""
 
 from __future__ import annotations
 

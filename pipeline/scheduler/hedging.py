@@ -73,7 +73,7 @@ class Hedge:
         )
 
     def ready(self, sent: int, out: int) -> bool:
-        """Whether enough of a share's flight is back.
+        """True if enough of a share's flight is back.
 
         Parameters
         ----------

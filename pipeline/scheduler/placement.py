@@ -1,4 +1,4 @@
-"""Which worker runs which share: pure, seeded, least loaded first.
+"""Placement of shares on workers: pure, seeded, least loaded first.
 
 Shares that must not share a worker (``Code.conflicts``) never do. Nor do they share a node, so that
 one bad node cannot hold two, while there is another one and it is not much busier than the rest;

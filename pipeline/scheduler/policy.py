@@ -1,4 +1,4 @@
-"""What to do with a group, decided from records alone.
+"""Decisions on a group, from records alone.
 
 Nothing here knows of Dask, sleeps, or reads a clock: ``now`` comes in, a `Decision` goes out. The
 scheduler plugin asks `decide` whenever a share of a group starts, returns or is lost, and at every
@@ -97,14 +97,14 @@ class ShareTimes:
 
 
 class WorkerView(Protocol):
-    """What the policy must know of a worker."""
+    """A worker, as far as the policy needs it."""
 
     @property
     def queued(self) -> int:
         """Shares sent there that have not started."""
 
     def stuck(self, now: float, limit: float) -> bool:
-        """Whether it has run one share for more than ``limit`` seconds, or is silent."""
+        """True if it has run one share for more than ``limit`` seconds, or is silent."""
 
 
 @dataclass
@@ -130,11 +130,11 @@ class AttemptState:
 
     @property
     def live(self) -> bool:
-        """Whether it may still come back."""
+        """True if it may still come back."""
         return self.fate is None and not self.returned
 
     def overdue(self, now: float, limit: float, worker: WorkerView | None) -> bool:
-        """Whether it has had ``limit`` seconds on its worker, or will not get its turn in time."""
+        """True if it has had ``limit`` seconds on its worker, or will not get its turn in time."""
         if self.start is not None:
             return now - self.start > limit
         if worker is None or worker.stuck(now, limit):
@@ -171,13 +171,13 @@ class GroupState:
         return found
 
     def failures(self, share: int) -> int:
-        """How often the model raised on a share, or its worker died of it."""
+        """The number of times the model raised on a share, or its worker died of it."""
         return sum(a.share == share and a.fate is AttemptOutcome.FAILED for a in self.attempts)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now. ``complete``: stop, drop the rest. ``submit``: shares to send (again)."""
+    """An action. ``complete``: stop, drop the rest. ``submit``: shares to send (again)."""
 
     complete: bool = False
     #: Complete without an output for every block: its shares failed too often.
@@ -213,7 +213,7 @@ def decide(
     workers: Mapping[str, WorkerView],
     out: Callable[[AttemptState], int] = lambda attempt: attempt.flight,
 ) -> Decision:
-    """What to do with a group that is not complete.
+    """Decide on a group that is not complete.
 
     It is complete when it is decodable, and every block is exact or each share that would better
     it has run out of patience. (With Byzantine workers no code is decodable before N - S shares are
@@ -252,7 +252,7 @@ def decide_bound(
     typical: float | None,
     worker: WorkerView | None,
 ) -> Decision:
-    """What to do with a group that only one worker may run, once it is sent or cannot be.
+    """Decide on a group that only one worker may run, once it is sent or cannot be.
 
     It is complete as soon as its share is back or is late: then without an output. Nobody else is
     sent it, nor that worker a second time.
@@ -280,7 +280,7 @@ def _patient(
     typical: float | None,
     workers: Mapping[str, WorkerView],
 ) -> bool:
-    """Whether a decodable group waits for a share that would better it."""
+    """True if a decodable group waits for a share that would better it."""
     code = group.code
     if policy.patience == 0 or code.exact(present).all():
         return False

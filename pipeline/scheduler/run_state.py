@@ -188,7 +188,7 @@ class RunState:
         return group
 
     def died_at_it(self, key: Key) -> bool:
-        """Whether a share that is lost with its worker had been begun by it, and the worker was not
+        """True if a share that is lost with its worker had been begun by it, and the worker was not
         asked to leave. A share that asks for more memory than there is kills every worker that it
         is given to: it counts as one on which the model raises."""
         _, attempt = self.by_key[key]
@@ -275,7 +275,7 @@ class RunState:
         return decide_bound(group, now, policy=self.policy, typical=typical, worker=worker)
 
     def _beyond_help(self, group: GroupState) -> bool:
-        """Whether the model raised on shares of a group, nothing of it is under way, and each
+        """True if the model raised on shares of a group, nothing of it is under way, and each
         worker that has the model, busy or not, holds or held another share of it: where outputs may
         be wrong it would not be given a second one. One that hangs is waited for only until the
         model has raised as often as is enough for a share."""
@@ -293,7 +293,7 @@ class RunState:
         return len(able) > 0 and all(w.address in ever or w.incarnation in barred for w in able)
 
     def _out(self, attempt: AttemptState) -> int:
-        """How many of an attempt's flight are still awaited, itself included."""
+        """The number of an attempt's flight are still awaited, itself included."""
         return sum(other.live and other.wave <= attempt.wave for _, other in self.by_key.values())
 
     def hung_workers(self, now: float) -> Iterator[WorkerState]:
@@ -514,7 +514,7 @@ class RunState:
         return self.run in worker.ready and not self.is_barred(worker)
 
     def is_barred(self, worker: WorkerState) -> bool:
-        """Whether it, or the node that it runs on, is convicted."""
+        """True if it, or the node that it runs on, is convicted."""
         return any(bar.holds(worker) for bar in self.barred)
 
     def ready_workers(self) -> int:

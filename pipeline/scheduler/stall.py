@@ -13,7 +13,7 @@ SHOWN = 8
 
 
 def held(groups: Iterable[GroupState], now: float) -> dict[str, Any]:
-    """Where the shares are of groups that are not complete.
+    """The places of the shares of groups that are not complete.
 
     Returns
     -------

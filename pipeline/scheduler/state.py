@@ -1,4 +1,4 @@
-"""Who the workers are, and what they are at, as the scheduler sees it. Pure.
+"""Workers as the scheduler sees them: identity and present work. Pure.
 
 What a worker says of itself is believed once: it only tells apart what one address may stand for.
 """
@@ -50,12 +50,12 @@ class WorkerState:
 
     @property
     def where(self) -> str:
-        """What it shares its fate with others by: several nodes may have one address."""
+        """The place that it shares with others: several nodes may have one address."""
         return f"{self.host} {self.node}"
 
     @property
     def claims(self) -> dict[str, str]:
-        """What it has said of itself."""
+        """Its own statements about itself."""
         return {name: getattr(self, name) for name in CLAIMS}
 
     def introduce(self, said: Mapping[str, str]) -> bool:
@@ -66,12 +66,12 @@ class WorkerState:
         return self.claims == dict(said)
 
     def stuck(self, now: float, limit: float) -> bool:
-        """Whether all its slots have run one share for more than ``limit`` s, or it is silent."""
+        """True if all its slots have run one share for more than ``limit`` s, or it is silent."""
         late = sum(now - since > limit for since in self.running.values())
         return late >= self.slots or self.silent(now)
 
     def silent(self, now: float, seconds: float = SILENT) -> bool:
-        """Whether nothing was heard of it for that long."""
+        """True if nothing was heard of it for that long."""
         return now - self.seen > seconds
 
 
@@ -95,12 +95,12 @@ class Bar:
             raise ValueError("a bar needs a name, a host, a node or a device: none is given")
 
     def holds(self, worker: WorkerState) -> bool:
-        """Whether it shuts this worker out."""
+        """True if it shuts this worker out."""
         return all(value in (None, getattr(worker, name)) for name, value in vars(self).items())
 
 
 def unfit(message: Mapping[str, Any], fingerprint: str) -> str:
-    """Why a worker is given no shares of a run.
+    """The reason for which a worker is given no shares of a run.
 
     Parameters
     ----------
