@@ -45,12 +45,12 @@ test-slow: $(READY)
 RUNS ?= 200
 
 chaos: $(READY)
-	@PYTHONPATH=tests $(PY) -m faults --runs=$(RUNS) $(if $(SEED),--seed=$(SEED))
+	@PYTHONPATH=tests $(PY) -m chaos --runs=$(RUNS) $(if $(SEED),--seed=$(SEED))
 
 MINUTES ?= 30
 
 soak: $(READY)
-	@PYTHONPATH=tests $(PY) -m faults --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
+	@PYTHONPATH=tests $(PY) -m chaos --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
 
 # mypy follows the mapping of folders to approxifer.* only in a plain install.
 lint: $(READY)

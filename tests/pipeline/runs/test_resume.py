@@ -22,7 +22,7 @@ from approxifer.datasets import Journal, OutputStore
 from approxifer.errors import FingerprintError, StoreError
 from approxifer.pipeline.records import Status
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 #: Ten windows of 40 rows.
 COMMON = {"model": toy_models.slow_linear, "k": 4, "block": 5, "window": 40}
 

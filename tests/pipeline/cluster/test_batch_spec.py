@@ -24,7 +24,7 @@ from approxifer.pipeline.cluster.batch_spec import (
 from approxifer.pipeline.cluster.connect import load_cluster
 from approxifer.pipeline.cluster.job_script import word
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def script(**content: Any) -> str:

@@ -39,7 +39,7 @@ from approxifer.pipeline.cli.main import app
 from approxifer.pipeline.cluster import local as localcluster
 from approxifer.pipeline.planning.partition import Layout
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 
 #: A module that workers could import: factories of what is no good model, and preprocess functions.
 MODULE = """

@@ -23,8 +23,8 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, Worker
 
 from approxifer.pipeline import faults
 from approxifer.pipeline.cluster.local import local_cluster
-from faults.proxy import Network, free_port
-from faults.schedule import WORKERS
+from chaos.proxy import Network, free_port
+from chaos.schedule import WORKERS
 
 #: The name of the worker beside the pool.
 EXTRA = "extra"

@@ -29,7 +29,7 @@ from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 #: Uncoded, K = 4: four shares a group, two groups a window, ten windows. The shares last 20 ms, so
 #: that no worker is left without enough of them to lie in.
 COMMON: dict[str, Any] = {

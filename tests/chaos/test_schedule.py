@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from faults import schedule as s
+from chaos import schedule as s
 
 SEEDS = range(600)
 

@@ -21,7 +21,7 @@ from approxifer import score
 from approxifer.datasets import OutputStore
 from approxifer.pipeline import faults
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 
 
 def run_until(step: int, cluster: LocalCluster, store: Path, out: Path) -> tuple[int, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from faults import schedule as s
-from faults.conftest import Play
+from chaos import schedule as s
+from chaos.conftest import Play
 
 BYZANTINE = s.Job(k=2, byzantine=1, rows=160)
 

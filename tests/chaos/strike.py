@@ -16,8 +16,8 @@ from typing import Any
 from unittest import mock
 
 from approxifer.datasets import arrays, journal
-from faults import schedule as s
-from faults.pool import ClientProcess, ExtraWorker, Pool
+from chaos import schedule as s
+from chaos.pool import ClientProcess, ExtraWorker, Pool
 
 
 @contextlib.contextmanager

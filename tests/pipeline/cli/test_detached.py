@@ -27,7 +27,7 @@ from approxifer.pipeline.cli import detached
 from approxifer.pipeline.cli import jobs as job_commands
 from approxifer.pipeline.cli.jobfile import JobFile, JobFolder, JobState
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 COMMAND = [sys.executable, "-m", "approxifer.pipeline.cli.main"]
 
 

@@ -26,10 +26,10 @@ from approxifer.datasets import Journal, OutputStore
 from approxifer.datasets.journal import journal_path
 from approxifer.pipeline import faults
 from approxifer.pipeline.records import Status
-from faults import onworker
-from faults import schedule as s
-from faults.pool import EXTRA, ClientProcess, ExtraWorker, Pool, name_of, threads_left
-from faults.strike import Striker
+from chaos import onworker
+from chaos import schedule as s
+from chaos.pool import EXTRA, ClientProcess, ExtraWorker, Pool, name_of, threads_left
+from chaos.strike import Striker
 
 #: Seconds after which a run hangs.
 LIMIT = 120.0

@@ -29,9 +29,9 @@ for folder in (HERE.parent, HERE.parent / "support"):  # processes that are fork
     sys.path.insert(0, str(folder))
 
 from approxifer.text import duration  # noqa: E402
-from faults.harness import Outcome, play  # noqa: E402
-from faults.pool import Pool, processes_left  # noqa: E402
-from faults.schedule import schedule  # noqa: E402
+from chaos.harness import Outcome, play  # noqa: E402
+from chaos.pool import Pool, processes_left  # noqa: E402
+from chaos.schedule import schedule  # noqa: E402
 
 #: Dask keeps samples of each server's load for an hour, and long logs. For a soak they are to be
 #: full soon, and what it keeps for ever is to be off (`NoSpans`): what grows on is a leak.

@@ -17,7 +17,7 @@ from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
 from approxifer.pipeline.cluster import spec as clusterspec
 from approxifer.pipeline.cluster.connect import load_cluster, open_cluster, workers_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -13,9 +13,9 @@ for folder in (HERE.parent, HERE.parent / "support"):  # processes that are fork
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from faults.harness import Outcome, play  # noqa: E402
-from faults.pool import Pool  # noqa: E402
-from faults.schedule import Chaos, Fault, Job  # noqa: E402
+from chaos.harness import Outcome, play  # noqa: E402
+from chaos.pool import Pool  # noqa: E402
+from chaos.schedule import Chaos, Fault, Job  # noqa: E402
 
 
 class Pools:

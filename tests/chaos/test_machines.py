@@ -21,8 +21,8 @@ from approxifer.errors import ClusterError, InputError, OutputError
 from approxifer.pipeline.cluster.local import local_cluster
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.records import Status
-from faults import onworker
-from faults.pool import ExtraWorker, SchedulerProcess
+from chaos import onworker
+from chaos.pool import ExtraWorker, SchedulerProcess
 
 ROWS = 240
 COMMON: dict[str, Any] = {

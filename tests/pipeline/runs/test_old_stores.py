@@ -23,7 +23,7 @@ from approxifer.errors import FingerprintError
 from approxifer.pipeline import faults
 from approxifer.pipeline.records import Status
 
-BEGUN = Path(__file__).parents[1] / "data" / "begun_before_spot_checks.zip"
+BEGUN = Path(__file__).parents[2] / "data" / "begun_before_spot_checks.zip"
 OPTIONS: dict[str, Any] = {
     "model": toy_models.slow_linear,
     "k": 2,
