@@ -50,7 +50,9 @@ class Pool:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self.cluster: LocalCluster = self._stack.enter_context(
-            local_cluster(n_workers=WORKERS, memory=2**31, options={"silence_logs": 60})
+            local_cluster(
+                n_workers=WORKERS, memory=2**31, options={"silence_logs": 60, "security": False}
+            )
         )
 
     def __enter__(self) -> Pool:

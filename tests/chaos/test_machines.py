@@ -58,7 +58,11 @@ def check_whole(out: Path, rows: np.ndarray | None = None) -> None:
 def small_cluster(**options: Any) -> Iterator[Client]:
     """Three workers."""
     with (
-        local_cluster(n_workers=3, memory=options.pop("memory", 2**31), options=options) as made,
+        local_cluster(
+            n_workers=3,
+            memory=options.pop("memory", 2**31),
+            options={"security": False} | options,
+        ) as made,
         Client(made, set_as_default=False) as client,
     ):
         yield client
