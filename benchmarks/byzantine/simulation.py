@@ -101,7 +101,7 @@ class _Context:
 
     def __init__(self, **setup: Any) -> None:
         self.setup = SimpleNamespace(**setup)
-        self.session = SimpleNamespace(tell=self._notified)
+        self.session = SimpleNamespace(call=self._notified)
         self.events: list[dict[str, Any]] = []
         self._tasks: deque[asyncio.Task[None]] = deque()
 
