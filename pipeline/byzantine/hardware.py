@@ -18,20 +18,8 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def hardware_class(runner: Runner, threads: int) -> str:
-    """The class of hardware that a model runs on in this process, as one line.
-
-    Parameters
-    ----------
-    runner : Runner
-        The model, loaded here.
-    threads : int
-        torch threads of every call.
-
-    Returns
-    -------
-    str
-        ``"cpu | AMD EPYC 7B13 | torch 2.13.0+cpu | numpy 2.4.1 | 1 threads"``
-    """
+    """The class of hardware that a model runs on in this process, with so many torch threads:
+    ``"cpu | AMD EPYC 7B13 | torch 2.13.0+cpu | numpy 2.4.1 | 1 threads"``."""
     # As installed, whether the model uses them or not: nothing else tells what it imports.
     builds = [f"{name} {version(name)}" for name in ("torch", "numpy")]
     kind = runner.device.partition(":")[0]
