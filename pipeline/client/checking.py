@@ -128,7 +128,7 @@ class Checking:
         """Choose the first whose turn it is among those allowed; the client where none is."""
         of = check.of
         allowed = self._members.checkers(of.asked, check.tried)
-        if not allowed and not self._referee.is_client:  # they may only have been late
+        if not allowed and self._referee.own is None:  # they may only have been late
             allowed = self._members.checkers(of.asked)
         fresh = [one for one in allowed if one not in of.drawn] if self._byzantine > 1 else []
         pool = fresh or allowed
@@ -138,7 +138,7 @@ class Checking:
         if checker != CLIENT:
             check.of.drawn.add(checker)
             self._send(self._queues.add(checker, check, time.monotonic()))
-        elif self._referee.is_client:
+        elif self._referee.own is not None:
             self._context.spawn(self._differs(check, None))
         else:
             raise TrustError(

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
 from approxifer.coding import Code
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import Membership
+from approxifer.pipeline.byzantine.referee import most_agreeing
 from approxifer.pipeline.byzantine.tolerance import Tolerance
 from approxifer.pipeline.client.collect import RowGroup
 from approxifer.pipeline.client.context import Context
@@ -94,7 +94,7 @@ class Voting:
         votes = [told[share] for share in shares]
         asked: set[int] = set().union(*(group.asked(share) for share in shares))
         while True:
-            agreed = await self._context.compute(partial(self._agreeing, votes))
+            agreed = await self._context.compute(most_agreeing, votes, self._agree)
             if len(agreed) > self._byzantine:
                 break
             more = await self._one_more(rows, asked) if len(votes) <= 2 * self._byzantine else None
@@ -122,13 +122,7 @@ class Voting:
             asked.add(told.testimony.member)
         return told.testimony
 
-    def _agreeing(self, votes: Sequence[ShareOutput]) -> list[ShareOutput]:
-        """The most of them that agree with one."""
-
-        def agree(a: ShareOutput, b: ShareOutput) -> bool:
-            if a.malformed is not None or b.malformed is not None:
-                return False
-            return a is b or not self._tolerance.differs(a.output, b.output, times=2.0).any()
-
-        sets = [[other for other in votes if agree(center, other)] for center in votes]
-        return max(sets, key=len)
+    def _agree(self, a: ShareOutput, b: ShareOutput) -> bool:
+        if a.malformed is not None or b.malformed is not None:
+            return False
+        return a is b or not self._tolerance.differs(a.output, b.output, times=2.0).any()
