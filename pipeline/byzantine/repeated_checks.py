@@ -19,6 +19,9 @@ from approxifer.pipeline.records import Status
 
 #: What a member has written itself.
 OWN = (Status.EXACT, Status.REPAIRED)
+#: Of one window: its span, the checks, and its rows that cannot be checked, because what is stored
+#: is no share's output.
+DueChecks = tuple[tuple[int, int, int], list[Check], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,8 @@ class RepeatedChecks:
     spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
     members: Membership
 
-    def void(self) -> Iterator[tuple[tuple[int, int, int], list[Check], np.ndarray]]:
-        """Window by window: its span, the checks to make again, and its rows that cannot be
-        checked, because what is stored is no share's output."""
+    def void(self) -> Iterator[DueChecks]:
+        """The checks to make again."""
         found = owed(Journal.read(self.store.path), self.members.tainted())
         for span in self.spans:
             _, start, stop = span
@@ -59,8 +61,8 @@ class RepeatedChecks:
 
     def besides(
         self, assurance: float, byzantine: int, rng: np.random.Generator
-    ) -> Iterator[list[Check]]:
-        """Window by window: rows drawn of members whose bound is above ``assurance``; all rows of
+    ) -> Iterator[DueChecks]:
+        """Checks of rows drawn of members whose bound is above ``assurance``; all rows of
         those that have too few."""
         tainted = self.members.tainted()
         found = proofs(Journal.read(self.store.path), tainted)
@@ -75,10 +77,11 @@ class RepeatedChecks:
             honest = 1 - max(0, byzantine - 1) / max(1, len(self.members.checkers(())))
             checked = self._checked(member, -1, -1, of=len(mine), rate=honest, why=ASSURANCE)
             drawn |= dict.fromkeys(chosen.tolist(), checked)
-        for _, start, stop in self.spans:
+        for span in self.spans:
+            _, start, stop = span
             here = {row: checked for row, checked in drawn.items() if start <= row < stop}
             if here:
-                yield self._checks(here, start, stop)
+                yield span, self._checks(here, start, stop), np.zeros(0, int)
 
     def _writers(self, start: int, stop: int) -> np.ndarray:
         """The member that each row of a window is of; -1 for rows that are no member's."""

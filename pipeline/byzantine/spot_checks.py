@@ -106,9 +106,9 @@ def choose_rows(
 class CheckerOrder:
     """The order in which workers are asked to check: random, and kept until a batch is full.
 
-    No worker may foresee it. Drawn for each row by itself, rows wait for as many batches as there are workers, of which few
-    are full. With one order for a while the first one allowed has them all, and is still as likely
-    to be any other.
+    No worker may foresee it. Drawn for each row by itself, rows wait for as many batches as there
+    are workers, of which few are full. With one order for a while the first one allowed has them
+    all, and is still as likely to be any other.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

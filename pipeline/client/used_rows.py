@@ -40,15 +40,10 @@ def draw(
     """Draw `check` rows of each share that is used, and what is not finite for no visible reason.
 
     A share is used if it stands for a block, or if a block is decoded: then of all rows of the
-    codewords that hold a query of that block, a short codeword's padding included.
-
-    Parameters
-    ----------
-    decoded_stays
-        Whether decoded rows may stay in the output. Else a share that is only decoded from is
-        checked all the same, and the bound is not about it.
-    outliers
-        Those of a model, and of shares that carry a block or mix several.
+    codewords that hold a query of that block, a short codeword's padding included. Where decoded
+    rows do not stay in the output (``decoded_stays``), a share that is only decoded from is checked
+    all the same, and the bound is not about it. The ``outliers`` are those of a model, and of
+    shares that carry a block or mix several.
     """
     code, members = batch.code, batch.members
     blocks = [len(rows) for rows in block_rows(members, code.k)]
@@ -99,8 +94,7 @@ def query_of(
     queries = np.concatenate([load(row, row + 1) for row in rows])
     if len(rows) > 1:
         queries = code.encode(gather(queries, np.arange(len(rows)), code.k))[share]
-    query: np.ndarray = queries[0]
-    return query
+    return np.asarray(queries[0])
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

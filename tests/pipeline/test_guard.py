@@ -714,8 +714,8 @@ def test_a_mismatch_without_a_verdict_is_decided_by_the_next_session(
         async def dies(*_: Any) -> None:
             raise MemoryError("killed here")
 
-        assert one.guard._referee is not None
-        one.guard._referee.judge = dies  # type: ignore[method-assign,assignment]
+        assert one.guard._checking is not None
+        one.guard._checking.referee.judge = dies  # type: ignore[method-assign,assignment]
         await one.all_back(one.window(1), {0: 0, 1: 1}, number=1)
         await one.rest()
 
