@@ -214,6 +214,4 @@ def most_agreeing(votes: Sequence[Vote], agree: Callable[[Vote, Vote], bool]) ->
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     """Tell whether two outputs are equal; NaN equals NaN."""
-    if a.dtype.kind not in "fc":
-        return bool(np.array_equal(a, b))
     return bool(np.array_equal(a, b, equal_nan=True))

@@ -6,6 +6,7 @@ statistics that a few odd rows, of fill values for instance, cannot move.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,18 +167,14 @@ def _in_smaller(run: Runner, rows: np.ndarray) -> list[np.ndarray]:
 
 def _nudged(
     run: Runner, rows: np.ndarray, micro_batch: int, times: int, rng: np.random.Generator
-) -> list[np.ndarray]:
+) -> Iterator[np.ndarray]:
     """Outputs of real rows in which each number is moved up or down by a step of the model's."""
-    if rows.dtype.kind != "f":
-        return []
     dtype = DTYPES[run.dtype]
-    step, found = _step(run, dtype), []
-    for _ in range(times):
+    for _ in range(times if rows.dtype.kind == "f" else 0):
         with np.errstate(over="ignore"):
-            moved = rows.astype(dtype) * (1 + step * rng.choice([-1, 1], rows.shape))
+            moved = rows.astype(dtype) * (1 + _step(run, dtype) * rng.choice([-1, 1], rows.shape))
             moved = moved.astype(dtype)
-        found += _try(run, moved, micro_batch)
-    return found
+        yield from _try(run, moved, micro_batch)
 
 
 def _try(run: Runner, rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -213,8 +210,7 @@ def _sizes(outputs: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """The sizes that differences are relative to: (B, *out)."""
     value = magnitude(outputs)
     row = value.max(axis=tuple(range(1, value.ndim)), keepdims=True, initial=0.0)
-    sizes: np.ndarray = np.maximum(value, np.minimum(usual, row))
-    return sizes
+    return np.asarray(np.maximum(value, np.minimum(usual, row)))
 
 
 def _usual(outputs: np.ndarray) -> np.ndarray:

@@ -148,18 +148,14 @@ class Checking:
             self._end(moot)
         if not checks:
             return
-        told = None
+        answers, raised = list[Answer](), False
         if not self.members.is_convicted(checker):
-            queries = np.stack([check.query for check in checks])
-            told = await self.elsewhere.run(
-                queries, kind="check", only=checker, model=checks[0].model
-            )
-        if told is None or told.testimony is None or self.members.is_convicted(checker):
+            answers, raised = await self._answers(checker, checks)
+        if not answers or self.members.is_convicted(checker):
             name = self.members.member(checker).name
             for check in checks:
-                self._another(check, checker, raised=name if told and told.raised else None)
+                self._another(check, checker, raised=name if raised else None)
             return
-        answers = self._answers(checker, told.testimony)
         agree = await self.context.compute(
             lambda: [
                 self.referee.agree(Answer(check.of.member, check.output), answer)
@@ -172,9 +168,15 @@ class Checking:
             else:
                 self.context.spawn(self._differs(check, answer, checker))
 
-    def _answers(self, checker: int, testimony: Any) -> list[Answer]:
-        index, malformed = self.members.index(checker), testimony.malformed is not None
-        return [Answer(index, None if malformed else output) for output in testimony.output]
+    async def _answers(self, checker: int, checks: Sequence[Check]) -> tuple[list[Answer], bool]:
+        """Run rows on one worker: its answers, if any came, and whether the model raised."""
+        queries = np.stack([check.query for check in checks])
+        told = await self.elsewhere.run(queries, kind="check", only=checker, model=checks[0].model)
+        if (returned := told.testimony) is None:
+            return [], told.raised
+        index, malformed = self.members.index(checker), returned.malformed is not None
+        answers = [Answer(index, None if malformed else output) for output in returned.output]
+        return answers, told.raised
 
     async def _differs(self, check: Check, answer: Answer | None, checker: int = CLIENT) -> None:
         """Have it decided who is wrong; None: the client is the checker."""
@@ -199,10 +201,8 @@ class Checking:
 
     async def ask(self, check: Check, incarnation: int) -> Answer | None:
         """Run a row on one worker, for the referee; None: no output came."""
-        told = await self.elsewhere.run(
-            check.query[None], kind="check", only=incarnation, model=check.model
-        )
-        return None if told.testimony is None else self._answers(incarnation, told.testimony)[0]
+        answers, _ = await self._answers(incarnation, [check])
+        return answers[0] if answers else None
 
     # ---- and over -------------------------------------------------------------------------------
 

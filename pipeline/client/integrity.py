@@ -194,18 +194,9 @@ class IntegrityMonitor:
         self, batch: RowGroup, group: GroupTransfer, returned: DecodedGroup
     ) -> list[DrawnRows]:
         """Draw the rows to check of each share that is used; to be called in a thread."""
-        setup = self.context.setup
         if self._checking is None:
             return []
-        return draw(
-            batch,
-            group,
-            returned,
-            check=setup.check,
-            decoded_stays=setup.repair != "exact",
-            outliers=self._outliers_of,
-            rng=self.rng,
-        )
+        return draw(batch, group, returned, self.context.setup, self._outliers_of, self.rng)
 
     def _outliers_of(self, model: int, mixed: bool) -> Outliers:
         return self._outliers.setdefault((model, mixed), Outliers(self.rng))

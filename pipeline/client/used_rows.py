@@ -11,6 +11,7 @@ from approxifer.coding import Code, block_rows, gather
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.spot_checks import choose_rows, random_rows
 from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
+from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.client.dispatch import GroupTransfer
 
 
@@ -31,18 +32,16 @@ def draw(
     batch: RowGroup,
     group: GroupTransfer,
     returned: DecodedGroup,
-    *,
-    check: int,
-    decoded_stays: bool,
+    setup: Setup,
     outliers: Callable[[int, bool], Outliers],
     rng: np.random.Generator,
 ) -> list[DrawnRows]:
-    """Draw `check` rows of each share that is used, and what is not finite for no visible reason.
+    """Draw rows of each share that is used, and what is not finite for no visible reason.
 
     A share is used if it stands for a block, or if a block is decoded: then of all rows of the
     codewords that hold a query of that block, a short codeword's padding included. Where decoded
-    rows do not stay in the output (``decoded_stays``), a share that is only decoded from is checked
-    all the same, and the bound is not about it. The ``outliers`` are those of a model, and of
+    rows never stay in the output, a share that is only decoded from is checked all the same, and
+    the bound is not about it. The ``outliers`` are those of a model, and of
     shares that carry a block or mix several.
     """
     code, members = batch.code, batch.members
@@ -62,13 +61,13 @@ def draw(
         queries = group.shares[share]
         odd = np.flatnonzero(_finite(queries[:relevant]) & ~_finite(output[:relevant]))
         alike = outliers(code.models[share], code.carries[share] is None)
-        rows = choose_rows(alike.distances(output[:relevant]), odd, check, rng)
+        rows = choose_rows(alike.distances(output[:relevant]), odd, setup.check, rng)
         found.append(
             DrawnRows(
                 share,
                 returned.told[share].member,
-                of=relevant if decoded_stays else written,
-                rate=random_rows(check, relevant) / relevant,
+                of=written if setup.repair == "exact" else relevant,
+                rate=random_rows(setup.check, relevant) / relevant,
                 rows=[sources(batch, share, int(row)) for row in rows],
                 queries=queries[rows],
                 outputs=output[rows],
