@@ -62,11 +62,6 @@ class Hooks:
     taken_back: Callable[[int, np.ndarray], None]
 
 
-def _unforeseen() -> np.random.Generator:
-    """Draws that no worker can foresee."""
-    return np.random.default_rng(secrets.randbits(128))
-
-
 @dataclass(eq=False)
 class IntegrityMonitor:
     """The trust of one run."""
@@ -77,7 +72,10 @@ class IntegrityMonitor:
     members: Membership
     spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
     hooks: Hooks
-    rng: np.random.Generator = field(default_factory=_unforeseen)
+    #: Of the draws: no worker can foresee them.
+    rng: np.random.Generator = field(
+        default_factory=lambda: np.random.default_rng(secrets.randbits(128))
+    )
     #: Differences that are the hardware's, in words.
     hardware: list[str] = field(default_factory=list)
     #: Shares found suspicious, by the name of their worker.
@@ -196,10 +194,7 @@ class IntegrityMonitor:
         """Draw the rows to check of each share that is used; to be called in a thread."""
         if self._checking is None:
             return []
-        return draw(batch, group, returned, self.context.setup, self._outliers_of, self.rng)
-
-    def _outliers_of(self, model: int, mixed: bool) -> Outliers:
-        return self._outliers.setdefault((model, mixed), Outliers(self.rng))
+        return draw(batch, group, returned, self.context.setup, self._outliers, self.rng)
 
     def start(self, batch: RowGroup, group: GroupTransfer, drawn: Sequence[DrawnRows]) -> None:
         """Have drawn rows checked, before the window that they belong to can be written."""
@@ -234,11 +229,13 @@ class IntegrityMonitor:
     async def _decide(self, check: Check, other: Answer | None) -> Verdict:
         """Have the referee decide, and carry that out; see `Checking.decide`."""
         assert self._checking is not None
-        of = check.of
-        answers = [Answer(of.member, check.output)]
-        number = next(self._numbers)
-        if other is not None:
-            answers.append(other)
+        of, judge = check.of, self._checking.referee.judge
+        mine = Answer(of.member, check.output)
+        if other is None:
+            verdict = await judge(check, [mine])
+            await self._carry_out(check, verdict, checked_by=None)
+        else:
+            number = next(self._numbers)
             self.suspected[self.members.members[of.member].name] += 1
             await self._keep(
                 "mismatch",
@@ -251,9 +248,8 @@ class IntegrityMonitor:
                 rows=check.rows,
                 outputs=[kept(check.output), kept(other.output)],
             )
-        verdict = await self._checking.referee.judge(check, answers)
-        await self._carry_out(check, verdict, checked_by=None if other is None else other.member)
-        if other is not None:
+            verdict = await judge(check, [mine, other])
+            await self._carry_out(check, verdict, checked_by=other.member)
             self.context.journal("verdict", of=[self.context.setup.session, number])
         return verdict
 

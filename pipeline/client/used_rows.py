@@ -33,7 +33,7 @@ def draw(
     group: GroupTransfer,
     returned: DecodedGroup,
     setup: Setup,
-    outliers: Callable[[int, bool], Outliers],
+    outliers: dict[tuple[int, bool], Outliers],
     rng: np.random.Generator,
 ) -> list[DrawnRows]:
     """Draw rows of each share that is used, and what is not finite for no visible reason.
@@ -41,8 +41,8 @@ def draw(
     A share is used if it stands for a block, or if a block is decoded: then of all rows of the
     codewords that hold a query of that block, a short codeword's padding included. Where decoded
     rows never stay in the output, a share that is only decoded from is checked all the same, and
-    the bound is not about it. The ``outliers`` are those of a model, and of
-    shares that carry a block or mix several.
+    the bound is not about it. The ``outliers`` are those of a model, and of shares that mix several
+    blocks or carry one.
     """
     code, members = batch.code, batch.members
     blocks = [len(rows) for rows in block_rows(members, code.k)]
@@ -60,8 +60,9 @@ def draw(
             continue
         queries = group.shares[share]
         odd = np.flatnonzero(_finite(queries[:relevant]) & ~_finite(output[:relevant]))
-        alike = outliers(code.models[share], code.carries[share] is None)
-        rows = choose_rows(alike.distances(output[:relevant]), odd, setup.check, rng)
+        alike = (code.models[share], code.carries[share] is None)
+        usual = outliers.setdefault(alike, Outliers(rng))
+        rows = choose_rows(usual.distances(output[:relevant]), odd, setup.check, rng)
         found.append(
             DrawnRows(
                 share,
