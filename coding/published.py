@@ -24,10 +24,8 @@ FEW_ROWS = 0.5
 #: Residuals below this fraction of the outputs' root mean square are rounding errors.
 ROUNDING = 1e-6
 
-#: Outputs of a group that vote, at most, since each takes a singular value decomposition; and how
-#: many of them at a time.
+#: Outputs of a group that vote, at most, since each takes a singular value decomposition.
 VOTERS = 1024
-TOGETHER = 128
 
 #: Outputs of a share converted to double precision at a time.
 CHUNK = 1 << 16
@@ -61,10 +59,6 @@ def suspects(
         Where all shares lie: the b_i.
     k, byzantine : int
         K and E.
-
-    Returns
-    -------
-    frozenset of int
     """
     shares = sorted(outputs)
     if not byzantine or outputs[shares[0]].dtype.kind != "f" or not outputs[shares[0]].size:
@@ -105,11 +99,8 @@ def _voted(
     voters = np.arange(size)
     if size > VOTERS:
         voters = np.random.default_rng(0).choice(size, VOTERS, replace=False)
-    votes = np.zeros(len(shares), np.int64)
-    for start in range(0, len(voters), TOGETHER):
-        some = voters[start : start + TOGETHER]
-        picked = np.stack([samples[share][some] for share in shares])
-        votes += published_votes(picked[:, None], at, k, errors)[0]
+    picked = np.stack([samples[share][voters] for share in shares])
+    votes = published_votes(picked[:, None], at, k, errors)[0]
     most = np.argsort(-votes, kind="stable")[:errors]
     return frozenset(shares[place] for place in most)
 
@@ -137,17 +128,9 @@ def _odd(
 def _contrasts(judged: Reals, rest: Reals) -> Reals:
     """Subtract interpolations from values, in such measure that white noise would keep its size.
 
-    Parameters
-    ----------
-    judged : array (j,)
-    rest : array (r,)
-        Nodes, at least two.
-
-    Returns
-    -------
-    array (r, j + 1, j + r)
-        Weights of the values at all these nodes. Entry i is about the interpolant through all of
-        the rest but i: what the j values, and that at node i, are off it.
+    Weights (r, j + 1, j + r) of the values at all the nodes, ``judged`` (j,) and ``rest`` (r,).
+    Entry i is about the interpolant through all of the rest but i: what the j values, and that at
+    node i, are off it.
     """
     at = np.concatenate([judged, rest])
     found = np.zeros((len(rest), len(judged) + 1, len(at)))
@@ -184,11 +167,6 @@ def published_votes(
     Returns
     -------
     int array (B, M)
-
-    Raises
-    ------
-    ConfigError
-        If an output is not finite, or there are not as many nodes as outputs.
     """
     at = np.asarray(nodes, np.float64)
     if at.shape != outputs.shape[:1]:

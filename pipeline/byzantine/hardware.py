@@ -18,24 +18,15 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def hardware_class(runner: Runner, threads: int) -> str:
-    """The class of hardware that a model runs on in this process, as one line.
-
-    Parameters
-    ----------
-    runner : Runner
-        The model, loaded here.
-    threads : int
-        torch threads of every call.
-
-    Returns
-    -------
-    str
-        ``"cpu | AMD EPYC 7B13 | torch 2.13.0+cpu | numpy 2.4.1 | 1 threads"``
-    """
+    """The class of hardware that a model runs on in this process, with so many torch threads:
+    ``"cpu | AMD EPYC 7B13 | torch 2.13.0+cpu | numpy 2.4.1 | 1 threads"``."""
     # As installed, whether the model uses them or not: nothing else tells what it imports.
     builds = [f"{name} {version(name)}" for name in ("torch", "numpy")]
-    kind = runner.device.partition(":")[0]
-    unit = _gpu(runner.device) if kind == "cuda" else processor()
+    kind, unit = runner.device.partition(":")[0], processor()
+    if kind == "cuda":
+        import torch
+
+        unit = torch.cuda.get_device_name(runner.device)
     return " | ".join([kind, unit, *builds, f"{threads} threads"])
 
 
@@ -46,9 +37,3 @@ def processor() -> str:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
         named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(filter(None, named), "") or platform.processor() or platform.machine()
-
-
-def _gpu(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device)

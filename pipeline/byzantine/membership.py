@@ -41,16 +41,17 @@ class Member:
     life: int = 0  #: counts on when a conviction covers what it did up to then, and not itself
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        """Where it runs: host, node, device."""
-        return (self.host, self.node, self.device)
+    def hosts(self) -> set[str]:
+        """The names by which a person may know where it runs."""
+        return {self.host, self.node} - {""}
 
     def at(self, other: Member) -> bool:
         """True if both run in one place."""
+        if self.device != other.device:
+            return False
         if -1 in (self.incarnation, other.incarnation):  # the node's name alone was kept
-            here, there = ({m.host, m.node} - {""} for m in (self, other))
-            return self.device == other.device and not here.isdisjoint(there)
-        return self.place == other.place
+            return not self.hosts.isdisjoint(other.hosts)
+        return (self.host, self.node) == (other.host, other.node)
 
     def event(self) -> dict[str, Any]:
         """As the journal keeps it."""
@@ -156,6 +157,26 @@ class Conviction:
         )
 
 
+@dataclass
+class _Record:
+    """A conviction, and its time: the number of members when it was made, and forgiven."""
+
+    conviction: Conviction
+    made: int
+    here: bool = True  #: found by a run on this store, not by another one on the same cluster
+    forgiven: int | None = None
+
+    def bars(self, member: Member) -> bool:
+        return self.forgiven is None and self.conviction.bars(member)
+
+    def taints(self, index: int, member: Member) -> bool:
+        if self.forgiven is not None and index >= self.forgiven:
+            return False
+        return self.conviction.bars(member) or (
+            index < self.made and self.conviction.taints(member)
+        )
+
+
 class Membership:
     """The members of a store, by index, and the convictions.
 
@@ -189,24 +210,21 @@ class Membership:
     ) -> None:
         self.session = session
         self.members: list[Member] = []
-        self.convictions: list[Conviction] = []
-        self._cuts: list[int] = []  #: for each conviction, the members there were then
-        self._forgiven: dict[int, int] = {}  #: likewise, when it was forgiven
+        self._records: list[_Record] = []
         self._quarantine = quarantine
         self._on_new = on_new
         self._known: dict[int, Member] = {}  #: of this session, by incarnation
         self._present: set[int] = set()
         self._index: dict[Member, int] = {}
-        self._told: list[Conviction] = []  #: by other runs on the same cluster
         for event in past:
             match event.get("event"):
                 case "name":
                     self._join(Member.of(event))
                 case "conviction":
-                    self._add(Conviction.of(event))
+                    self._records.append(_Record(Conviction.of(event), len(self.members)))
                 case "forgiven":
                     self._forgive(event["host"])
-        nodes = {name for c in self.convictions if c.kind == "node" for name in _hosts(c)}
+        nodes = {name for c in self.convictions if c.kind == "node" for name in c.member.hosts}
         if strange := sorted(set(forgive) - nodes):
             raise ConfigError(
                 f"forgive={strange}: nothing was convicted there. Convicted are the nodes "
@@ -220,14 +238,12 @@ class Membership:
         self.members.append(member)
         return self._index[member]
 
-    def _add(self, conviction: Conviction) -> None:
-        self.convictions.append(conviction)
-        self._cuts.append(len(self.members))
-
     def _forgive(self, host: str) -> None:
-        for number, conviction in enumerate(self.convictions):
-            if conviction.kind == "node" and host in _hosts(conviction):
-                self._forgiven.setdefault(number, len(self.members))
+        for record in self._records:
+            conviction = record.conviction
+            of_node = conviction.kind == "node" and host in conviction.member.hosts
+            if of_node and record.forgiven is None:
+                record.forgiven = len(self.members)
 
     # ---- who is there -------------------------------------------------------------------------
 
@@ -286,6 +302,11 @@ class Membership:
 
     # ---- who is convicted ---------------------------------------------------------------------
 
+    @property
+    def convictions(self) -> list[Conviction]:
+        """All of them, in order, the forgiven ones too."""
+        return [record.conviction for record in self._records]
+
     def convict(
         self, index: int, evidence: Evidence, *, here: bool = True, aside: bool = False
     ) -> Conviction | None:
@@ -301,7 +322,7 @@ class Membership:
             See `Conviction`.
         """
         member = self.members[index]
-        if any(c.bars(member) for n, c in enumerate(self.convictions) if n not in self._forgiven):
+        if self._is_barred(member):
             return None
         neighbours = [m for m in self._known.values() if m.host == member.host]
         alone = any(not m.at(member) for m in neighbours)
@@ -310,29 +331,21 @@ class Membership:
             # The rest of its name ran elsewhere: what it did is scored again, and it goes on.
             if conviction.taints(known) and not conviction.bars(known):
                 self._known[number] = replace(known, life=known.life + 1)
-        self._add(conviction)
-        if not here:
-            self._told.append(conviction)
+        self._records.append(_Record(conviction, len(self.members), here))
         return conviction
 
     def is_convicted(self, incarnation: int) -> bool:
         """True if a worker of this session is shut out."""
-        member = self._known[incarnation]
-        return any(
-            number not in self._forgiven and conviction.bars(member)
-            for number, conviction in enumerate(self.convictions)
-        )
+        return self._is_barred(self._known[incarnation])
+
+    def _is_barred(self, member: Member) -> bool:
+        return any(record.bars(member) for record in self._records)
 
     @property
     def shut_out(self) -> list[Conviction]:
         """Nodes that earlier sessions convicted and nobody has forgiven."""
-        return [
-            c
-            for number, c in enumerate(self.convictions)
-            if c.kind == "node"
-            and c.member.session != self.session
-            and number not in self._forgiven
-        ]
+        found = [record.conviction for record in self._records if record.forgiven is None]
+        return [c for c in found if c.kind == "node" and c.member.session != self.session]
 
     @property
     def convicted_now(self) -> list[Conviction]:
@@ -342,20 +355,15 @@ class Membership:
     @property
     def convicted_here(self) -> list[Conviction]:
         """Those of them that this run found itself."""
-        return [c for c in self.convicted_now if c not in self._told]
+        here = [record.conviction for record in self._records if record.here]
+        return [c for c in self.convicted_now if c in here]
 
     def tainted(self) -> frozenset[int]:
         """The indices of the members whose outputs are not to be used, of all sessions: those that
         a conviction shuts out, until it is forgiven, and those that it covers up to the verdict."""
-        members, convictions = list(self.members), list(self.convictions)
+        members, records = list(self.members), list(self._records)  # called from threads
         return frozenset(
             index
-            for number, conviction in enumerate(convictions)
-            for index, member in enumerate(members[: self._forgiven.get(number)])
-            if conviction.taints(member) and (index < self._cuts[number] or conviction.bars(member))
+            for index, member in enumerate(members)
+            if any(record.taints(index, member) for record in records)
         )
-
-
-def _hosts(conviction: Conviction) -> set[str]:
-    """The names by which a person may know where it was."""
-    return {conviction.member.host, conviction.member.node} - {""}

@@ -14,8 +14,6 @@ import numpy as np
 
 #: Coordinates that a covariance is learnt of; larger outputs are folded into as many.
 COORDINATES = 64
-#: Values that are folded at a time.
-CHUNK = 2**22
 #: Largest number whose square is added up.
 LARGEST = 1e100
 #: Least variance in any direction, over the mean of all: rounding.
@@ -23,16 +21,10 @@ LEAST = 1e-14
 
 
 class Outliers:
-    """The mean and the covariance of outputs, learnt from all that come; for any thread.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Of the signs with which the coordinates of large outputs are added up.
-    """
+    """The mean and the covariance of outputs, learnt from all that come; for any thread."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self._rng = rng  #: of the signs with which the coordinates of large outputs are added up
         self._lock = Lock()
         self._signs = np.zeros(0, np.int8)
         self._count = 0
@@ -40,18 +32,8 @@ class Outliers:
         self._scatter = np.zeros((0, 0))
 
     def distances(self, outputs: np.ndarray) -> np.ndarray:
-        """Learn from outputs, and measure how far each is from the mean of all, whitened
-        (Mahalanobis).
-
-        Parameters
-        ----------
-        outputs : (B, *out)
-            Of any numeric type; of complex numbers both parts count.
-
-        Returns
-        -------
-        float64 (B,)
-            Infinite for outputs that are not finite, or whose square is not.
+        """Learn from outputs (B, *out), and measure how far each is from the mean of all, whitened
+        (Mahalanobis): (B,), infinite for outputs that are not finite, or whose square is not.
         """
         with self._lock, np.errstate(all="ignore"):
             rows = self._folded(outputs)
@@ -91,10 +73,8 @@ class Outliers:
         if len(self._signs) != width:
             self._signs = self._rng.choice(np.array([-1, 1], np.int8), width)
         folded = np.zeros((len(flat), COORDINATES))
-        step = max(1, CHUNK // max(1, len(flat)) // COORDINATES) * COORDINATES
-        for start in range(0, width, step):
-            part = flat[:, start : start + step] * self._signs[start : start + step]
-            part = np.pad(part, ((0, 0), (0, -part.shape[1] % COORDINATES)))
-            parts = part.reshape(len(flat), -1, COORDINATES)
-            folded += parts.sum(axis=1, dtype=np.float64)
+        for start in range(0, width, COORDINATES):
+            part = slice(start, start + COORDINATES)
+            signed = flat[:, part] * self._signs[part]
+            folded[:, : signed.shape[1]] += signed
         return folded

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -57,68 +57,35 @@ Ask = Callable[[Check, int], Awaitable[Answer | None]]
 Own = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+@dataclass(eq=False)
 class Referee:
-    """The referee of one run.
+    """The referee of one run."""
 
-    Parameters
-    ----------
-    members : Membership
-    tolerance : Tolerance
-    byzantine : int
-        E.
-    own : callable, optional
-        None: E + 1 workers that agree decide.
-    hardware : str
-        The client's.
-    micro_batch : int
-        M.
-    ask, call
-        Run a row on a worker; call something long in a thread.
-    rng : numpy.random.Generator
-        Draws the workers that are asked.
-    """
+    members: Membership
+    tolerance: Tolerance
+    byzantine: int  #: E
+    own: Own | None  #: None: E + 1 workers that agree decide
+    hardware: str  #: the client's
+    micro_batch: int  #: M
+    ask: Ask
+    call: Callable[..., Awaitable[Any]]  #: call something long in a thread
+    rng: np.random.Generator  #: draws the workers that are asked
+    #: Pairs of classes of hardware that round differently.
+    _loose: set[frozenset[str]] = field(default_factory=set)
 
-    def __init__(
-        self,
-        members: Membership,
-        tolerance: Tolerance,
-        *,
-        byzantine: int,
-        own: Own | None,
-        hardware: str,
-        micro_batch: int,
-        ask: Ask,
-        call: Callable[..., Awaitable[Any]],
-        rng: np.random.Generator,
-    ) -> None:
-        self._members = members
-        self._tolerance = tolerance
-        self._byzantine = byzantine
-        self._own = own
-        self._hardware = hardware
-        self._bitwise = micro_batch >= BITWISE_ROWS
-        self._ask = ask
-        self._call = call
-        self._rng = rng
-        self._loose: set[frozenset[str]] = set()  #: pairs of classes that round differently
-
-    @property
-    def is_client(self) -> bool:
-        """True if the client decides."""
-        return self._own is not None
-
-    def hardware(self, member: int) -> str:
-        """The class of a member's hardware."""
-        return self._hardware if member == CLIENT else self._members.members[member].hardware
+    def _hardware_of(self, answer: Answer) -> str:
+        member = answer.member
+        return self.hardware if member == CLIENT else self.members.members[member].hardware
 
     def agree(self, a: Answer, b: Answer) -> bool:
         """Tell whether two members' runs of one row are equal, as far as they have to be."""
         if a.output is None or b.output is None:
             return False
-        pair = frozenset((self.hardware(a.member), self.hardware(b.member)))
-        if len(pair) == 1 and "" not in pair and self._bitwise and pair not in self._loose:
+        pair = frozenset((self._hardware_of(a), self._hardware_of(b)))
+        alike = len(pair) == 1 and "" not in pair and pair not in self._loose
+        if alike and self.micro_batch >= BITWISE_ROWS:
             return same(a.output, b.output)
-        return not self._tolerance.differs(a.output[None], b.output[None], times=2.0)[0]
+        return not self.tolerance.differs(a.output[None], b.output[None], times=2.0)[0]
 
     async def judge(self, check: Check, answers: Sequence[Answer]) -> Verdict:
         """Decide on a row on which these answers differ.
@@ -128,20 +95,17 @@ class Referee:
         TrustError
             No quorum can be had.
         """
-        if self._own is None:
-            return await self._quorum(check, list(answers))
+        if self.own is None:
+            return await self._quorum(check, answers)
         try:
-            right, noise = await self._call(self._own, check.query[None])
+            right, noise = await self.call(self.own, check.query[None])
         except Exception:  # the user's model, on a row of the user's
             return Verdict(fails=True)
-        faults = {}
-        for answer in answers:
-            fault = self._against(answer, right, noise)
-            if fault is not None:
-                faults[answer.member] = fault
+        found = {answer.member: self._against(answer, right, noise) for answer in answers}
+        faults = {member: fault for member, fault in found.items() if fault is not None}
         if not faults:
             if len(answers) > 1:
-                self._loose.add(frozenset(self.hardware(answer.member) for answer in answers))
+                self._loose.add(frozenset(map(self._hardware_of, answers)))
             return Verdict()
         honest = [*(a for a in answers if a.member not in faults), Answer(CLIENT, right[0])]
         return await self._weighed(check, answers, faults, honest, "client")
@@ -153,9 +117,9 @@ class Referee:
         if answer.output is None:
             return Fault(np.inf, 0.0)
         found = answer.output[None]
-        if not self._tolerance.differs(found, right, noise=noise)[0]:
+        if not self.tolerance.differs(found, right, noise=noise)[0]:
             return None
-        return Fault(*self._tolerance.worst(found, right))
+        return Fault(*self.tolerance.worst(found, right))
 
     async def _weighed(
         self,
@@ -167,11 +131,11 @@ class Referee:
     ) -> Verdict:
         """Leave out those whose hardware may be the cause."""
         aside, excused = set(), set()
-        contradicting = {self.hardware(answer.member) for answer in honest}
+        contradicting = {self._hardware_of(answer) for answer in honest}
         for answer in answers:
             if answer.member not in faults or answer.output is None:
                 continue
-            if self.hardware(answer.member) in contradicting:
+            if self._hardware_of(answer) in contradicting:
                 continue
             match await self._alike(check, answer, answers):
                 case None:
@@ -186,9 +150,9 @@ class Referee:
         """Ask others of the accused's hardware, until E + 1 of them say the same or none is left:
         whether more contradict it than confirm it. None: there is none."""
         against = {True: 0, False: 0}
-        async for answer in self._others(check, answers, self.hardware(accused.member)):
+        async for answer in self._others(check, answers, self._hardware_of(accused)):
             against[not self.agree(accused, answer)] += 1
-            if max(against.values()) > self._byzantine:
+            if max(against.values()) > self.byzantine:
                 break
         return None if not any(against.values()) else against[True] > against[False]
 
@@ -202,36 +166,36 @@ class Referee:
         while True:
             candidates = [
                 one
-                for one in self._members.checkers(asked)
-                if hardware in (None, self._members.member(one).hardware)
-                and self._members.index(one) not in said
+                for one in self.members.checkers(asked)
+                if hardware in (None, self.members.member(one).hardware)
+                and self.members.index(one) not in said
             ]
             if not candidates:
                 return
-            asked.add(one := int(self._rng.choice(candidates)))
-            answer = await self._ask(check, one)
+            asked.add(one := int(self.rng.choice(candidates)))
+            answer = await self.ask(check, one)
             if answer is not None:
                 yield answer
 
-    async def _quorum(self, check: Check, answers: list[Answer]) -> Verdict:
+    async def _quorum(self, check: Check, answers: Sequence[Answer]) -> Verdict:
         """Ask more workers until E + 1, and at least two, agree."""
-        needed = max(self._byzantine, 1) + 1
+        needed = max(self.byzantine, 1) + 1
         votes = list(answers)
         others = self._others(check, answers)
-        while (agreed := self._agreeing(votes, needed)) is None:
+        while len(agreed := most_agreeing(votes, self.agree)) < needed:
             more = await anext(others, None) if len(votes) < 2 * needed - 1 else None
             if more is None:
                 raise TrustError(
                     f"{len(votes)} workers ran the same row, and no {needed} of them agree: more "
-                    f"than byzantine={self._byzantine} of them return wrong outputs, or too few "
+                    f"than byzantine={self.byzantine} of them return wrong outputs, or too few "
                     "are there to ask, or their hardware differs by more than "
-                    f"{np.max(self._tolerance.relative):.0e} of the outputs' size. Start more "
+                    f"{np.max(self.tolerance.relative):.0e} of the outputs' size. Start more "
                     "workers, or score with referee='client'"
                 )
             votes.append(more)
         right = agreed[0].output
         assert right is not None, "it agrees with another"
-        names = {self._members.members[answer.member].name for answer in agreed}
+        names = {self.members.members[answer.member].name for answer in agreed}
         faults = {
             answer.member: self._against(answer, right[None]) or Fault(np.inf, 0.0)
             for answer in votes
@@ -239,15 +203,15 @@ class Referee:
         }
         return await self._weighed(check, votes, faults, agreed, " and ".join(sorted(names)))
 
-    def _agreeing(self, votes: Sequence[Answer], needed: int) -> list[Answer] | None:
-        """The most votes that agree with one of them; None where they are too few."""
-        sets = [[other for other in votes if self.agree(center, other)] for center in votes]
-        best = max(sets, key=len, default=[])
-        return best if len(best) >= needed else None
+
+Vote = TypeVar("Vote")
+
+
+def most_agreeing(votes: Sequence[Vote], agree: Callable[[Vote, Vote], bool]) -> list[Vote]:
+    """The most votes that agree with one of them."""
+    return max(([other for other in votes if agree(one, other)] for one in votes), key=len)
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     """Tell whether two outputs are equal; NaN equals NaN."""
-    if a.dtype.kind not in "fc":
-        return bool(np.array_equal(a, b))
     return bool(np.array_equal(a, b, equal_nan=True))

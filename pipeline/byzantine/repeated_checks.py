@@ -7,6 +7,7 @@ made again against what is stored, and the store is not called whole before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,38 +19,24 @@ from approxifer.pipeline.records import Status
 
 #: What a member has written itself.
 OWN = (Status.EXACT, Status.REPAIRED)
+#: Of one window: its span, the checks, and its rows that cannot be checked, because what is stored
+#: is no share's output.
+DueChecks = tuple[tuple[int, int, int], list[Check], np.ndarray]
 
 
+@dataclass(frozen=True)
 class RepeatedChecks:
-    """The rows of a store that are still to be checked. All here reads, in the caller's thread.
+    """The rows of a store that are still to be checked. All here reads, in the caller's thread."""
 
-    Parameters
-    ----------
-    store : OutputStore
-    load
-        Rows [start, stop) of the input as the model takes them.
-    spans
-        The windows: index, first row, one past the last.
-    members : Membership
-    """
+    store: OutputStore
+    load: Callable[[int, int], np.ndarray]  #: rows [start, stop) of the input, for the model
+    spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
+    members: Membership
 
-    def __init__(
-        self,
-        store: OutputStore,
-        load: Callable[[int, int], np.ndarray],
-        spans: Sequence[tuple[int, int, int]],
-        members: Membership,
-    ) -> None:
-        self._store = store
-        self._load = load
-        self._spans = spans
-        self._members = members
-
-    def void(self) -> Iterator[tuple[tuple[int, int, int], list[Check], np.ndarray]]:
-        """Window by window: its span, the checks to make again, and its rows that cannot be
-        checked, because what is stored is no share's output."""
-        found = owed(Journal.read(self._store.path), self._members.tainted())
-        for span in self._spans:
+    def void(self) -> Iterator[DueChecks]:
+        """The checks to make again."""
+        found = owed(Journal.read(self.store.path), self.members.tainted())
+        for span in self.spans:
             _, start, stop = span
             here = [
                 (share, rows)
@@ -59,7 +46,7 @@ class RepeatedChecks:
             ]
             if not here:
                 continue
-            now = self._store.read_window(start, stop, names=("status", "worker", "group"))
+            now = self.store.read_window(start, stop, names=("status", "worker", "group"))
             own: dict[int, Checked] = {}
             mixed = np.zeros(stop - start, bool)
             for (member, group, share), rows in here:
@@ -74,35 +61,36 @@ class RepeatedChecks:
 
     def besides(
         self, assurance: float, byzantine: int, rng: np.random.Generator
-    ) -> Iterator[list[Check]]:
-        """Window by window: rows drawn of members whose bound is above ``assurance``; all rows of
+    ) -> Iterator[DueChecks]:
+        """Checks of rows drawn of members whose bound is above ``assurance``; all rows of
         those that have too few."""
-        tainted = self._members.tainted()
-        found = proofs(Journal.read(self._store.path), tainted)
+        tainted = self.members.tainted()
+        found = proofs(Journal.read(self.store.path), tainted)
         missing = {m: p.missing(assurance) for m, p in found.items() if m not in tainted}
         if not any(missing.values()):
             return
-        workers = np.concatenate([self._writers(start, stop) for _, start, stop in self._spans])
+        workers = np.concatenate([self._writers(start, stop) for _, start, stop in self.spans])
         drawn: dict[int, Checked] = {}
         for member in (m for m, rows in missing.items() if rows):
             mine = np.flatnonzero(workers == member)
             chosen = rng.permutation(mine)[: missing[member]]
-            honest = 1 - max(0, byzantine - 1) / max(1, len(self._members.checkers(())))
+            honest = 1 - max(0, byzantine - 1) / max(1, len(self.members.checkers(())))
             checked = self._checked(member, -1, -1, of=len(mine), rate=honest, why=ASSURANCE)
             drawn |= dict.fromkeys(chosen.tolist(), checked)
-        for _, start, stop in self._spans:
+        for span in self.spans:
+            _, start, stop = span
             here = {row: checked for row, checked in drawn.items() if start <= row < stop}
             if here:
-                yield self._checks(here, start, stop)
+                yield span, self._checks(here, start, stop), np.zeros(0, int)
 
     def _writers(self, start: int, stop: int) -> np.ndarray:
         """The member that each row of a window is of; -1 for rows that are no member's."""
-        now = self._store.read_window(start, stop, names=("status", "worker"))
+        now = self.store.read_window(start, stop, names=("status", "worker"))
         return np.where(np.isin(now["status"], OWN), now["worker"], -1)
 
     def _checked(self, member: int, group: int, share: int, **fields: object) -> Checked:
-        who = self._members.members[member]
-        here = who.session == self._members.session
+        who = self.members.members[member]
+        here = who.session == self.members.session
         asked = frozenset({who.incarnation} if here else ())
         return Checked(member, group, share, asked=asked, **fields)  # type: ignore[arg-type]
 
@@ -110,7 +98,7 @@ class RepeatedChecks:
         """Checks of stored outputs."""
         if not rows:
             return []
-        queries, outputs = self._load(start, stop), self._store.read_prediction(start, stop)
+        queries, outputs = self.load(start, stop), self.store.read_prediction(start, stop)
         return [
             Check(checked, (row,), queries[row - start].copy(), outputs[row - start].copy())
             for row, checked in rows.items()

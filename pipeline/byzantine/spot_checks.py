@@ -106,14 +106,9 @@ def choose_rows(
 class CheckerOrder:
     """The order in which workers are asked to check: random, and kept until a batch is full.
 
-    Drawn for each row by itself, rows wait for as many batches as there are workers, of which few
-    are full. With one order for a while the first one allowed has them all, and is still as likely
-    to be any other.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        No worker may foresee it.
+    No worker may foresee it. Drawn for each row by itself, rows wait for as many batches as there
+    are workers, of which few are full. With one order for a while the first one allowed has them
+    all, and is still as likely to be any other.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -137,11 +132,7 @@ def choose_checkers(
     With E of at least 2 the checkers of a share are at least E + 1 different ones, a row having
     two where there are fewer rows: E - 1 of them may be accomplices. Which of them has which row
     is drawn. Where fewer than E are allowed, so that all might be accomplices, or none is, the
-    client is asked too (`CLIENT`).
-
-    Returns
-    -------
-    list of (row, checker)
+    client is asked too (`CLIENT`). The pairs are (row, checker).
     """
     if byzantine <= 1:
         return [(row, allowed[0] if allowed else CLIENT) for row in range(rows)]
@@ -163,21 +154,13 @@ def honest_part(checkers: Sequence[int], byzantine: int) -> float:
 
 
 @dataclass
-class Queue:
-    """Checks for one checker and one model."""
-
-    checks: list[Check]
-    since: float
-    nbytes: int = 0
-
-
-@dataclass
 class Queues:
     """Rows of many shares wait for their checker, to fill its micro-batch."""
 
     size: int  #: rows of a full batch
     most: int = 2**26  #: bytes of rows that wait; beyond them the largest queue goes out
-    _queues: dict[tuple[int, int], Queue] = field(default_factory=dict)
+    #: For each checker and model: the checks, and when the first came.
+    _queues: dict[tuple[int, int], tuple[list[Check], float]] = field(default_factory=dict)
     _nbytes: int = 0
 
     def add(self, checker: int, check: Check, now: float) -> list[tuple[int, list[Check]]]:
@@ -185,25 +168,24 @@ class Queues:
         if check.alone:
             return [(checker, [check])]
         key = (checker, check.model)
-        queue = self._queues.setdefault(key, Queue([], now))
-        queue.checks.append(check)
-        queue.nbytes += check.query.nbytes
+        checks, _ = self._queues.setdefault(key, ([], now))
+        checks.append(check)
         self._nbytes += check.query.nbytes
-        out = [self._take(key)] if len(queue.checks) >= self.size else []
+        out = [self._take(key)] if len(checks) >= self.size else []
         while self._nbytes > self.most:
-            out.append(self._take(max(self._queues, key=lambda k: self._queues[k].nbytes)))
+            out.append(self._take(max(self._queues, key=lambda k: _nbytes(self._queues[k][0]))))
         return out
 
     def older(self, limit: float) -> list[tuple[int, list[Check]]]:
         """Take the queues that were begun before ``limit``."""
-        return [self._take(k) for k, queue in list(self._queues.items()) if queue.since < limit]
+        return [self._take(k) for k, (_, since) in list(self._queues.items()) if since < limit]
 
     def of_window(self, window: Window) -> list[tuple[int, list[Check]]]:
         """Take the queues in which a check of this window waits."""
         return [
             self._take(key)
-            for key, queue in list(self._queues.items())
-            if any(check.of.window is window for check in queue.checks)
+            for key, (checks, _) in list(self._queues.items())
+            if any(check.of.window is window for check in checks)
         ]
 
     def everything(self) -> list[tuple[int, list[Check]]]:
@@ -211,9 +193,13 @@ class Queues:
         return self.older(inf)
 
     def _take(self, key: tuple[int, int]) -> tuple[int, list[Check]]:
-        queue = self._queues.pop(key)
-        self._nbytes -= queue.nbytes
-        return key[0], queue.checks
+        checks, _ = self._queues.pop(key)
+        self._nbytes -= _nbytes(checks)
+        return key[0], checks
+
+
+def _nbytes(checks: Iterable[Check]) -> int:
+    return sum(check.query.nbytes for check in checks)
 
 
 # ---- what checks prove ---------------------------------------------------------------------------
@@ -241,15 +227,18 @@ class Proof:
         """
         if not self.rows or self.whole or self.rate >= 1.0:
             return 0.0
-        evidence = -log1p(-self.rate) * self.rows + self.extra
+        evidence = self._evidence
         return min(1.0, -log(1.0 - CONFIDENCE) / evidence) if evidence > 0 else 1.0
+
+    @property
+    def _evidence(self) -> float:
+        return -log1p(-self.rate) * self.rows + self.extra
 
     def missing(self, assurance: float) -> int:
         """Rows to draw besides until the bound is at most ``assurance``."""
         if self.bound <= assurance:
             return 0
-        evidence = -log1p(-self.rate) * self.rows + self.extra
-        return ceil(-log(1.0 - CONFIDENCE) / assurance - evidence)
+        return ceil(-log(1.0 - CONFIDENCE) / assurance - self._evidence)
 
 
 #: A share, as the journal names it: member, group, share.
@@ -257,15 +246,8 @@ Share = tuple[int, int, int]
 
 
 def proofs(events: Iterable[Mapping[str, Any]], void: Collection[int]) -> dict[int, Proof]:
-    """Sum up the checks of a journal, by the index of the member.
-
-    Parameters
-    ----------
-    events
-        The journal's.
-    void
-        Indices of members whose checks do not count.
-    """
+    """Sum up the checks of a journal, by the index of the member; those that ``void`` members made
+    do not count."""
     checks = [event for event in events if event.get("event") == "check"]
     good, _ = _sorted(checks, void)
     found: dict[int, Proof] = defaultdict(Proof)
@@ -290,15 +272,8 @@ def proofs(events: Iterable[Mapping[str, Any]], void: Collection[int]) -> dict[i
 def owed(
     events: Iterable[Mapping[str, Any]], void: Collection[int]
 ) -> dict[Share, set[tuple[int, ...]]]:
-    """The checks that are to be made again: for each share, the queries of each row.
-
-    Parameters
-    ----------
-    events
-        The journal's.
-    void
-        Indices of members whose checks do not count, and whose shares need none.
-    """
+    """The checks of a journal that are to be made again: for each share, the queries of each row.
+    The checks of ``void`` members do not count, and their shares need none."""
     good, bad = _sorted([event for event in events if event.get("event") == "check"], void)
     left = {share: rows - good[share] for share, rows in bad.items() if share[0] not in void}
     return {share: rows for share, rows in left.items() if rows}

@@ -22,14 +22,8 @@ def touched(
 ) -> np.ndarray:
     """The rows that hold, or were decoded from, what a convicted worker returned: bool (n,).
 
-    Parameters
-    ----------
-    status, worker, group : (n,)
-        As in the output store.
-    convicted
-        Indices of convicted workers.
-    groups
-        Numbers of the groups to whose decoding one of them contributed.
+    The arrays (n,) are those of the output store, ``convicted`` the indices of the workers, and
+    ``groups`` the numbers of those to whose decoding one of them contributed.
     """
     own = np.isin(worker, sorted(convicted)) & (status != Status.PENDING)
     mixed = (status == Status.DECODED) & np.isin(group, sorted(groups))
@@ -60,21 +54,8 @@ def tainted_groups(events: Iterable[Mapping[str, Any]], members: Membership) -> 
 def sweep(
     store: OutputStore, spans: Iterable[tuple[int, int, int]], members: Membership
 ) -> dict[int, np.ndarray]:
-    """Set every row of the store that a convicted member touched to pending.
-
-    Parameters
-    ----------
-    store
-    spans
-        The windows: index, first row, one past the last.
-    members
-        Knows the convicted; their convictions are on the disk already.
-
-    Returns
-    -------
-    dict
-        For each window with such rows the statuses that these had.
-    """
+    """Set every row of the store that a convicted member touched to pending: for each window with
+    such rows the statuses that these had. The convictions are on the disk already."""
     found = {}
     groups: frozenset[int] | None = None
     convicted = members.tainted()
@@ -92,24 +73,8 @@ def sweep(
 def standing(
     window: Mapping[str, np.ndarray], start: int, rows: Iterable[int], member: int, group: int
 ) -> np.ndarray:
-    """Those of some rows that hold a member's output, or were decoded in a group of its.
-
-    Parameters
-    ----------
-    window
-        Its ``status``, ``worker`` and ``group`` (W,).
-    start
-        Its first row.
-    rows
-        Of the input.
-
-    Returns
-    -------
-    bool (W,)
-    """
+    """Those of some rows of the input that hold a member's output, or were decoded in a group of
+    its: bool (W,). The ``window`` from row ``start`` on has a ``status``, ``worker``, ``group``."""
     mine = np.isin(np.arange(start, start + len(window["status"])), list(rows))
-    found = touched(
-        window["status"], window["worker"], window["group"], convicted=[member], groups=[group]
-    )
-    both: np.ndarray = mine & found
+    both: np.ndarray = mine & touched(**window, convicted=[member], groups=[group])
     return both

@@ -6,6 +6,7 @@ statistics that a few odd rows, of fill values for instance, cannot move.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,35 +42,18 @@ class Tolerance:
     one of that output. The latter is limited by the size of the row, the largest absolute value
     among its outputs, so that no lie about a row of small outputs passes for the rounding of larger
     ones.
-
-    Attributes
-    ----------
-    relative : (*out) or one number
-        As a fraction of the output's size; 0: outputs are compared exactly.
-    usual : (*out)
-        The usual size of each output: its median absolute value over sample rows. Infinite where
-        it is not known: then it is the row's.
-    margin : float
-        How many times the noise of the very row is allowed, where that is given.
     """
 
+    #: (*out) or one number, as a fraction of the output's size; 0: outputs are compared exactly.
     relative: np.ndarray | float
+    #: (*out): the usual size of each output, its median absolute value over sample rows. Infinite
+    #: where it is not known: then it is the row's.
     usual: np.ndarray
-    margin: float = MARGIN
+    margin: float = MARGIN  #: times the noise of the very row, where that is given
 
     def allowed(self, expected: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
-        """The largest difference from ``expected``.
-
-        Parameters
-        ----------
-        expected : (B, *out)
-        noise : (B, *out), optional
-            Differences between the client's own runs of these rows, see `own_noise`.
-
-        Returns
-        -------
-        numpy.ndarray (B, *out)
-        """
+        """The largest difference from ``expected`` (B, *out); ``noise``, of the same shape, is that
+        between the client's own runs of these rows (`own_noise`)."""
         most = np.finfo(np.float64).max  # no infinite distance is within it
         with np.errstate(over="ignore"):
             allowed = np.minimum(self.relative * _sizes(expected, self.usual), most)
@@ -87,12 +71,6 @@ class Tolerance:
 
         The tolerance is that of the smaller of the two outputs, so that nobody gains by a huge
         number. NaN equals NaN, and an infinity itself. Integers are compared exactly.
-
-        Parameters
-        ----------
-        found, expected : (B, *out)
-        noise : (B, *out), optional
-            As in `allowed`.
         """
         if found.dtype.kind in "fc":
             allowed = np.minimum(self.allowed(found, noise), self.allowed(expected, noise))
@@ -102,26 +80,18 @@ class Tolerance:
         rows: np.ndarray = far.any(axis=tuple(range(1, far.ndim)))
         return rows
 
-    def worst(
-        self, found: np.ndarray, expected: np.ndarray, noise: np.ndarray | None = None
-    ) -> tuple[float, float]:
+    def worst(self, found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
         """The largest difference, measured against what is allowed there, and that; infinite where
         one is not finite and the other is another."""
-        off, allowed = distance(found, expected), self.allowed(expected, noise)
+        off, allowed = distance(found, expected), self.allowed(expected)
         with np.errstate(all="ignore"):
             place = np.unravel_index(int(np.argmax(off / np.maximum(allowed, 1e-300))), off.shape)
         return float(off[place]), float(allowed[place])
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Absolute differences, of complex numbers the modulus.
-
-    Returns
-    -------
-    float64, of the arrays' shape
-        0 between two NaNs and between equal infinities; infinite between what is not finite and
-        anything else.
-    """
+    """Absolute differences, of complex numbers the modulus: 0 between two NaNs and between equal
+    infinities; infinite between what is not finite and anything else."""
     if found.dtype.kind == "c":
         # Each for itself: a NaN in one part is to hide nothing in the other.
         real, imaginary = distance(found.real, expected.real), distance(found.imag, expected.imag)
@@ -140,19 +110,7 @@ def measure_tolerance(
     run: Runner, rows: np.ndarray, micro_batch: int, *, rng: np.random.Generator
 ) -> Tolerance:
     """Run sample rows among other rows, in smaller batches, and with inputs a step away, and see
-    how far they move.
-
-    Parameters
-    ----------
-    run : Runner
-        The model on the client.
-    rows : (n, *feature)
-        Sample rows.
-    micro_batch : int
-        M.
-    rng : numpy.random.Generator
-        Of the other arrangement, of the rows that are run in smaller batches, and of the steps.
-    """
+    how far they move."""
     base = run_rows(run, rows, micro_batch)
     usual = _usual(base)
     if base.dtype.kind not in "fc":
@@ -180,30 +138,12 @@ def measure_tolerance(
 def own_noise(
     run: Runner, rows: np.ndarray, micro_batch: int, others: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run a few rows among others, in smaller batches, and with inputs a step away.
+    """Run a few rows among sample rows, in smaller batches, and with inputs a step away: the
+    outputs as they are without the others, and the largest absolute difference from them.
 
     An output whose terms cancel is off by the rounding of the terms, many times its own size. Most
     kernels round a row alike in every arrangement, and another machine does not: the steps of the
     inputs stand for what it may do.
-
-    Parameters
-    ----------
-    run : Runner
-        The model on the client.
-    rows : (n, *feature)
-    micro_batch : int
-        M.
-    others : (m, *feature)
-        Sample rows, at least one.
-    rng : numpy.random.Generator
-        Of the arrangement, and of the steps.
-
-    Returns
-    -------
-    right : (n, *out)
-        The outputs as they are without the others.
-    noise : float64 (n, *out)
-        The largest absolute difference from them.
     """
     right, count = run_rows(run, rows, micro_batch), len(rows)
     whole = -(-(count + max(count, FEW_ROWS)) // micro_batch) * micro_batch
@@ -227,18 +167,14 @@ def _in_smaller(run: Runner, rows: np.ndarray) -> list[np.ndarray]:
 
 def _nudged(
     run: Runner, rows: np.ndarray, micro_batch: int, times: int, rng: np.random.Generator
-) -> list[np.ndarray]:
+) -> Iterator[np.ndarray]:
     """Outputs of real rows in which each number is moved up or down by a step of the model's."""
-    if rows.dtype.kind != "f":
-        return []
     dtype = DTYPES[run.dtype]
-    step, found = _step(run, dtype), []
-    for _ in range(times):
+    for _ in range(times if rows.dtype.kind == "f" else 0):
         with np.errstate(over="ignore"):
-            moved = rows.astype(dtype) * (1 + step * rng.choice([-1, 1], rows.shape))
+            moved = rows.astype(dtype) * (1 + _step(run, dtype) * rng.choice([-1, 1], rows.shape))
             moved = moved.astype(dtype)
-        found += _try(run, moved, micro_batch)
-    return found
+        yield from _try(run, moved, micro_batch)
 
 
 def _try(run: Runner, rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -274,8 +210,7 @@ def _sizes(outputs: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """The sizes that differences are relative to: (B, *out)."""
     value = magnitude(outputs)
     row = value.max(axis=tuple(range(1, value.ndim)), keepdims=True, initial=0.0)
-    sizes: np.ndarray = np.maximum(value, np.minimum(usual, row))
-    return sizes
+    return np.asarray(np.maximum(value, np.minimum(usual, row)))
 
 
 def _usual(outputs: np.ndarray) -> np.ndarray:

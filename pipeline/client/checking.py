@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import CLIENT, Membership
-from approxifer.pipeline.byzantine.referee import Answer, Referee
+from approxifer.pipeline.byzantine.referee import Answer, Referee, Verdict
 from approxifer.pipeline.byzantine.spot_checks import Check, Checked, CheckerOrder, Queues
 from approxifer.pipeline.client.context import Context
 from approxifer.pipeline.client.single_shares import SingleShares
@@ -27,55 +27,26 @@ QUEUE_TIMES = 1.0
 #: A share time while none is known, and the least seconds between two looks at the queues.
 UNKNOWN, LOOK = 0.05, 0.002
 
-#: Decide on a check that differs from the answer, or that only the client can make; then whether
-#: the model raises on it, and the member that confirms it.
-Decide = Callable[[Check, Answer | None], Awaitable[tuple[bool, int]]]
 
-
+@dataclass(eq=False)
 class Checking:
-    """The checks under way of one run.
+    """The checks under way of one run."""
 
-    Parameters
-    ----------
-    context : Context
-    elsewhere : SingleShares
-    members : Membership
-    referee : Referee
-    byzantine : int
-        E.
-    rng : numpy.random.Generator
-        No worker may foresee it.
-    decide
-    fails
-        Called with a check on whose row the model raises.
-    close
-        Writes a window if it is whole.
-    """
+    context: Context
+    elsewhere: SingleShares
+    members: Membership
+    turns: CheckerOrder
+    #: Has the referee decide on a check that differs from the answer, or that only the client can
+    #: make, and the verdict carried out.
+    decide: Callable[[Check, Answer | None], Awaitable[Verdict]]
+    fails: Callable[[Check], Awaitable[None]]  #: called with a check on whose row the model raises
+    close: Callable[[Window], Coroutine[Any, Any, None]]  #: writes a window if it is whole
+    referee: Referee = field(init=False)  #: set before the first check
 
-    def __init__(
-        self,
-        context: Context,
-        elsewhere: SingleShares,
-        members: Membership,
-        referee: Referee,
-        *,
-        byzantine: int,
-        rng: np.random.Generator,
-        decide: Decide,
-        fails: Callable[[Check], Awaitable[None]],
-        close: Callable[[Window], Coroutine[Any, Any, None]],
-    ) -> None:
-        self.tainted = members.tainted()  #: members of which nothing is used any more
-        self.turns = CheckerOrder(rng)
-        self._context = context
-        self._elsewhere = elsewhere
-        self._members = members
-        self._referee = referee
-        self._byzantine = byzantine
-        self._decide = decide
-        self._fails = fails
-        self._close = close
-        self._queues = Queues(context.setup.layout.micro_batch)
+    def __post_init__(self) -> None:
+        self.tainted = self.members.tainted()  #: members of which nothing is used any more
+        self._byzantine = self.context.setup.byzantine
+        self._queues = Queues(self.context.setup.layout.micro_batch)
         self._one_at_a_time = asyncio.Lock()
         self._written = 0  #: under way, of rows that are written
         self._back = asyncio.Event()
@@ -95,7 +66,7 @@ class Checking:
     async def send_old(self) -> None:
         """Send rows that have waited for long enough, for ever."""
         while True:
-            wait = QUEUE_TIMES * (self._context.session.ledger["typical"] or UNKNOWN)
+            wait = QUEUE_TIMES * (self.context.session.ledger["typical"] or UNKNOWN)
             await asyncio.sleep(max(LOOK, wait / 4))
             self._send(self._queues.older(time.monotonic() - wait))
 
@@ -127,9 +98,9 @@ class Checking:
     def _draw(self, check: Check) -> None:
         """Choose the first whose turn it is among those allowed; the client where none is."""
         of = check.of
-        allowed = self._members.checkers(of.asked, check.tried)
-        if not allowed and not self._referee.is_client:  # they may only have been late
-            allowed = self._members.checkers(of.asked)
+        allowed = self.members.checkers(of.asked, check.tried)
+        if not allowed and self.referee.own is None:  # they may only have been late
+            allowed = self.members.checkers(of.asked)
         fresh = [one for one in allowed if one not in of.drawn] if self._byzantine > 1 else []
         pool = fresh or allowed
         self._give(check, self.turns.order(pool)[0] if pool else CLIENT)
@@ -138,8 +109,8 @@ class Checking:
         if checker != CLIENT:
             check.of.drawn.add(checker)
             self._send(self._queues.add(checker, check, time.monotonic()))
-        elif self._referee.is_client:
-            self._context.spawn(self._differs(check, None))
+        elif self.referee.own is not None:
+            self.context.spawn(self._differs(check, None))
         else:
             raise TrustError(
                 "no worker is left that could check another's rows: a quorum needs workers on "
@@ -149,7 +120,7 @@ class Checking:
 
     def _send(self, batches: Sequence[tuple[int, list[Check]]]) -> None:
         for checker, checks in batches:
-            self._context.spawn(self._run(checker, checks))
+            self.context.spawn(self._run(checker, checks))
             self.turns.draw_again()
 
     def _another(self, check: Check, tried: int, *, raised: str | None = None) -> None:
@@ -164,9 +135,9 @@ class Checking:
         elif not check.alone:
             self._draw(replace(check, alone=True, raised=frozenset(), tried=frozenset()))
         else:
-            self._context.spawn(self._raises(check))
+            self.context.spawn(self._raises(check))
         if check.of.window is not None:  # it may wait for nothing else
-            self._context.spawn(self._close(check.of.window))
+            self.context.spawn(self.close(check.of.window))
 
     # ---- a check is made ------------------------------------------------------------------------
 
@@ -177,35 +148,35 @@ class Checking:
             self._end(moot)
         if not checks:
             return
-        told = None
-        if not self._members.is_convicted(checker):
-            queries = np.stack([check.query for check in checks])
-            told = await self._elsewhere.run(
-                queries, kind="check", only=checker, model=checks[0].model
-            )
-        if told is None or told.testimony is None or self._members.is_convicted(checker):
-            name = self._members.member(checker).name
+        answers, raised = list[Answer](), False
+        if not self.members.is_convicted(checker):
+            answers, raised = await self._answers(checker, checks)
+        if not answers or self.members.is_convicted(checker):
+            name = self.members.member(checker).name
             for check in checks:
-                self._another(check, checker, raised=name if told and told.raised else None)
+                self._another(check, checker, raised=name if raised else None)
             return
-        answers = self._answers(checker, told.testimony)
-        agree = await self._context.compute(self._compare, checks, answers)
+        agree = await self.context.compute(
+            lambda: [
+                self.referee.agree(Answer(check.of.member, check.output), answer)
+                for check, answer in zip(checks, answers, strict=True)
+            ]
+        )
         for check, answer, fine in zip(checks, answers, agree, strict=True):
             if fine and answer.member not in self.tainted:
                 self._confirmed(check, answer.member)
             else:
-                self._context.spawn(self._differs(check, answer, checker))
+                self.context.spawn(self._differs(check, answer, checker))
 
-    def _answers(self, checker: int, testimony: Any) -> list[Answer]:
-        index, malformed = self._members.index(checker), testimony.malformed is not None
-        return [Answer(index, None if malformed else output) for output in testimony.output]
-
-    def _compare(self, checks: Sequence[Check], answers: Sequence[Answer]) -> list[bool]:
-        agree = self._referee.agree
-        return [
-            agree(Answer(check.of.member, check.output), answer)
-            for check, answer in zip(checks, answers, strict=True)
-        ]
+    async def _answers(self, checker: int, checks: Sequence[Check]) -> tuple[list[Answer], bool]:
+        """Run rows on one worker: its answers, if any came, and whether the model raised."""
+        queries = np.stack([check.query for check in checks])
+        told = await self.elsewhere.run(queries, kind="check", only=checker, model=checks[0].model)
+        if (returned := told.testimony) is None:
+            return [], told.raised
+        index, malformed = self.members.index(checker), returned.malformed is not None
+        answers = [Answer(index, None if malformed else output) for output in returned.output]
+        return answers, told.raised
 
     async def _differs(self, check: Check, answer: Answer | None, checker: int = CLIENT) -> None:
         """Have it decided who is wrong; None: the client is the checker."""
@@ -216,24 +187,22 @@ class Checking:
             if answer is not None and answer.member in self.tainted:
                 self._another(check, checker)
                 return
-            fails, confirms = await self._decide(check, answer)
-        if fails:
+            verdict = await self.decide(check, answer)
+        if verdict.fails:
             await self._raises(check)
         elif self._moot(check):
             self._end(check)
         else:
-            self._confirmed(check, confirms)
+            self._confirmed(check, verdict.confirms)
 
     async def _raises(self, check: Check) -> None:
-        await self._fails(check)
+        await self.fails(check)
         self._end(check)
 
     async def ask(self, check: Check, incarnation: int) -> Answer | None:
         """Run a row on one worker, for the referee; None: no output came."""
-        told = await self._elsewhere.run(
-            check.query[None], kind="check", only=incarnation, model=check.model
-        )
-        return None if told.testimony is None else self._answers(incarnation, told.testimony)[0]
+        answers, _ = await self._answers(incarnation, [check])
+        return answers[0] if answers else None
 
     # ---- and over -------------------------------------------------------------------------------
 
@@ -254,11 +223,11 @@ class Checking:
         of = check.of
         of.left -= 1
         if of.left == 0 and of.rows:
-            self._context.journal("check", **of.event())
+            self.context.journal("check", **of.event())
             of.rows, of.checkers = [], []
         if of.window is None:
             self._written -= 1
             self._back.set()
         else:
             of.window.checks -= 1
-            self._context.spawn(self._close(of.window))
+            self.context.spawn(self.close(of.window))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from math import ceil
@@ -27,11 +27,12 @@ from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.byzantine.membership import Conviction, Evidence, Member, Membership
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.referee import Answer, Referee, Verdict
-from approxifer.pipeline.byzantine.repeated_checks import RepeatedChecks
+from approxifer.pipeline.byzantine.repeated_checks import DueChecks, RepeatedChecks
 from approxifer.pipeline.byzantine.spot_checks import (
     USED,
     Check,
     Checked,
+    CheckerOrder,
     Proof,
     choose_checkers,
     honest_part,
@@ -61,53 +62,28 @@ class Hooks:
     taken_back: Callable[[int, np.ndarray], None]
 
 
+@dataclass(eq=False)
 class IntegrityMonitor:
-    """The trust of one run.
+    """The trust of one run."""
 
-    Parameters
-    ----------
-    context : Context
-    code : Code
-        Of the coded groups.
-    elsewhere : SingleShares
-    members : Membership
-    spans
-        The windows: index, first row, one past the last.
-    hooks : Hooks
-    rng : numpy.random.Generator, optional
-        Of the draws. None: one that no worker can foresee.
+    context: Context
+    code: Code  #: of the coded groups
+    elsewhere: SingleShares
+    members: Membership
+    spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
+    hooks: Hooks
+    #: Of the draws: no worker can foresee them.
+    rng: np.random.Generator = field(
+        default_factory=lambda: np.random.default_rng(secrets.randbits(128))
+    )
+    #: Differences that are the hardware's, in words.
+    hardware: list[str] = field(default_factory=list)
+    #: Shares found suspicious, by the name of their worker.
+    suspected: Counter[str] = field(default_factory=Counter)
 
-    Attributes
-    ----------
-    hardware : list of str
-        Differences that are the hardware's, in words.
-    suspected : Counter
-        Shares found suspicious, by the name of their worker.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        code: Code,
-        elsewhere: SingleShares,
-        members: Membership,
-        *,
-        spans: Sequence[tuple[int, int, int]],
-        hooks: Hooks,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        self.hardware: list[str] = []
-        self.suspected: Counter[str] = Counter()
-        self._context = context
-        self._code = code
-        self._elsewhere = elsewhere
-        self._members = members
-        self._spans = spans
-        self._hooks = hooks
-        self._byzantine = context.setup.byzantine
-        self._rng = rng or np.random.default_rng(secrets.randbits(128))
+    def __post_init__(self) -> None:
+        self._byzantine = self.context.setup.byzantine
         self._checking: Checking | None = None
-        self._referee: Referee | None = None
         self._voting: Voting | None = None
         self._outliers: dict[tuple[int, bool], Outliers] = {}
         self._numbers = count()  #: of mismatches
@@ -116,46 +92,42 @@ class IntegrityMonitor:
 
     async def open(self) -> None:
         """Shut out nodes that are convicted already; measure the referee's tolerance."""
-        setup, members = self._context.setup, self._members
+        setup, members = self.context.setup, self.members
         if members.shut_out:
             bars = [bar for conviction in members.shut_out for bar in conviction.bar_fields()]
-            await self._context.session.call("bar", bars=bars)
+            await self.context.session.call("bar", bars=bars)
         if not setup.check and not self._byzantine:
             return
-        runner, sample, tolerance = await self._context.compute(self._measure)
+        runner, sample, tolerance = await self.context.compute(self._measure)
         if not setup.check:
-            self._voting = Voting(
-                self._context, self._code, self._elsewhere, members, tolerance, self.suspected
-            )
+            self._voting = Voting(self.context, self.code, self.elsewhere, members, tolerance)
             return
         micro_batch = setup.layout.micro_batch
-        own = partial(own_noise, runner, micro_batch=micro_batch, others=sample, rng=self._rng)
-        self._referee = Referee(
+        own = partial(own_noise, runner, micro_batch=micro_batch, others=sample, rng=self.rng)
+        self._checking = Checking(
+            self.context,
+            self.elsewhere,
+            members,
+            CheckerOrder(self.rng),
+            decide=self._decide,
+            fails=self._row_fails,
+            close=self.hooks.close,
+        )
+        self._checking.referee = Referee(
             members,
             tolerance,
             byzantine=self._byzantine,
             own=own if setup.referee == "client" else None,
             hardware=hardware_class(runner, setup.threads),
             micro_batch=micro_batch,
-            ask=self._ask,
-            call=self._context.compute,
-            rng=self._rng,
-        )
-        self._checking = Checking(
-            self._context,
-            self._elsewhere,
-            members,
-            self._referee,
-            byzantine=self._byzantine,
-            rng=self._rng,
-            decide=self._decide,
-            fails=self._row_fails,
-            close=self._hooks.close,
+            ask=self._checking.ask,
+            call=self.context.compute,
+            rng=self.rng,
         )
 
     def _measure(self) -> tuple[Runner, np.ndarray, Tolerance]:
         """The model on the client, rows that it takes, and the tolerance on them."""
-        setup = self._context.setup
+        setup = self.context.setup
         runner, micro_batch = cache.ensure(setup.handle, setup.threads), setup.layout.micro_batch
         rows, most = setup.store.rows, 2 * micro_batch
         if rows <= most:
@@ -168,29 +140,26 @@ class IntegrityMonitor:
         sample = _that_it_takes(partial(run_rows, runner, micro_batch=micro_batch), sample)
         if not len(sample):  # it was probed with the first rows
             sample = setup.load(0, min(rows, most))
-        return runner, sample, measure_tolerance(runner, sample, micro_batch, rng=self._rng)
+        return runner, sample, measure_tolerance(runner, sample, micro_batch, rng=self.rng)
 
     async def finish_verdicts(self) -> None:
         """Decide the mismatches on which an earlier session stopped before the verdict."""
-        if self._referee is None:
+        if self._checking is None:
             return
-        setup = self._context.setup
-        events = await self._context.read(Journal.read, setup.store.path)
-        for old in undecided(events):
+        setup = self.context.setup
+        for old in undecided(await self.context.read(Journal.read, setup.store.path)):
             member, checker, rows = old["member"], old["checker"], tuple(old["rows"])
-            if self._members.tainted().isdisjoint((member, checker)):
-                query = await self._context.read(
-                    query_of, setup.load, self._code, rows, old["share"]
-                )
+            if self.members.tainted().isdisjoint((member, checker)):
+                query = await self.context.read(query_of, setup.load, self.code, rows, old["share"])
                 answers = [
                     Answer(who, output_of(kept))
                     for who, kept in zip((member, checker), old["outputs"], strict=True)
                 ]
                 checked = Checked(member, old["group"], old["share"])
                 check = Check(checked, rows, query, answers[0].output, old["model"])
-                verdict = await self._referee.judge(check, answers)
+                verdict = await self._checking.referee.judge(check, answers)
                 await self._carry_out(check, verdict, checked_by=checker)
-            self._context.journal("verdict", of=[old["session"], old["number"]])
+            self.context.journal("verdict", of=[old["session"], old["number"]])
 
     async def send_old(self) -> None:
         """Send rows to checkers that have waited for long enough, for ever."""
@@ -202,58 +171,41 @@ class IntegrityMonitor:
     async def left_out(self, batch: RowGroup, group: GroupTransfer) -> frozenset[int]:
         """The shares of a complete group that are not to be used: what is no output, and what the
         others vote against."""
-        if self._voting is not None:
-            return await self._voting.left_out(batch, group)
         out = frozenset(s for s, one in group.testimonies.items() if one.malformed is not None)
-        if self._checking is not None:
-            for share in sorted(out):
-                self._ask_whose_fault(batch, group, share)
+        if self._voting is not None:
+            out |= await self._voting.left_out(batch, group)
+        for share in sorted(out):
+            told = group.testimonies[share]
+            self.suspected[told.worker] += 1
+            why = told.malformed or "the others say otherwise"
+            self.context.journal(
+                "suspect", group=batch.number, share=share, worker=told.worker, why=why
+            )
+            if self._checking is not None:  # the first row of what is no output
+                member, asked = self.members.index(told.member), group.asked(share)
+                of = Checked(member, batch.number, share, window=batch.window, asked=asked)
+                query, model = group.shares[share][0].copy(), group.models[share]
+                self._checking.begin(Check(of, sources(batch, share, 0), query, None, model))
         return out
-
-    def _ask_whose_fault(self, batch: RowGroup, group: GroupTransfer, share: int) -> None:
-        """Have the first row of a share checked that came back as no output."""
-        assert self._checking is not None
-        told = group.testimonies[share]
-        self.suspected[told.worker] += 1
-        self._context.journal(
-            "suspect", group=batch.number, share=share, worker=told.worker, why=told.malformed
-        )
-        member, asked = self._members.index(told.member), group.asked(share)
-        of = Checked(member, batch.number, share, window=batch.window, asked=asked)
-        query, model = group.shares[share][0].copy(), group.models[share]
-        self._checking.begin(Check(of, sources(batch, share, 0), query, None, model))
 
     def draw(
         self, batch: RowGroup, group: GroupTransfer, returned: DecodedGroup
     ) -> list[DrawnRows]:
         """Draw the rows to check of each share that is used; to be called in a thread."""
-        setup = self._context.setup
         if self._checking is None:
             return []
-        stays = setup.repair != "exact"
-        return draw(
-            batch,
-            group,
-            returned,
-            check=setup.check,
-            decoded_stays=stays,
-            outliers=self._outliers_of,
-            rng=self._rng,
-        )
-
-    def _outliers_of(self, model: int, mixed: bool) -> Outliers:
-        return self._outliers.setdefault((model, mixed), Outliers(self._rng))
+        return draw(batch, group, returned, self.context.setup, self._outliers, self.rng)
 
     def start(self, batch: RowGroup, group: GroupTransfer, drawn: Sequence[DrawnRows]) -> None:
         """Have drawn rows checked, before the window that they belong to can be written."""
         for one in drawn:
             assert self._checking is not None
             asked = group.asked(one.share)
-            allowed = self._checking.turns.order(self._members.checkers(asked))
-            pairs = choose_checkers(len(one.rows), allowed, self._byzantine, self._rng)
+            allowed = self._checking.turns.order(self.members.checkers(asked))
+            pairs = choose_checkers(len(one.rows), allowed, self._byzantine, self.rng)
             honest = honest_part([checker for _, checker in pairs], self._byzantine)
             checked = Checked(
-                self._members.index(one.member),
+                self.members.index(one.member),
                 batch.number,
                 one.share,
                 of=one.of,
@@ -274,19 +226,17 @@ class IntegrityMonitor:
 
     # ---- a check differs ------------------------------------------------------------------------
 
-    async def _ask(self, check: Check, incarnation: int) -> Answer | None:
+    async def _decide(self, check: Check, other: Answer | None) -> Verdict:
+        """Have the referee decide, and carry that out; see `Checking.decide`."""
         assert self._checking is not None
-        return await self._checking.ask(check, incarnation)
-
-    async def _decide(self, check: Check, other: Answer | None) -> tuple[bool, int]:
-        """Have the referee decide, and carry that out; see `checking.Decide`."""
-        assert self._referee is not None
-        of = check.of
-        answers = [Answer(of.member, check.output)]
-        number = next(self._numbers)
-        if other is not None:
-            answers.append(other)
-            self.suspected[self._members.members[of.member].name] += 1
+        of, judge = check.of, self._checking.referee.judge
+        mine = Answer(of.member, check.output)
+        if other is None:
+            verdict = await judge(check, [mine])
+            await self._carry_out(check, verdict, checked_by=None)
+        else:
+            number = next(self._numbers)
+            self.suspected[self.members.members[of.member].name] += 1
             await self._keep(
                 "mismatch",
                 number=number,
@@ -298,11 +248,10 @@ class IntegrityMonitor:
                 rows=check.rows,
                 outputs=[kept(check.output), kept(other.output)],
             )
-        verdict = await self._referee.judge(check, answers)
-        await self._carry_out(check, verdict, checked_by=None if other is None else other.member)
-        if other is not None:
-            self._context.journal("verdict", of=[self._context.setup.session, number])
-        return verdict.fails, verdict.confirms
+            verdict = await judge(check, [mine, other])
+            await self._carry_out(check, verdict, checked_by=other.member)
+            self.context.journal("verdict", of=[self.context.setup.session, number])
+        return verdict
 
     async def _row_fails(self, check: Check) -> None:
         """The model raises on a row: nobody is to blame, and the output does not stand."""
@@ -310,11 +259,11 @@ class IntegrityMonitor:
         if (window := of.window) is not None:
             here = {"status": window.status, "worker": window.worker, "group": window.group}
             rows = standing(here, window.start, check.rows, of.member, of.group)
-            self._hooks.failed(window, rows)
+            self.hooks.failed(window, rows)
         else:  # it is tried again, by the way of all rows
-            span = next(span for span in self._spans if span[1] <= row < span[2])
+            span = next(span for span in self.spans if span[1] <= row < span[2])
             await self._pend(span, np.asarray(check.rows))
-        self._context.journal("failed", row=row, error="the model raises where it is run again")
+        self.context.journal("failed", row=row, error="the model raises where it is run again")
 
     async def _carry_out(self, check: Check, verdict: Verdict, *, checked_by: int | None) -> None:
         """Convict those found wrong.
@@ -324,7 +273,7 @@ class IntegrityMonitor:
         TrustError
             They are more than E.
         """
-        of, members = check.of, self._members.members
+        of, members = check.of, self.members.members
         for member, fault in verdict.faults.items():
             why = "a row checked at random" if check.output is not None else "no output"
             if member == checked_by:
@@ -339,7 +288,7 @@ class IntegrityMonitor:
                 referee=verdict.by,
                 suspicion=why,
             )
-            conviction = self._members.convict(member, seen, aside=member in verdict.aside)
+            conviction = self.members.convict(member, seen, aside=member in verdict.aside)
             if conviction is not None:
                 await self._undo(conviction, tell=True)
         for member in verdict.hardware:
@@ -347,7 +296,7 @@ class IntegrityMonitor:
             said = f"{who.name} ({who.hardware}) differs from the client as its hardware does"
             if said not in self.hardware:
                 self.hardware.append(said)
-        convicted = self._members.convicted_here
+        convicted = self.members.convicted_here
         if len(convicted) > self._byzantine:
             told = "; ".join(map(str, convicted))
             raise TrustError(
@@ -365,11 +314,11 @@ class IntegrityMonitor:
         """
         evidence = Conviction.of(event).evidence
         told = replace(evidence, suspicion=f"{evidence.suspicion}, in another run on this cluster")
-        for incarnation in sorted(self._members.incarnations):
-            member = self._members.member(incarnation)
+        for incarnation in sorted(self.members.incarnations):
+            member = self.members.member(incarnation)
             if any(_fits(bar, member) for bar in bars):
-                index = self._members.index(incarnation)
-                conviction = self._members.convict(index, told, here=False)
+                index = self.members.index(incarnation)
+                conviction = self.members.convict(index, told, here=False)
                 if conviction is not None:
                     await self._undo(conviction, tell=False)
 
@@ -377,40 +326,38 @@ class IntegrityMonitor:
         """Nothing of the convicted is used from here on: on the disk, then at the scheduler, then
         in the store. Rows and checks of its are made again."""
         if self._checking is not None:
-            self._checking.tainted = self._members.tainted()
+            self._checking.tainted = self.members.tainted()
         event = conviction.event()
         await self._keep("conviction", **event)
-        here = conviction.member.session == self._context.setup.session
+        here = conviction.member.session == self.context.setup.session
         if tell and (here or conviction.kind == "node"):
-            await self._context.session.call("bar", bars=conviction.bar_fields(), conviction=event)
-        taken = await self._context.write(
-            sweep, self._context.setup.store, self._spans, self._members
-        )
+            await self.context.session.call("bar", bars=conviction.bar_fields(), conviction=event)
+        taken = await self.context.write(sweep, self.context.setup.store, self.spans, self.members)
         for index, statuses in taken.items():
-            self._hooks.taken_back(index, statuses)
-        for window in self._hooks.windows():
+            self.hooks.taken_back(index, statuses)
+        for window in self.hooks.windows():
             if self._checking is not None and not window.closing:
                 self._checking.make_void(window)
-            self._context.spawn(self._hooks.close(window))
+            self.context.spawn(self.hooks.close(window))
 
     async def _keep(self, event: str, **fields: Any) -> None:
         """Add an event to the journal: on the disk when it returns."""
-        await self._context.write(partial(self._context.journal, event, fsync=True, **fields))
+        await self.context.write(partial(self.context.journal, event, fsync=True, **fields))
 
     # ---- windows --------------------------------------------------------------------------------
 
     def tainted(self, window: Window) -> np.ndarray | None:
         """The rows of an open window that a convicted worker touched, if there are any."""
-        if not self._members.convictions:
+        if not self.members.convictions:
             return None
         groups: frozenset[int] = frozenset()
         if (window.status == Status.DECODED).any():
-            groups = tainted_groups(Journal.read(self._context.setup.store.path), self._members)
+            groups = tainted_groups(Journal.read(self.context.setup.store.path), self.members)
         rows = touched(
             window.status,
             window.worker,
             window.group,
-            convicted=self._members.tainted(),
+            convicted=self.members.tainted(),
             groups=groups,
         )
         return rows if rows.any() else None
@@ -420,31 +367,32 @@ class IntegrityMonitor:
 
         It ends early at a conviction: rows are pending then.
         """
-        setup, checking = self._context.setup, self._checking
+        setup, checking = self.context.setup, self._checking
         if checking is None:
             return
-        left = RepeatedChecks(setup.store, setup.load, self._spans, self._members)
-        convicted = len(self._members.convictions)
-        while self._members.convictions or setup.assurance is not None:
+        left = RepeatedChecks(setup.store, setup.load, self.spans, self.members)
+        convicted = len(self.members.convictions)
+
+        async def made(due: Iterator[DueChecks]) -> bool:
             some = False
-            void = left.void()
-            while (found := await self._context.read(next, void, None)) is not None:
+            while (found := await self.context.read(next, due, None)) is not None:
                 span, checks, mixed = found
                 some |= bool(checks)
                 if len(mixed):
                     await self._pend(span, mixed)
                 await checking.of_written(checks)
+            return some
+
+        while self.members.convictions or setup.assurance is not None:
+            some = await made(left.void())
             if not some and setup.assurance is not None:
-                besides = left.besides(setup.assurance, self._byzantine, self._rng)
-                while (checks := await self._context.read(next, besides, None)) is not None:
-                    some = True
-                    await checking.of_written(checks)
-            if not some or len(self._members.convictions) > convicted:
+                some = await made(left.besides(setup.assurance, self._byzantine, self.rng))
+            if not some or len(self.members.convictions) > convicted:
                 return
 
     async def _pend(self, span: tuple[int, int, int], rows: np.ndarray) -> None:
         """Set rows of a written window to pending."""
-        store, (index, start, stop) = self._context.setup.store, span
+        store, (index, start, stop) = self.context.setup.store, span
 
         def pend() -> np.ndarray:
             now = store.read_window(start, stop, names=("status",))["status"]
@@ -452,25 +400,25 @@ class IntegrityMonitor:
             before: np.ndarray = now[rows - start]
             return before
 
-        self._hooks.taken_back(index, await self._context.write(pend))
+        self.hooks.taken_back(index, await self.context.write(pend))
 
     # ---- for the report -------------------------------------------------------------------------
 
     def records(self) -> tuple[dict[str, WorkerRecord], list[tuple[Member, Proof]]]:
         """The ledger of the workers, with what was found about their trustworthiness; and what
         checks prove of each member that is not convicted, of all sessions."""
-        records = self._context.session.worker_records()
+        records = self.context.session.worker_records()
         for name, record in records.items():
             record.suspected = self.suspected[name]
         if self._checking is None:
             return records, []
-        tainted, found = self._members.tainted(), []
-        proved = proofs(Journal.read(self._context.setup.store.path), tainted)
+        tainted, found = self.members.tainted(), []
+        proved = proofs(Journal.read(self.context.setup.store.path), tainted)
         for index, proof in sorted(proved.items()):
-            member = self._members.members[index]
+            member = self.members.members[index]
             if index not in tainted:
                 found.append((member, proof))
-            if member.session == self._members.session and member.name in records:
+            if member.session == self.members.session and member.name in records:
                 record = records[member.name]
                 record.checked += proof.checked
                 if index not in tainted:

@@ -21,12 +21,12 @@ class SingleResult:
     raised: bool  #: the model raised, or its worker died of it
 
 
+@dataclass(frozen=True, eq=False)
 class SingleShares:
     """Runs rows on workers of the caller's choice."""
 
-    def __init__(self, context: Context, courier: Dispatcher) -> None:
-        self._context = context
-        self._courier = courier
+    context: Context
+    courier: Dispatcher
 
     async def run(
         self,
@@ -37,29 +37,21 @@ class SingleShares:
         forbid: Collection[int] = (),
         model: int = 0,
     ) -> SingleResult:
-        """Run rows (n, *feature) of one model.
-
-        Parameters
-        ----------
-        kind
-            For the journal: ``"check"``, ``"vote"``, ``"learning"``.
-        only
-            The incarnation that is to run them, and no other: nothing is told if it is late.
-        forbid
-            Incarnations that must not.
-        """
+        """Run rows (n, *feature) of one model, on the incarnation ``only`` (there is no output if
+        it is late) or on none of those to ``forbid``. The ``kind`` is for the journal: ``"check"``,
+        ``"vote"``, ``"learning"``."""
         told: asyncio.Future[GroupTransfer] = asyncio.get_running_loop().create_future()
 
         async def finish(group: GroupTransfer) -> None:
             told.set_result(group)
 
-        group = GroupTransfer(next(self._context.numbers), rows[None], finish, (model,))
-        await self._courier.dispatch(
+        group = GroupTransfer(next(self.context.numbers), rows[None], finish, (model,))
+        await self.courier.dispatch(
             group, code="plain", first=True, forbid=forbid, only=only, check=kind == "check"
         )
         await told
         found = group.testimonies
-        self._context.journal_group(group, used=found, kind=kind)
-        await self._context.session.call("report", done=[group.number])
+        self.context.journal_group(group, used=found, kind=kind)
+        await self.context.session.call("report", done=[group.number])
         raised = any(attempt["fate"] == AttemptOutcome.FAILED for attempt in group.history)
         return SingleResult(found.get(0), raised)

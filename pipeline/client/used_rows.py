@@ -11,6 +11,7 @@ from approxifer.coding import Code, block_rows, gather
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.spot_checks import choose_rows, random_rows
 from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
+from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.client.dispatch import GroupTransfer
 
 
@@ -31,24 +32,17 @@ def draw(
     batch: RowGroup,
     group: GroupTransfer,
     returned: DecodedGroup,
-    *,
-    check: int,
-    decoded_stays: bool,
-    outliers: Callable[[int, bool], Outliers],
+    setup: Setup,
+    outliers: dict[tuple[int, bool], Outliers],
     rng: np.random.Generator,
 ) -> list[DrawnRows]:
-    """Draw `check` rows of each share that is used, and what is not finite for no visible reason.
+    """Draw rows of each share that is used, and what is not finite for no visible reason.
 
     A share is used if it stands for a block, or if a block is decoded: then of all rows of the
-    codewords that hold a query of that block, a short codeword's padding included.
-
-    Parameters
-    ----------
-    decoded_stays
-        Whether decoded rows may stay in the output. Else a share that is only decoded from is
-        checked all the same, and the bound is not about it.
-    outliers
-        Those of a model, and of shares that carry a block or mix several.
+    codewords that hold a query of that block, a short codeword's padding included. Where decoded
+    rows never stay in the output, a share that is only decoded from is checked all the same, and
+    the bound is not about it. The ``outliers`` are those of a model, and of shares that mix several
+    blocks or carry one.
     """
     code, members = batch.code, batch.members
     blocks = [len(rows) for rows in block_rows(members, code.k)]
@@ -66,14 +60,15 @@ def draw(
             continue
         queries = group.shares[share]
         odd = np.flatnonzero(_finite(queries[:relevant]) & ~_finite(output[:relevant]))
-        alike = outliers(code.models[share], code.carries[share] is None)
-        rows = choose_rows(alike.distances(output[:relevant]), odd, check, rng)
+        alike = (code.models[share], code.carries[share] is None)
+        usual = outliers.setdefault(alike, Outliers(rng))
+        rows = choose_rows(usual.distances(output[:relevant]), odd, setup.check, rng)
         found.append(
             DrawnRows(
                 share,
                 returned.told[share].member,
-                of=relevant if decoded_stays else written,
-                rate=random_rows(check, relevant) / relevant,
+                of=written if setup.repair == "exact" else relevant,
+                rate=random_rows(setup.check, relevant) / relevant,
                 rows=[sources(batch, share, int(row)) for row in rows],
                 queries=queries[rows],
                 outputs=output[rows],
@@ -99,8 +94,7 @@ def query_of(
     queries = np.concatenate([load(row, row + 1) for row in rows])
     if len(rows) > 1:
         queries = code.encode(gather(queries, np.arange(len(rows)), code.k))[share]
-    query: np.ndarray = queries[0]
-    return query
+    return np.asarray(queries[0])
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

@@ -9,15 +9,15 @@ further workers until E + 1 of them agree: one of these is honest.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 
 from approxifer.coding import Code
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import Membership
+from approxifer.pipeline.byzantine.referee import most_agreeing
 from approxifer.pipeline.byzantine.tolerance import Tolerance
 from approxifer.pipeline.client.collect import RowGroup
 from approxifer.pipeline.client.context import Context
@@ -26,40 +26,18 @@ from approxifer.pipeline.client.single_shares import SingleShares
 from approxifer.pipeline.records import ShareOutput
 
 
+@dataclass(frozen=True, eq=False)
 class Voting:
-    """The votes of one run.
+    """The votes of one run."""
 
-    Parameters
-    ----------
-    context : Context
-    code : Code
-        Of the coded groups.
-    elsewhere : SingleShares
-    members : Membership
-    tolerance : Tolerance
-    suspected : Counter
-        Counts the shares that are left out, by the name of the worker.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        code: Code,
-        elsewhere: SingleShares,
-        members: Membership,
-        tolerance: Tolerance,
-        suspected: Counter[str],
-    ) -> None:
-        self._suspected = suspected
-        self._context = context
-        self._code = code
-        self._elsewhere = elsewhere
-        self._members = members
-        self._tolerance = tolerance
-        self._byzantine = code.spec.byzantine
+    context: Context
+    code: Code  #: of the coded groups
+    elsewhere: SingleShares
+    members: Membership
+    tolerance: Tolerance
 
     async def left_out(self, batch: RowGroup, group: GroupTransfer) -> frozenset[int]:
-        """The shares of a complete group that are not to be used.
+        """The shares of a complete group that the others vote against.
 
         Raises
         ------
@@ -67,23 +45,14 @@ class Voting:
             No E + 1 workers agree on the same rows.
         """
         told = group.testimonies
-        out = frozenset(share for share, one in told.items() if one.malformed is not None)
-        if batch.coded and not self._code.spec.adaptive:
-            sound = {share: one.output for share, one in told.items() if share not in out}
-            if sound:
-                out |= await self._context.compute(self._code.suspects, sound)
-        else:
-            blocks: dict[int | None, list[int]] = {}
-            for share in told:
-                blocks.setdefault(batch.code.carries[share], []).append(share)
-            votes = [self._elect(told, shares, group) for shares in blocks.values()]
-            out |= frozenset().union(*await asyncio.gather(*votes))
-        for share in sorted(out):
-            name = told[share].worker
-            self._suspected[name] += 1
-            why = told[share].malformed or "the others say otherwise"
-            self._context.journal("suspect", group=batch.number, share=share, worker=name, why=why)
-        return out
+        if batch.coded and not self.code.spec.adaptive:
+            sound = {share: one.output for share, one in told.items() if one.malformed is None}
+            return await self.context.compute(self.code.suspects, sound) if sound else frozenset()
+        blocks: dict[int | None, list[int]] = {}
+        for share in told:
+            blocks.setdefault(batch.code.carries[share], []).append(share)
+        votes = [self._elect(told, shares, group) for shares in blocks.values()]
+        return frozenset().union(*await asyncio.gather(*votes))
 
     async def _elect(
         self, told: dict[int, ShareOutput], shares: Sequence[int], group: GroupTransfer
@@ -93,17 +62,18 @@ class Voting:
         rows = group.shares[shares[0]]
         votes = [told[share] for share in shares]
         asked: set[int] = set().union(*(group.asked(share) for share in shares))
+        byzantine = self.code.spec.byzantine
         while True:
-            agreed = await self._context.compute(partial(self._agreeing, votes))
-            if len(agreed) > self._byzantine:
+            agreed = await self.context.compute(most_agreeing, votes, self._agree)
+            if len(agreed) > byzantine:
                 break
-            more = await self._one_more(rows, asked) if len(votes) <= 2 * self._byzantine else None
+            more = await self._one_more(rows, asked) if len(votes) <= 2 * byzantine else None
             if more is None and len(agreed) == len(votes):
                 break  # nobody else can be asked
             if more is None:
                 raise TrustError(
-                    f"{len(votes)} workers ran the same rows, and no {self._byzantine + 1} of them "
-                    f"agree: more than byzantine={self._byzantine} of them return wrong outputs, "
+                    f"{len(votes)} workers ran the same rows, and no {byzantine + 1} of them "
+                    f"agree: more than byzantine={byzantine} of them return wrong outputs, "
                     "or too few are there to ask. Start more workers, or score to a new output "
                     "with check= of at least 1"
                 )
@@ -113,22 +83,16 @@ class Voting:
     async def _one_more(self, rows: np.ndarray, asked: set[int]) -> ShareOutput | None:
         """Have rows run by one more worker, which joins those asked; None: nobody is left to ask,
         or the model raised."""
-        allowed = self._members.checkers(asked)
+        allowed = self.members.checkers(asked)
         if not allowed:
             return None
-        forbid = self._members.incarnations.difference(allowed)
-        told = await self._elsewhere.run(rows, kind="vote", forbid=forbid)
+        forbid = self.members.incarnations.difference(allowed)
+        told = await self.elsewhere.run(rows, kind="vote", forbid=forbid)
         if told.testimony is not None:
             asked.add(told.testimony.member)
         return told.testimony
 
-    def _agreeing(self, votes: Sequence[ShareOutput]) -> list[ShareOutput]:
-        """The most of them that agree with one."""
-
-        def agree(a: ShareOutput, b: ShareOutput) -> bool:
-            if a.malformed is not None or b.malformed is not None:
-                return False
-            return a is b or not self._tolerance.differs(a.output, b.output, times=2.0).any()
-
-        sets = [[other for other in votes if agree(center, other)] for center in votes]
-        return max(sets, key=len)
+    def _agree(self, a: ShareOutput, b: ShareOutput) -> bool:
+        if a.malformed is not None or b.malformed is not None:
+            return False
+        return a is b or not self.tolerance.differs(a.output, b.output, times=2.0).any()

@@ -142,13 +142,17 @@ def test_one_wrong_share_of_two_allowed_is_mostly_named_alone(images, model):
     assert np.mean(alone) >= 0.9
 
 
-def test_the_share_at_node_zero_without_votes_is_found_too(images, model):
+@pytest.mark.parametrize(("name", "least"), [("noise of 10 sd", 1.0), ("zeros", 0.9)])
+def test_the_share_at_node_zero_without_votes_is_found_too(name, least, images, model):
+    """Zeros are found there in 4 groups of 100 by the votes alone."""
     code, rng = SPECS[0].build(), np.random.default_rng(0)
     (zero,) = np.flatnonzero(np.abs(code.nodes) < 1e-9).tolist()
-    corrupt, _ = CORRUPTIONS["noise of 10 sd"]
+    corrupt, _ = CORRUPTIONS[name]
+    found = []
     for outputs in correct(code, images, model, block=8, order="similar"):
         outputs[zero] = corrupt(rng, outputs[zero])
-        assert code.suspects(kept(outputs)) == {zero}
+        found.append(code.suspects(kept(outputs)) == {zero})
+    assert np.mean(found) >= least
 
 
 @pytest.mark.parametrize("order", ["random", "similar"])

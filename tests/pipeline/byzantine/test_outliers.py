@@ -38,12 +38,6 @@ def test_a_row_that_leaves_the_directions_of_all_others_is_the_furthest(width: i
     assert found >= 35
 
 
-def test_large_outputs_are_folded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Outliers(rng()).distances(shares(1000)[0])
-    monkeypatch.setattr("approxifer.pipeline.byzantine.outliers.CHUNK", 5000)
-    np.testing.assert_allclose(Outliers(rng()).distances(shares(1000)[0]), whole)
-
-
 def test_what_cannot_be_measured_is_infinitely_far_and_not_learnt() -> None:
     outliers, (share,) = Outliers(rng()), shares(10, count=1)
     clean = Outliers(rng()).distances(share[3:])

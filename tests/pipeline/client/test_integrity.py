@@ -94,7 +94,7 @@ class Scene:
             setup=setup, numbers=itertools.count(1000), spawn=self._spawn, compute=call, read=call,
             write=call, journal=self._event, index=self.members.index,
             session=SimpleNamespace(
-                ledger={"typical": 0.01}, call=self._tell, worker_records=dict
+                ledger={"typical": 0.01}, call=self._call, worker_records=dict
             ),
         )  # fmt: skip
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -131,7 +131,7 @@ class Scene:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.add(asyncio.get_running_loop().create_task(work))
 
-    async def _tell(self, what: str, **fields: Any) -> None:
+    async def _call(self, what: str, **fields: Any) -> None:
         self.done.append((what, fields))
 
     async def _run(
@@ -714,8 +714,8 @@ def test_a_mismatch_without_a_verdict_is_decided_by_the_next_session(
         async def dies(*_: Any) -> None:
             raise MemoryError("killed here")
 
-        assert one.guard._referee is not None
-        one.guard._referee.judge = dies  # type: ignore[method-assign,assignment]
+        assert one.guard._checking is not None
+        one.guard._checking.referee.judge = dies  # type: ignore[method-assign,assignment]
         await one.all_back(one.window(1), {0: 0, 1: 1}, number=1)
         await one.rest()
 
