@@ -6,16 +6,18 @@
         [--systematic-workers N] [--quick] [--out results.json]
 
 The test images of ``DIR/cifar10.npz`` become a Zarr store in a temporary folder and are scored in
-three ways, in turn (A B C A B C ...), each time on a new local cluster, so that only one lives:
+several ways, in turn (A B C ... A B C ...), each time on a new local cluster, so that only one
+lives:
 
 - ``plain``: dask.array ``map_blocks`` on Dask's default ``LocalCluster()``, nothing tuned, the
   model run on whole chunks (`approxifer.benchmarks.plain_dask`);
 - ``uncoded``: ``approxifer.score(scheme="uncoded")``, one worker per core;
 - ``systematic``: ``approxifer.score(scheme="systematic", k=8, stragglers=1)`` on the 9 workers that
-  this code needs, more than there are cores on a small machine.
+  this code needs, more than there are cores on a small machine;
+- the last two again without TLS between their processes (``security: false``).
 
-All three write a Zarr store. The clock runs from the first read of the input to the closed store;
-starting workers and loading the model come before it, for all three. Without ``--model`` a small
+All write a Zarr store. The clock runs from the first read of the input to the closed store;
+starting workers and loading the model come before it, for all. Without ``--model`` a small
 untrained ResNet is exported; its speed is that of a trained one. ``--quick`` is a first look with
 few rows, rough figures.
 """
@@ -27,6 +29,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +71,16 @@ def measure_plain(data: Path, model: Path, out: Path) -> Measured:
     return Measured(seconds, None, workers, 1.0, None, None, predictions)
 
 
-def measure_ours(data: Path, model: Path, out: Path, *, scheme: str, workers: int) -> Measured:
+def measure_ours(
+    data: Path, model: Path, out: Path, *, scheme: str, workers: int, tls: bool = True
+) -> Measured:
     """approxifer with one scheme."""
     report = approxifer.score(
         data,
         model=model,
         out=out,
         variable=VARIABLE,
-        cluster={"kind": "local", "workers": workers},
+        cluster={"kind": "local", "workers": workers, "security": tls},
         scheme=scheme,
         k=K,
         stragglers=S,
@@ -102,7 +107,7 @@ def run(
     repeats: int,
     systematic_workers: int,
 ) -> dict[str, Any]:
-    """Measure all three ways, print the table, return the figures."""
+    """Measure all ways, print the table, return the figures."""
     cores = os.cpu_count() or 1
     if model is not None and not model.is_file():
         raise ModelNotFoundError(f"model={str(model)!r}: there is no such file")
@@ -113,14 +118,15 @@ def run(
         if rows is not None:
             store = _first_rows(store, rows, folder / "some.zarr")
         program = model or _untrained(folder / "resnet.pt2")
+        ours = partial(measure_ours, store, program)
+        uncoded = partial(ours, scheme="uncoded", workers=cores)
+        systematic = partial(ours, scheme="systematic", workers=systematic_workers)
         ways: dict[str, Callable[[Path], Measured]] = {
-            "plain": lambda out: measure_plain(store, program, out),
-            "uncoded": lambda out: measure_ours(
-                store, program, out, scheme="uncoded", workers=cores
-            ),
-            "systematic": lambda out: measure_ours(
-                store, program, out, scheme="systematic", workers=systematic_workers
-            ),
+            "plain": partial(measure_plain, store, program),
+            "uncoded": uncoded,
+            "systematic": systematic,
+            "uncoded, no TLS": partial(uncoded, tls=False),
+            "systematic, no TLS": partial(systematic, tls=False),
         }
         steps = Steps(repeats * len(ways))
         measured: dict[str, list[Measured]] = {way: [] for way in ways}
