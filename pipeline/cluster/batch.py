@@ -227,6 +227,7 @@ def batch_cluster(
             with starting:
                 keywords = spec.keywords | stack.enter_context(_tls(spec))
                 cluster = cluster_class(spec.kind)(job_cls=job_class(spec.kind), **keywords)
+            stack.callback(_close_key_files, cluster)
             stack.callback(_close, cluster)
             cluster.worker_spec = {f"{spec.job_name}-{i}": cluster.new_spec for i in range(jobs)}
             cluster.sync(_wait, cluster)
@@ -257,6 +258,13 @@ def _tls(spec: BatchSpec) -> Iterator[dict[str, Any]]:
     where = os.path.expanduser(os.path.expandvars(shared))
     with tempfile.TemporaryDirectory(prefix=".approxifer-tls-", dir=where) as folder:
         yield {"security": Security.temporary(), "shared_temp_directory": folder}
+
+
+def _close_key_files(cluster: Any) -> None:
+    """Close what dask-jobqueue keeps open of the certificate, before its folder is removed."""
+    for name in ("_job_key", "_job_cert", "_job_ca_file"):
+        if (file := getattr(cluster, name, None)) is not None:
+            file.close()
 
 
 def _warn(text: str) -> None:
