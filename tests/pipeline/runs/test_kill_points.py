@@ -39,7 +39,7 @@ def run_until(step: int, cluster: LocalCluster, store: Path, out: Path) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10_800)
 def test_nothing_wrong_stays_wherever_the_client_was_killed(
     cluster: LocalCluster,
     client: Client,
