@@ -1,4 +1,4 @@
-"""What others wrote, and what is shown of it."""
+"""Text from elsewhere, as it is shown."""
 
 from __future__ import annotations
 

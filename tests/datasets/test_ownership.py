@@ -1,4 +1,4 @@
-"""Which journal is whose."""
+"""Journals and the stores that they belong to."""
 
 from __future__ import annotations
 

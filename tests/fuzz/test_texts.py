@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from texts import make_corpus, read_mutated
 from watched import watch
 

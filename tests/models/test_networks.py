@@ -1,4 +1,4 @@
-"""What people export is loaded, in both modes of export, and computes what the module does."""
+"""Exported networks, of both modes of export, load and compute what their modules do."""
 
 import io
 import warnings

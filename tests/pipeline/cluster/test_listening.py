@@ -49,7 +49,7 @@ def test_a_cluster_of_ours_listens_on_loopback_and_speaks_tls_there(opened) -> N
 
 
 def speaks(ip: str, port: int, key: ssl.SSLContext) -> str:
-    """What a port answers: HTTP, or TLS to those whose certificate it knows, or else."""
+    """Classify a port: HTTP, TLS that accepts this certificate, or a refusal."""
     with socket.create_connection((ip, port), timeout=5) as plain:
         plain.sendall(b"GET /health HTTP/1.0\r\n\r\n")
         try:
