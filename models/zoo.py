@@ -159,11 +159,6 @@ def lenet5(
     )
 
 
-def lenet5_28() -> nn.Module:
-    """Make `lenet5` for 28 x 28 pictures, as a factory without arguments (MNIST)."""
-    return lenet5(28)
-
-
 def small_resnet(
     classes: int = 10,
     channels: int = 3,

@@ -29,19 +29,6 @@ class AttemptOutcome(StrEnum):
     FAILED = "failed"  #: the model raised
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One share given to one worker. Times are seconds since the session began; None: never."""
-
-    share: int
-    attempt: int
-    worker: str
-    fate: AttemptOutcome
-    start: float | None = None
-    stop: float | None = None
-    error: str | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class ShareOutput:
     """A worker's output of a share: (B, *out)."""
