@@ -7,10 +7,12 @@ a URL could carry a password. Everything that is printed, drawn or raised passes
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 import sys
 import unicodedata
+from collections.abc import Collection
 from typing import TextIO
 
 #: What stands for a credential.
@@ -99,6 +101,16 @@ def say(text: object, *, err: bool = False, stream: TextIO | None = None) -> Non
 def one_line(what: object) -> str:
     """A message, another library's for instance, fit to be shown, without line breaks."""
     return printable(" ".join(redacted(what).split()))
+
+
+def did_you_mean(given: object, allowed: Collection[str]) -> str:
+    """Name the nearest of the allowed words, for the middle of a message; nothing if none is near.
+
+    >>> did_you_mean("repli", ["uncoded", "replication"])
+    ", did you mean 'replication'?"
+    """
+    near = difflib.get_close_matches(str(given), allowed, n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
 
 
 class ShownFormatter(logging.Formatter):

@@ -8,7 +8,7 @@ those with ``--quick`` can give a first, rough look.
 #: A benchmark's name, also that of its module or folder, and what it measures.
 BENCHMARKS = {
     "accuracy": "accuracy and agreement when shares are lost and nothing is repaired",
-    "selective_repair": 'repair="doubtful": agreement against evaluations per query',
+    "selective_repair": "repair=0.995: agreement against evaluations per query",
     "byzantine": "workers that return wrong outputs: detection, wrong rows left, evaluations",
     "commit_latency": "the delay of written windows by spot checks",
     "stragglers": "slow and hung workers: latencies, makespans, evaluations, beside rivals",

@@ -1,4 +1,4 @@
-"""``repair="doubtful"``: agreement with the uncoded model against evaluations per query.
+"""Repair of doubtful rows: agreement with the uncoded model against evaluations per query.
 
 ::
 
@@ -13,7 +13,7 @@ lost shares.
 - The curve: of all decoded rows those less sure than a threshold are run again, for every
   threshold: from no repair to exact repair. Beside it the same with the margin between the two
   highest decoded outputs alone.
-- Runs as the engine has them, with losses drawn anew, for several values of ``agreement=``: what it
+- Runs as the engine has them, with losses drawn anew, for several values of ``repair=``: what it
   costs to learn and to check is in their evaluations, and what they learn from is not what they
   keep. The default is 0.995.
 """
@@ -40,13 +40,12 @@ from approxifer.errors import ConfigError
 from approxifer.models import open_model
 from approxifer.models.samples import npz_split
 from approxifer.pipeline.client.calibration import SelectiveRepair
-from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import as_text, table
 
 K = 8
 TARGETS = (0.98, 0.99, 0.995, 0.998, 0.999)
-DEFAULT = Options.agreement
+DEFAULT = 0.995  #: as the guide has it
 #: Points of a curve that are kept.
 POINTS = 200
 
@@ -245,7 +244,7 @@ def describe(results: Mapping[str, Any]) -> str:
             mark = " (default)" if found["target"] == results["default"] else ""
             held = found["interval_holds"]
             made.add_row(
-                f"doubtful, {found['target']}{mark}",
+                f"{found['target']}{mark}",
                 f"{found['evaluations']:.4f}",
                 f"{found['agreement']:.4f}",
                 f"{found['agreement_5_percent']:.4f}",

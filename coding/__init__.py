@@ -20,9 +20,10 @@ it is registered, is a code that a `CodeSpec` can name.
 from approxifer.coding.code import Code, Decoded
 from approxifer.coding.order import Group, block_rows, gather, groups, order_rows
 from approxifer.coding.registry import build_code
-from approxifer.coding.spec import CodeSpec, Scheme, register
+from approxifer.coding.spec import SCHEMES, CodeSpec, Scheme, register
 
 __all__ = [
+    "SCHEMES",
     "Code",
     "CodeSpec",
     "Decoded",

@@ -156,9 +156,10 @@ def _shares_of_berrut(spec: CodeSpec) -> int:
     return spec.k + spec.stragglers
 
 
-BERRUT = Scheme("berrut", shares=_shares_of_berrut, build=BerrutCode)
+BERRUT = Scheme("berrut", shares=_shares_of_berrut, build=BerrutCode, interpolates=True, votes=True)
 SYSTEMATIC = Scheme(
     "systematic",
     shares=lambda spec: spec.k + spec.stragglers + 2 * spec.byzantine,
     build=SystematicCode,
+    interpolates=True,
 )

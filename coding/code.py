@@ -28,7 +28,6 @@ class CodeParameters:
     stragglers: int = 1
     byzantine: int = 0
     encoder: Literal["addition", "concatenation"] = field(default="addition", kw_only=True)
-    adaptive: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +83,11 @@ class Code(ABC):
         ``"parm"`` has.
     conflicts : sets of shares
         Shares that must not share a worker: it would take down too much at once.
+    adaptive : bool
+        Where the outputs of a group differ, further shares are to be asked for.
     """
+
+    adaptive = False
 
     def __init__(
         self,

@@ -135,6 +135,7 @@ PARM = Scheme(
     build=ParmCode,
     check=_check,
     encoders=ENCODERS,
+    trained=True,
 )
 
 

@@ -6,11 +6,11 @@ A new scheme is a module with a `Code` and its `Scheme`, and one entry here.
 from approxifer.coding.berrut import BERRUT, SYSTEMATIC
 from approxifer.coding.code import Code
 from approxifer.coding.parm import PARM
-from approxifer.coding.replication import REPLICATION
+from approxifer.coding.replication import ADAPTIVE, REPLICATION
 from approxifer.coding.spec import CodeSpec, register
 from approxifer.coding.uncoded import UNCODED
 
-for _scheme in (UNCODED, REPLICATION, PARM, BERRUT, SYSTEMATIC):
+for _scheme in (UNCODED, REPLICATION, ADAPTIVE, PARM, BERRUT, SYSTEMATIC):
     register(_scheme)
 
 

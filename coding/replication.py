@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from approxifer.coding.code import Array, Code, root_mean_square
 from approxifer.coding.spec import CodeSpec, Scheme
+from approxifer.errors import ConfigError
 
 #: Copies agree if no number differs by more than this times the block's root mean square. On one
 #: kind of machine correct copies are bitwise equal; on several they differ in their last bits.
@@ -37,6 +38,7 @@ class ReplicationCode(Code):
             wanted=(1 if spec.adaptive else 2) * byzantine + 1,
             evictable=byzantine,
         )
+        self.adaptive = spec.adaptive
 
     def encode(self, blocks: Array) -> Array:
         return np.concatenate([self._blocks(blocks)] * (self.n // self.k))
@@ -77,12 +79,30 @@ class ReplicationCode(Code):
         return [shares for shares in copies if shares]
 
 
-def _shares(spec: CodeSpec) -> int:
-    byzantine = spec.byzantine
-    return spec.k * (byzantine + 1 if spec.adaptive else 2 * byzantine + 1 + spec.stragglers)
+def _check_adaptive(spec: CodeSpec) -> None:
+    if not spec.byzantine:
+        raise ConfigError(
+            "scheme='replication-adaptive' with byzantine=0: it compares E + 1 copies; give "
+            "byzantine= of at least 1, or take scheme='replication'"
+        )
 
 
-REPLICATION = Scheme("replication", shares=_shares, build=ReplicationCode)
+REPLICATION = Scheme(
+    "replication",
+    shares=lambda spec: spec.k * (2 * spec.byzantine + 1 + spec.stragglers),
+    build=ReplicationCode,
+    mixes=False,
+    votes=True,
+)
+ADAPTIVE = Scheme(
+    "replication-adaptive",
+    shares=lambda spec: spec.k * (spec.byzantine + 1),
+    build=ReplicationCode,
+    check=_check_adaptive,
+    mixes=False,
+    votes=True,
+    adaptive=True,
+)
 
 
 def agreeing(copies: Sequence[int], outputs: Mapping[int, Array]) -> list[int]:

@@ -24,7 +24,8 @@ class CodeSpec(CodeParameters):
     Parameters
     ----------
     scheme : str
-        A registered one: "uncoded", "replication", "parm", "berrut" or "systematic".
+        A registered one: "uncoded", "replication", "replication-adaptive", "parm", "berrut" or
+        "systematic".
     k : int
         Queries per codeword, K >= 1.
     stragglers : int
@@ -34,9 +35,6 @@ class CodeSpec(CodeParameters):
         cannot detect any; there only spot checks protect. ``"parm"`` takes none.
     encoder : "addition" or "concatenation"
         How ``"parm"`` makes a parity query; see `approxifer.coding.parm.ParmCode`.
-    adaptive : bool
-        ``"replication"`` with E > 0: E + 1 copies, whatever S is. Where they differ, more have to
-        be asked for.
 
     Raises
     ------
@@ -56,19 +54,17 @@ class CodeSpec(CodeParameters):
             )
         if scheme.check is not None:
             scheme.check(self)
-        if not isinstance(self.adaptive, bool):
-            raise ConfigError(f"adaptive={self.adaptive!r}: give True or False")
-        if self.adaptive and not (self.scheme == "replication" and self.byzantine):
-            raise ConfigError(
-                "adaptive=True only has a meaning for scheme='replication' with byzantine of at "
-                f"least 1, not for {self.scheme!r} with byzantine={self.byzantine}; leave it out"
-            )
         if self.n > MAX_SHARES:
             raise ConfigError(
                 f"k={self.k}, stragglers={self.stragglers} and byzantine={self.byzantine} make "
                 f"{self.n} shares; at most {MAX_SHARES} are allowed. Take a smaller k, fewer "
                 "stragglers or fewer byzantine workers"
             )
+
+    @property
+    def adaptive(self) -> bool:
+        """True where further shares are asked for if those of a group differ."""
+        return SCHEMES[self.scheme].adaptive
 
     @property
     def n(self) -> int:
@@ -96,6 +92,17 @@ class Scheme:
         Raises `ConfigError` where the scheme does not take such K, S, E or encoder.
     encoders : tuple of str
         The values of ``CodeSpec.encoder`` that have a meaning for it.
+    mixes : bool
+        A share may be a mixture of queries, which then must be real numbers. Where none is, a share
+        may be copied to a second worker instead.
+    interpolates : bool
+        Missing outputs are weighted sums of the others, so that the weights can be fitted.
+    trained : bool
+        It needs parity models.
+    votes : bool
+        With E > 0, a group's outputs tell which of them are wrong.
+    adaptive : bool
+        Where the outputs of a group differ, further shares are asked for.
     """
 
     name: str
@@ -103,6 +110,11 @@ class Scheme:
     build: Callable[[CodeSpec], Code]
     check: Callable[[CodeSpec], None] | None = None
     encoders: tuple[str, ...] = ENCODERS[:1]
+    mixes: bool = True
+    interpolates: bool = False
+    trained: bool = False
+    votes: bool = False
+    adaptive: bool = False
 
 
 #: Every registered scheme by its name.

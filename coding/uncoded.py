@@ -27,4 +27,4 @@ class UncodedCode(Code):
         return np.full(len(next(iter(received.values()))), np.nan, np.float32)
 
 
-UNCODED = Scheme("uncoded", shares=lambda spec: spec.k, build=UncodedCode)
+UNCODED = Scheme("uncoded", shares=lambda spec: spec.k, build=UncodedCode, mixes=False)

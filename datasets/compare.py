@@ -11,8 +11,19 @@ from approxifer.jsonable import jsonable
 
 _ABSENT = object()
 
-#: Fields of the code that older stores have, and that no longer distinguish anything.
-FORMER_FIELDS = ("grid",)
+
+def code_as_now(code: Any) -> Any:
+    """A store's ``code`` as a store begun today would have it; anything else as it is.
+
+    Older stores have ``grid``, which no longer distinguishes anything, and ``adaptive`` instead of
+    a scheme of that name.
+    """
+    if not isinstance(code, dict):
+        return code
+    now = {key: value for key, value in code.items() if key not in ("grid", "adaptive")}
+    if code.get("adaptive"):
+        now["scheme"] = f"{code.get('scheme')}-adaptive"
+    return now
 
 
 def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
@@ -24,7 +35,7 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
         Attributes of the run. All are compared except ``version``: a newer approxifer may go on
         with an older one's store.
     stored
-        Attributes of the store. Those that ``given`` lacks do not count, nor do `FORMER_FIELDS`.
+        Attributes of the store. Those that ``given`` lacks do not count.
 
     Raises
     ------
@@ -33,8 +44,8 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     """
     expected = jsonable({key: value for key, value in given.items() if key != "version"})
     begun = jsonable({key: value for key, value in stored.items() if key in expected})
-    if isinstance(code := begun.get("code"), dict):
-        begun["code"] = {key: value for key, value in code.items() if key not in FORMER_FIELDS}
+    if "code" in begun:
+        begun["code"] = code_as_now(begun["code"])
     if differences := _differences(expected, begun):
         fields = "\n".join(f"  {name}: given {a}, stored {b}" for name, a, b in differences)
         raise FingerprintError(

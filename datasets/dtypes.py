@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from approxifer.errors import InputError
 
 #: The schemes whose shares are the queries themselves, so that any number will do.
-PLAIN_SCHEMES = ("uncoded", "replication")
+PLAIN_SCHEMES = ("uncoded", "replication", "replication-adaptive")
 
 _KEPT = {"float32"}
 _CAST = {"float16", "float64", "bool", "uint8", "int8", "int16", "uint16"}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
 
 from approxifer.datasets.layout import FLAG_MEANINGS
 from approxifer.pipeline import garbage
@@ -26,163 +23,16 @@ from approxifer.pipeline.planning.prepare import (
     prepare,
     settle,
 )
+from approxifer.pipeline.planning.signature import takes_options
 from approxifer.pipeline.reporting.progress import ProgressBar
 from approxifer.pipeline.reporting.report import Report
 
-if TYPE_CHECKING:
-    import xarray as xr
-    from distributed import Client
 
-
-def score(
-    data: str | os.PathLike[str] | xr.DataArray,
-    *,
-    model: Any,
-    out: str | os.PathLike[str],
-    state: str | os.PathLike[str] | None = None,
-    preprocess: str | Callable[..., Any] | None = None,
-    dtype: str = "float32",
-    device: str = "auto",
-    trust_model: bool = False,
-    variable: str | None = None,
-    sample_dim: str | None = None,
-    cluster: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-    client: Client | None = None,
-    scheme: str = "systematic",
-    k: int | None = None,
-    stragglers: int = 1,
-    byzantine: int = 0,
-    adaptive: bool = False,
-    order: str | None = None,
-    features: str | Callable[..., Any] | None = None,
-    parity: str | os.PathLike[str] | None = None,
-    window: int | None = None,
-    block: int | None = None,
-    memory: str | int = "1GB",
-    decoder: str = "berrut",
-    repair: str = "exact",
-    agreement: float = 0.995,
-    redundancy: str | None = None,
-    patience: float | None = None,
-    late: float | None = None,
-    hedge: str | Mapping[str, float] | Sequence[float] | None = None,
-    check: int | None = None,
-    assurance: float | None = None,
-    referee: str = "client",
-    quarantine: str | None = None,
-    forgive: Sequence[str] = (),
-    in_flight: float = 3.0,
-    heal: str | None = None,
-    hang_after: float = 30.0,
-    stall_after: float = 300.0,
-    retry_failed: bool = False,
-    progress: bool = True,
-    seed: int = 0,
-) -> Report:
+@takes_options(Options)
+def score(options: Options) -> Report:
     """Score every row of a dataset with a model, on workers that may be slow, dead, hung or wrong.
 
     The same call after a crash, a cancel or Ctrl-C goes on where it stopped.
-
-    Parameters
-    ----------
-    data
-        Path or fsspec URL of a Zarr store, or a DataArray.
-    model
-        ``.pt2`` file of ``torch.export``, ``"package.module:factory"``, an importable
-        ``nn.Module``, or an importable callable of arrays (M, *feature) -> (M, *out).
-    out
-        Path of the output store; begun if it is not there, gone on with if it is ours.
-    state
-        Weights for a factory's module.
-    preprocess
-        ``"module:function"`` or an importable callable, rows (n, *stored) -> (n, *feature), applied
-        on the client before encoding. A row's result must depend on nothing but that row: no random
-        numbers, no statistics of the rows it comes with. That is tried on sample rows.
-    dtype, device
-        The model's precision; ``"auto"``: a GPU where a worker has one.
-    trust_model
-        Load a ``.pt2`` that could run code of its author's.
-    variable, sample_dim
-        Which variable (needed where there are several), and along which dimension its rows lie
-        (None: the first).
-    cluster, client
-        Path or mapping of a ``cluster.yaml``, or a client of your own; a local cluster if neither.
-    scheme, k, stragglers, byzantine
-        The code: ``"systematic"``, ``"berrut"``, ``"parm"``, ``"replication"`` or ``"uncoded"``; K
-        queries a codeword (None: the largest K <= 8 that the workers allow), S stragglers and E
-        Byzantine workers tolerated.
-    adaptive
-        With ``"replication"``, E > 0 and ``check=0``: E + 1 copies, and more only where these
-        differ.
-    order
-        Which rows form a codeword: ``"none"``, ``"natural"``, ``"similar"`` or ``"random"``. None:
-        ``"none"`` under ``repair="exact"``, else ``"similar"``.
-    features
-        What rows are compared by in order ``"similar"``, instead of themselves: a function, or
-        ``"module:function"``, rows (n, *feature) -> real numbers (n, d). Runs on the client; may
-        look at the rows of a call together, but not draw random numbers or change the rows.
-    parity
-        With ``scheme="parm"``: the folder of its parity models (``approxifer train-parity``).
-    window, block
-        Rows held at one time and committed together; rows of a share. None: chosen from the
-        model's speed and ``memory``.
-    memory
-        What the rows on the client may take.
-    decoder
-        ``"berrut"``, or ``"fitted"``: weights learnt at the start from all shares of 25 codewords
-        of the first window, for that many evaluations more. Not with ``byzantine``.
-    repair
-        ``"exact"``: rows that were decoded are run again; ``"none"``: they stay (the paper);
-        ``"doubtful"``: those whose decode is in doubt are run again. For models that give a number
-        for each of at least two classes.
-    agreement
-        Under ``repair="doubtful"``, the part of all rows whose class is to be the one that the
-        model gives. How sure a decode must be for that is learnt from rows of the run.
-    redundancy
-        ``"lazy"``: parity shares run on idle time; ``"eager"``. None: lazy under exact repair.
-    patience
-        How long a decodable group waits for the rest, in medians of the share time. None: 0 under
-        ``repair="none"``, else 1.
-    late
-        In medians: when a share below the threshold is submitted again. None: 2, or with ``hedge``
-        three times its multiple.
-    in_flight
-        Shares sent out for each worker. Fewer shorten the time that a group takes, and leave
-        workers idle for a moment: 1.5 is for those who use rows as they return.
-    heal
-        ``"restart"`` hung workers (the default on clusters that we start) or ``"avoid"`` them.
-    hang_after
-        Seconds after which a running share, or a silent worker, counts as hung.
-    stall_after
-        Seconds without any share coming back, but at least three times what counts as hung, after
-        which the run ends with a `ClusterError` that says who holds what; at half of it progress
-        says so.
-    retry_failed
-        Run rows again that failed in an earlier session.
-    progress
-        Show a bar (plain lines where stderr is no terminal).
-    seed
-        Of everything random.
-    check
-        Rows of every share that are run again on other workers and compared, drawn once its output
-        is back. None: 3 with ``byzantine`` > 0, else 0. With 0 and ``byzantine`` > 0, copies and
-        the paper's locator tell wrong shares (``"replication"``, ``"berrut"``).
-    assurance
-        Check further rows until, with 95 % confidence, less than this fraction of the rows of any
-        worker that wrote the output is wrong.
-    referee
-        Who decides where two workers differ: the ``"client"``, which runs the row itself, or a
-        ``"quorum"`` of E + 1 workers that agree.
-    quarantine
-        What is shut out with a convicted ``"worker"``: itself, or its ``"node"``, for this output
-        store also in later sessions. None: the node where the workers are on several hosts.
-    forgive
-        Hosts of convicted nodes that are to be used again.
-    hedge
-        With ``"uncoded"`` and ``"replication"``: when a second copy of a slow share goes out, of
-        which the first to return is used. ``"cubed"``: after 3 medians, once half of the shares
-        that were in flight with it are back; ``"spark"``: 1.5 and three quarters; or two numbers,
-        ``(2.0, 0.5)`` or ``{"multiple": 2.0, "after": 0.5}``. None: ``late`` alone decides.
 
     Returns
     -------
@@ -195,10 +45,8 @@ def score(
     ApproxiferError
         See `approxifer.errors`; bad input is refused before any work.
     """
-    arguments = dict(locals())
-    show = arguments.pop("progress")
-    with ProgressBar(enabled=show) as bar:
-        job = submit(**arguments)
+    with ProgressBar(enabled=options.progress) as bar:
+        job = _submit(options)
         try:
             while True:
                 bar.update(job.progress())
@@ -216,8 +64,9 @@ def score(
     return report
 
 
-def submit(data: Any, **options: Any) -> Job:
-    """Start scoring and return at once; the arguments are those of `score`, without ``progress``.
+@takes_options(Options)
+def submit(options: Options) -> Job:
+    """Start scoring and return at once.
 
     Bad arguments are refused here; what takes longer to find out is raised by ``job.result()``.
 
@@ -225,16 +74,24 @@ def submit(data: Any, **options: Any) -> Job:
     -------
     Job
     """
+    return _submit(options)
+
+
+def _submit(options: Options) -> Job:
     refuse_import_of_main()
-    options.pop("progress", None)
-    checked = Options(data=data, **options)
-    return Job(lambda job: _run(job, checked))
+    return Job(lambda job: _run(job, options))
 
 
-def plan_run(data: Any, **options: Any) -> str:
-    """Describe a run without starting anything (``--dry-run``)."""
-    options.pop("progress", None)
-    prepared = prepare(Options(data=data, **options))
+@takes_options(Options)
+def plan_run(options: Options) -> str:
+    """Describe a run without starting anything (``--dry-run``).
+
+    Returns
+    -------
+    str
+        Of several lines.
+    """
+    prepared = prepare(options)
     client = prepared.options.client
     workers = expected_workers(prepared) if client is None else len(workers_of(client))
     spec, layout = settle(prepared, workers)
@@ -334,5 +191,4 @@ def _run(job: Job, options: Options) -> Report:
 def _scheme(prepared: Prepared, scheme: str, k: int, n: int) -> str:
     options = prepared.options
     byzantine = f" E={options.byzantine}" if options.byzantine else ""
-    adaptive = ", adaptive" if options.adaptive else ""
-    return f"{scheme} K={k} S={options.stragglers}{byzantine}{adaptive}, {n} shares"
+    return f"{scheme} K={k} S={options.stragglers}{byzantine}, {n} shares"

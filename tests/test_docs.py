@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,8 @@ def test_the_results_are_generated_from_their_figures() -> None:
 def test_python_blocks_of_the_readme_are_python() -> None:
     for block in blocks("README.md"):
         compile(block, "README.md", "exec", flags=0x2000)  # top-level await allowed
+
+
+def test_the_page_of_arguments_is_made_from_their_declaration() -> None:
+    made = runpy.run_path(str(ROOT / "docs/arguments.py"))["page"]()
+    assert (ROOT / "docs/arguments.md").read_text() == made, "run: python docs/arguments.py"

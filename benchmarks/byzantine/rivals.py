@@ -6,7 +6,7 @@ None of them convicts a worker: what one worker costs, it costs in every group t
   `published_locator` names;
 - majority: 2E+1 copies of every block, on different workers; the most of which agree;
 - two, then three: two copies, and where they differ a third one that decides: what `score` does
-  with ``scheme="replication", byzantine=1, adaptive=True``.
+  with ``scheme="replication-adaptive", byzantine=1``.
 """
 
 from __future__ import annotations

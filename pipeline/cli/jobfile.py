@@ -6,7 +6,6 @@ Paths count from the file's own folder, so that it means the same wherever it is
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
@@ -25,11 +24,12 @@ from approxifer.datasets.ourfiles import (
     write_private,
 )
 from approxifer.errors import ConfigError, StoreError
-from approxifer.pipeline.yamlfile import check_keys, read_mapping
+from approxifer.pipeline.planning.options import check_names
+from approxifer.pipeline.yamlfile import read_mapping
 from approxifer.text import one_line
 
 #: Arguments of `score` that make sense in Python only, or on a terminal.
-ELSEWHERE = ("client", "progress")
+ELSEWHERE = {"client", "progress"}
 #: Arguments that every job has.
 NEEDED = ("data", "model", "out")
 #: Arguments that are, or may be, paths.
@@ -59,12 +59,10 @@ class JobFile:
         ------
         ConfigError
         """
-        from approxifer.pipeline.api import score
-
         content = read_mapping(Path(path), what="job file", example="data: images.zarr")
-        arguments = inspect.signature(score).parameters
-        allowed = [*(name for name in arguments if name not in ELSEWHERE), "max_failed"]
-        check_keys(content, allowed, where=str(path), aliases={"input": "data", "in": "data"})
+        for name in ELSEWHERE & content.keys():
+            raise ConfigError(f"{path}: {name}= is for Python or a terminal; leave it out")
+        check_names(content, further=("max_failed",), where=f"{path}: ")
         for key in NEEDED:
             if not isinstance(content.get(key), str):
                 raise ConfigError(f"{path}: {key} is missing, or no text: every job needs it")

@@ -21,6 +21,8 @@ import typer
 
 from approxifer.errors import ApproxiferError
 from approxifer.pipeline.cli import jobs as job_commands
+from approxifer.pipeline.cli.from_arguments import ScoreCommand, takes_arguments
+from approxifer.pipeline.planning.arguments import RUN
 from approxifer.text import ShownFormatter, one_line, say, shown
 from approxifer.version import __version__
 
@@ -31,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it would swallow the defaults in brackets
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -114,179 +116,31 @@ def _finish(report: Report, max_failed: int = 0) -> None:
             raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=ScoreCommand)
+@takes_arguments()
 def score(
-    source: Annotated[
-        str, typer.Argument(metavar="IN", help="Zarr store to score: a path or an fsspec URL.")
-    ],
-    model: Annotated[
-        str, typer.Option(metavar="MODEL", help="A torch.export program (.pt2), or MODULE:FACTORY.")
-    ],
-    out: Annotated[
-        str,
-        typer.Option(metavar="OUT", help="Output store; one that is there already is resumed."),
-    ],
-    variable: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Array in the store to score.")
-    ] = None,
-    sample_dim: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Dimension of the rows. [the first]")
-    ] = None,
-    cluster: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Cluster file. [a local cluster]")
-    ] = None,
-    scheme: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Code: systematic, berrut, parm, replication, uncoded. [systematic]",
-        ),
-    ] = None,
-    k: Annotated[
-        int | None, typer.Option("-k", min=1, help="Queries per codeword. [at most 8]")
-    ] = None,
-    stragglers: Annotated[
-        int | None, typer.Option("-s", min=0, help="Stragglers tolerated per group. [1]")
-    ] = None,
-    byzantine: Annotated[
-        int | None, typer.Option("-e", min=0, help="Byzantine workers tolerated. [0]")
-    ] = None,
-    adaptive: Annotated[
-        bool,
-        typer.Option("--adaptive", help="Replication: E + 1 copies, more where these differ."),
-    ] = False,
-    order: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Which rows form a codeword: none, natural, similar, random."
-        ),
-    ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How to decode: berrut, fitted. [berrut]")
-    ] = None,
-    repair: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Decoded rows to run again: exact (all), doubtful, none. [exact]"
-        ),
-    ] = None,
-    agreement: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="With doubtful: rows that are to be of the model's class. [0.995]",
-        ),
-    ] = None,
-    redundancy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="When parity shares are sent: eager, lazy.")
-    ] = None,
-    patience: Annotated[
-        float | None, typer.Option(min=0.0, help="Wait for exactness, in median share times.")
-    ] = None,
-    late: Annotated[
-        float | None, typer.Option(min=0.0, help="Resubmit a share after so many medians. [2]")
-    ] = None,
-    hedge: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Uncoded, replication: copy slow shares as cubed, spark, or MULTIPLE,AFTER.",
-        ),
-    ] = None,
-    check: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="ROWS",
-            help="Rows of each share run again elsewhere. [3 with -e, else 0]",
-        ),
-    ] = None,
-    assurance: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="Check until fewer of any worker's rows can be wrong, with 95 % confidence.",
-        ),
-    ] = None,
-    referee: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Who settles differences: client, quorum. [client]"),
-    ] = None,
-    quarantine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Shut out a convicted worker, or its node. [node, if several]"
-        ),
-    ] = None,
-    forgive: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST", help="Use a convicted node again; may be given repeatedly."),
-    ] = None,
-    block: Annotated[
-        int | None, typer.Option(min=1, metavar="ROWS", help="Rows per share.")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option(min=1, metavar="ROWS", help="Rows committed at once.")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Memory for the client's windows. [1GB]")
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="What similar rows are compared by. [pixels]"),
-    ] = None,
-    parity: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Parity models, of train-parity.")
-    ] = None,
-    state: StateOption = None,
-    preprocess: PreprocessOption = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the model is fed. [float32]")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="auto, cpu or cuda. [auto]")
-    ] = None,
-    trust_model: TrustOption = False,
-    in_flight: Annotated[
-        float | None, typer.Option(min=1.0, help="Shares sent out for each worker. [3]")
-    ] = None,
-    heal: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Hung workers: restart, or avoid.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all random choices. [0]")] = None,
+    options: dict[str, Any],
+    *,
     max_failed: Annotated[
-        int, typer.Option(min=0, help="Rows that may fail before the run counts as failed.")
+        int,
+        typer.Option(
+            min=0, help="Rows that may fail before the run counts as failed.", rich_help_panel=RUN
+        ),
     ] = 0,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run rows again that failed earlier.")
-    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
-    ] = False,
-    no_progress: Annotated[
-        bool, typer.Option("--no-progress", help="Show no progress on stderr.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done, and do nothing.", rich_help_panel=RUN
+        ),
     ] = False,
     timeline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw what the workers did: .png or .svg.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw what the workers did: .png or .svg.", rich_help_panel=RUN
+        ),
     ] = None,
 ) -> None:
     """Score every row of IN, and write predictions and how each was obtained to OUT."""
-    given: dict[str, Any] = {
-        "model": model, "out": out, "variable": variable, "sample_dim": sample_dim,
-        "cluster": cluster and str(cluster), "scheme": scheme, "k": k, "stragglers": stragglers,
-        "byzantine": byzantine, "adaptive": adaptive or None, "order": order,
-        "features": features, "parity": parity and str(parity), "decoder": decoder,
-        "repair": repair, "agreement": agreement, "redundancy": redundancy,
-        "patience": patience, "late": late, "hedge": hedge, "in_flight": in_flight,
-        "check": check, "assurance": assurance, "referee": referee, "quarantine": quarantine,
-        "forgive": forgive or None, "block": block, "window": window,
-        "memory": memory, "state": state and str(state), "preprocess": preprocess, "dtype": dtype,
-        "device": device, "trust_model": trust_model or None, "heal": heal, "seed": seed,
-        "retry_failed": retry_failed or None,
-        "progress": False if no_progress else None,
-    }  # fmt: skip
-    # What is left out is left to score()'s own defaults.
-    given = {name: value for name, value in given.items() if value is not None}
     with _exit_codes():
         if timeline is not None:
             from approxifer.pipeline.reporting.timeline import check_suffix
@@ -295,9 +149,9 @@ def score(
         from approxifer.pipeline import api
 
         if dry_run:
-            say(api.plan_run(source, **given))
+            say(api.plan_run(**options))
             return
-        report = api.score(source, **given)
+        report = api.score(**options)
         if timeline is not None:
             _draw(report, timeline)
     _finish(report, max_failed)

@@ -42,7 +42,7 @@ class Setup:
     policy: Policy
     decoder: str
     repair: str
-    agreement: float  #: of classes, under ``repair="doubtful"``
+    agreement: float | None  #: of classes, where rows in doubt are repaired
     restart: bool
     retry_failed: bool  #: rows that failed in an earlier session are run again
     session: str

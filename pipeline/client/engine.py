@@ -133,7 +133,7 @@ class Engine:
 
     def _doubts(self) -> SelectiveRepair | None:
         setup = self.setup
-        if setup.repair != "doubtful":
+        if setup.agreement is None:
             return None
         return SelectiveRepair(setup.agreement, np.random.default_rng([setup.layout.seed, 1]))
 

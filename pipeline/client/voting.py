@@ -45,7 +45,7 @@ class Voting:
             No E + 1 workers agree on the same rows.
         """
         told = group.testimonies
-        if batch.coded and not self.code.spec.adaptive:
+        if batch.coded and not self.code.adaptive:
             sound = {share: one.output for share, one in told.items() if one.malformed is None}
             return await self.context.compute(self.code.suspects, sound) if sound else frozenset()
         blocks: dict[int | None, list[int]] = {}

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
-from approxifer.coding import CodeSpec
+from approxifer.coding import SCHEMES, CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
-from approxifer.datasets.compare import check_same
-from approxifer.datasets.dtypes import PLAIN_SCHEMES
+from approxifer.datasets.compare import check_same, code_as_now
 from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError, InputError, ModelError, StoreError
 from approxifer.models import (
@@ -77,7 +76,7 @@ class Queries:
 
     source: Source
     preprocess: Callable[..., Any] | None
-    features: Callable[..., Any] | None  #: what rows are compared by
+    features: Callable[..., Any] | None  #: what similar rows are compared by
     scheme: str
     wide: bool  #: float64 stays as it is
 
@@ -107,11 +106,11 @@ class Queries:
         features of them, (n, d)."""
         if self.features is None:
             return rows
-        found = _called("features", self.features, rows)
+        found = _called("order", self.features, rows)
         if found.ndim < 2 or len(found) != len(rows) or found.dtype.kind not in "biuf":
             raise InputError(
-                f"features gave {found.dtype} of shape {found.shape} for {len(rows)} rows: it must "
-                "give real numbers (n, d), d of them for each row"
+                f"order's function gave {found.dtype} of shape {found.shape} for {len(rows)} rows: "
+                "it must give real numbers (n, d), d of them for each row"
             )
         return found
 
@@ -188,9 +187,9 @@ def prepare(options: Options) -> Prepared:
         preprocess=options.preprocess,
     )
     preprocess = None if options.preprocess is None else resolve_callable(options.preprocess)
-    features = options.features  # on the client alone: need not be importable
+    features = options.compared_by  # on the client alone: need not be importable
     if isinstance(features, str):
-        features = resolve_callable(features, "features")
+        features = resolve_callable(features, "order")
     wide = options.dtype == "float64"
     queries = Queries(source, preprocess, features, options.scheme, wide=wide)
     batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
@@ -201,12 +200,12 @@ def prepare(options: Options) -> Prepared:
         name = getattr(features, "__qualname__", repr(features))
         probe_features(name, queries.compared, sample)
     found = probe(handle, sample, batch)
-    if options.scheme not in PLAIN_SCHEMES and found.output_dtype.kind not in "fc":
+    if SCHEMES[options.scheme].mixes and found.output_dtype.kind not in "fc":
         raise ConfigError(
             f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
             "real numbers (logits), or take scheme='uncoded' or 'replication'"
         )
-    if options.repair == "doubtful":
+    if options.agreement is not None:
         check_classes(found)
     notes = [said for said in (note, source.unstored) if said]
     if not found.bitwise:
@@ -230,7 +229,7 @@ def _stored(store: OutputStore) -> dict[str, Any]:
         They are not as they were written.
     """
     attrs = store.attrs
-    code, layout = attrs.get("code"), attrs.get("layout")
+    code, layout = code_as_now(attrs.get("code")), attrs.get("layout")
     try:
         TypeAdapter(Layout).validate_python(layout)
         Layout.of(layout or {})  # which takes no others
@@ -241,7 +240,7 @@ def _stored(store: OutputStore) -> dict[str, Any]:
             f"The output store {store.path} is not as approxifer writes it: code {code!r}, layout "
             f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
         ) from error
-    return attrs
+    return attrs | {"code": code}
 
 
 def _ends(source: Source, most: int) -> np.ndarray:
@@ -278,7 +277,7 @@ def check_classes(found: Probe) -> None:
     """
     if len(found.output_shape) != 1 or found.output_shape[0] < 2 or found.output_dtype.kind != "f":
         raise ConfigError(
-            f"repair='doubtful' asks whether classes agree, and the model turns a row into "
+            f"repair=, a fraction, asks whether classes agree, and the model turns a row into "
             f"{found.output_dtype} of shape {found.output_shape}: it must give real numbers for at "
             "least two classes. Take repair='exact' or 'none'"
         )
@@ -321,7 +320,8 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
         spec = replace(spec, encoder=prepared.parity.encoder)  # type: ignore[arg-type]
     check_workers(spec, workers, byzantine=byzantine)
     if stored is not None:
-        asked = {"window": options.window, "block": options.block, "order": options.order}
+        order = None if options.order is None else options.resolved_order
+        asked = {"window": options.window, "block": options.block, "order": order}
         given = {name: value for name, value in asked.items() if value is not None}
         return spec, Layout.of(stored["layout"] | given | {"seed": options.seed})
     layout = make_layout(
@@ -345,13 +345,11 @@ def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> Code
 def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
     """Attributes of the store, which a resumed run must agree with."""
     code, byzantine = asdict(spec), prepared.options.byzantine
-    # Stores begun before there was such a thing say nothing of it.
-    for name, there in (("adaptive", spec.adaptive), ("encoder", spec.scheme == "parm")):
-        if not there:
-            del code[name]
+    if not SCHEMES[spec.scheme].trained:  # stores begun before there were encoders have none
+        del code["encoder"]
     parity = prepared.parity.handles if prepared.parity else ()
     return {
-        "code": code | {"repair": prepared.options.repair},
+        "code": code | {"repair": prepared.options.resolved_repair},
         **({BYZANTINE: byzantine} if spec.byzantine != byzantine else {}),
         "layout": layout.attrs(),
         "model": prepared.handle.fingerprint,
@@ -462,7 +460,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         layout=layout,
         policy=options.policy,
         decoder=options.decoder,
-        repair=options.repair,
+        repair=options.resolved_repair,
         agreement=options.agreement,
         restart=heal == "restart",
         retry_failed=options.retry_failed,

@@ -72,7 +72,7 @@ def probe_preprocess(name: str, function: Function, rows: np.ndarray, *, seed: i
 
 
 def probe_features(name: str, function: Function, rows: np.ndarray) -> None:
-    """Call ``features`` twice on sample rows.
+    """Call the function of ``order`` twice on sample rows.
 
     It may look at the rows of a call together, at their mean for instance: only rows of one call
     are compared with each other.
@@ -95,12 +95,12 @@ def probe_features(name: str, function: Function, rows: np.ndarray) -> None:
     first, again = function(given), function(rows.copy())
     if distance(given, rows).any():
         raise InputError(
-            f"features {name!r} changes the rows that it is given, and these are the rows that are "
+            f"order {name!r} changes the rows that it is given, and these are the rows that are "
             "scored: let it work on a copy of them"
         )
     if said := _difference(again, first):
         raise InputError(
-            f"features {name!r} gives other results for the same rows ({said}): it draws random "
+            f"order {name!r} gives other results for the same rows ({said}): it draws random "
             "numbers, or keeps something between calls. The order of the rows, and what is "
             "interpolated from them, would be another one each time. Let it draw nothing, or from "
             "a generator that it seeds itself"

@@ -158,7 +158,7 @@ def test_distance(found, expected, apart):
 
 @pytest.mark.parametrize("byzantine", [1, 2])
 def test_adaptive_copies_are_one_more_than_the_faulty_workers(byzantine):
-    code = CodeSpec("replication", 2, 3, byzantine, adaptive=True).build()
+    code = CodeSpec("replication-adaptive", 2, 3, byzantine).build()
     assert code.n == 2 * (byzantine + 1)
     blocks, outputs = outputs_of(code, np.random.default_rng(0))
     assert code.decodable(outputs)

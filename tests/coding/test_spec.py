@@ -51,9 +51,7 @@ def test_a_spec_is_frozen_hashable_and_holds_plain_numbers():
             r"k=1020, stragglers=5 and byzantine=0 make 1025.*at most 1024",
         ),
         ({"k": 1019, "byzantine": 3}, r"byzantine=3 make 1026 shares.*fewer byzantine workers"),
-        ({"adaptive": True}, r"adaptive=True only has a meaning for scheme='replication'"),
-        ({"scheme": "replication", "adaptive": True}, r"of at least 1.*with byzantine=0; leave"),
-        ({"adaptive": "yes"}, r"adaptive='yes': give True or False"),
+        ({"scheme": "replication-adaptive"}, r"with byzantine=0.*scheme='replication'"),
     ],
 )
 def test_nonsense_is_refused_with_the_remedy(arguments, message):

@@ -87,9 +87,9 @@ def test_paths_count_from_the_file_and_names_do_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"straglers": 2}, "unknown key 'straglers', did you mean 'stragglers'"),
-        ({"input": "x"}, "unknown key 'input', did you mean 'data'"),
-        ({"client": "x"}, "unknown key 'client'"),
+        ({"straglers": 2}, "unknown argument 'straglers', did you mean 'stragglers'"),
+        ({"input": "x"}, "unknown argument 'input', did you mean 'data'"),
+        ({"client": "x"}, "client= is for Python"),
         ({"model": None}, "model is missing"),
         ({"max_failed": "many"}, "max_failed='many'"),
     ],

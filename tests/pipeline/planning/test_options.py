@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pytest
 
 from approxifer.errors import ConfigError
+from approxifer.pipeline.planning.arguments import FORMER, declared, grouped
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.scheduler.policy import Policy
 
+GIVEN: dict[str, Any] = {"data": "in.zarr", "model": "m.pt2", "out": "out.zarr"}
+
 
 def options(**changes: Any) -> Options:
-    return Options(**({"data": "in.zarr", "model": "m.pt2", "out": "out.zarr"} | changes))
+    return Options(**(GIVEN | changes))
 
 
 def test_the_defaults() -> None:
@@ -34,10 +38,10 @@ def test_the_defaults() -> None:
         ({"repair": "none"}, "similar", False, 0.0),
         ({"repair": "none", "order": "natural"}, "natural", False, 0.0),
         ({"order": "random"}, "random", True, 1.0),
-        ({"redundancy": "eager"}, "none", False, 1.0),
-        ({"repair": "none", "redundancy": "lazy"}, "similar", True, 0.0),
-        ({"patience": 0}, "none", True, 0.0),
-        ({"repair": "none", "patience": 0.5}, "similar", False, 0.5),
+        ({"order": "mine:function"}, "similar", True, 1.0),
+        ({"order": len}, "similar", True, 1.0),
+        ({"repair": 0.99}, "similar", False, 1.0),
+        ({"repair": "0.99"}, "similar", False, 1.0),
         ({"scheme": "berrut", "repair": "none"}, "similar", False, 0.0),
     ],
 )
@@ -60,9 +64,9 @@ def test_no_share_fails_on_the_word_of_as_many_workers_as_may_lie(
 
 
 def test_the_policys_numbers_are_passed_on() -> None:
-    policy = options(late=2, hang_after=7, patience=2).policy
-    assert (policy.late, policy.hang_after, policy.patience) == (2.0, 7.0, 2.0)
-    assert all(isinstance(v, float) for v in (policy.late, policy.hang_after, policy.patience))
+    policy = options(late=2, hang_after=7).policy
+    assert (policy.late, policy.hang_after) == (2.0, 7.0)
+    assert all(isinstance(v, float) for v in (policy.late, policy.hang_after))
 
 
 @pytest.mark.parametrize(
@@ -95,16 +99,16 @@ WHOLE = "give a whole number, at least 1"
         ({"byzantine": -1}, ["byzantine=-1", "at least 0"]),
         ({"order": "similiar"}, ["'similiar'", "did you mean 'similar'?", "'natural'", "'none'"]),
         ({"order": 3}, ["order=3", "'random'"]),
-        ({"repair": "doubtfull"}, ["'doubtfull'", "'none'", "'exact'", "'doubtful'"]),
-        ({"agreement": 1}, ["agreement=1", "from 0.5 to 0.9999"]),
-        ({"agreement": "x"}, ["agreement='x'", "from 0.5"]),
+        ({"repair": "exakt"}, ["'exakt'", "did you mean 'exact'?", "'none'", "from 0.5 to 0.9999"]),
+        ({"repair": 1}, ["repair=1", "from 0.5 to 0.9999"]),
+        ({"repair": "0.2"}, ["repair=0.2", "from 0.5"]),
+        ({"repair": "doubtful"}, ["earlier version", "repair=0.995"]),
+        ({"hedge": {"multiple": 2.0, "after": 0.5}}, ["earlier version", "hedge=(2.0, 0.5)"]),
         ({"repair": None}, ["repair=None", "'exact'"]),
-        ({"redundancy": "lasy"}, ["'lasy'", "did you mean 'lazy'?", "'eager'"]),
         ({"heal": "kill"}, ["'kill'", "'restart'", "'avoid'"]),
         ({"hedge": "auto"}, ["hedge='auto'", "'cubed' or 'spark'", "(2.0, 0.5)"]),
         ({"hedge": "spark"}, ["'systematic' has parity", "'uncoded' or 'replication'"]),
-        ({"adaptive": True}, ["adaptive=True", "'replication' with byzantine", "leave it out"]),
-        ({"adaptive": 1}, ["adaptive=1", "True or False"]),
+        ({"scheme": "replication-adaptive"}, ["byzantine=0", "at least 1"]),
         ({"check": -1}, ["check=-1", "at least 0"]),
         ({"check": 0.05}, ["check=0.05", "whole number"]),
         ({"check": True}, ["check=True", "whole number"]),
@@ -116,8 +120,8 @@ WHOLE = "give a whole number, at least 1"
         ({"assurance": 0.1, "check": 0}, ["assurance=0.1", "leave check="]),
         ({"assurance": 0.1, "repair": "none"}, ["assurance=0.1", "repair='exact'"]),
         (
-            {"scheme": "replication", "byzantine": 1, "adaptive": True, "check": 3},
-            ["adaptive=True", "check=3"],
+            {"scheme": "replication-adaptive", "byzantine": 1, "check": 3},
+            ["'replication-adaptive'", "check=3"],
         ),
         ({"assurance": 0}, ["assurance=0", "from 0.001"]),
         ({"assurance": 1}, ["assurance=1", "to 0.999"]),
@@ -128,9 +132,7 @@ WHOLE = "give a whole number, at least 1"
         ({"window": 10.0}, ["window=10.0", WHOLE]),
         ({"window": "10"}, ["window='10'", WHOLE]),
         ({"block": -1}, ["block=-1", WHOLE]),
-        ({"patience": -0.1}, ["patience=-0.1", "at least 0"]),
-        ({"patience": float("nan")}, ["patience=nan", "at least 0"]),
-        ({"patience": "1"}, ["patience='1'", "number"]),
+        ({"late": "1"}, ["late='1'", "number"]),
         ({"late": 0.5}, ["late=0.5", "at least 1"]),
         ({"late": float("nan")}, ["late=nan", "at least 1"]),
         ({"hang_after": 0}, ["hang_after=0", "at least 0.1"]),
@@ -179,5 +181,26 @@ def test_numpys_integers_are_whole_numbers() -> None:
 
 
 def test_a_misspelt_name_is_refused() -> None:
-    with pytest.raises(TypeError, match="straglers"):
-        options(straglers=1)
+    with pytest.raises(
+        ConfigError, match=r"'straglers', did you mean 'stragglers'\? Allowed: data"
+    ):
+        Options.of(GIVEN | {"straglers": 1})
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_missing_argument_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}= is missing: every run needs data, out, model"):
+        Options.of({key: value for key, value in GIVEN.items() if key != name})
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_an_argument_of_an_earlier_version_names_what_to_give(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}= is of an earlier version; give ") as caught:
+        Options.of(GIVEN | {name: 1})
+    assert FORMER[name] in str(caught.value)
+
+
+def test_arguments_are_declared_group_by_group() -> None:
+    in_groups = [one.name for group in grouped().values() for one in group]
+    assert in_groups == list(declared())
+    assert [field.name for field in fields(Options)] == in_groups

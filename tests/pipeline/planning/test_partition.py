@@ -380,7 +380,7 @@ def test_no_memory_makes_a_chunk_for_each_row() -> None:
 @pytest.mark.parametrize("stragglers", [0, 3])
 def test_adaptive_copies_need_workers_for_more_of_them(stragglers: int, byzantine: int) -> None:
     """E + 1 run each block, and where these differ E more, whatever S is."""
-    of = make("replication", stragglers, byzantine=byzantine, adaptive=True)
+    of = make("replication-adaptive", stragglers, byzantine=byzantine)
     spec = choose_k(of, None, 20, byzantine=byzantine)
     assert (spec.k, spec.n) == (8, 8 * (byzantine + 1))
     assert workers_needed(spec, byzantine) == 2 * byzantine + 2

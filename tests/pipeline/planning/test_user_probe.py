@@ -275,7 +275,7 @@ def test_a_function_of_chance_or_of_earlier_calls_is_refused(
         assert said in str(caught.value)
     with pytest.raises(InputError) as caught:
         probe_features("mine:f", make(), rows)
-    for said in ("features 'mine:f'", "the same rows", "random numbers", "seeds itself"):
+    for said in ("order 'mine:f'", "the same rows", "random numbers", "seeds itself"):
         assert said in str(caught.value)
 
 
@@ -313,7 +313,7 @@ def test_what_it_raises_on_fewer_rows_is_passed_on() -> None:
 @pytest.mark.parametrize("function", [*HONEST, *COUPLED])
 def test_features_may_look_at_the_rows_of_a_call_together(function: Function) -> None:
     if function is in_place:
-        with pytest.raises(InputError, match=r"features 'f' changes the rows .* a copy"):
+        with pytest.raises(InputError, match=r"order 'f' changes the rows .* a copy"):
             probe_features("f", function, draw())
     else:
         rows = draw()
@@ -394,17 +394,17 @@ def test_rows_from_both_ends_are_tried(tmp_path: Path, rows: np.ndarray, blank: 
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        (noise(), "features .*<lambda>.* random numbers"),
-        (in_place, "features 'in_place' changes the rows"),
+        (noise(), "order .*<lambda>.* random numbers"),
+        (in_place, "order 'in_place' changes the rows"),
     ],
 )
 def test_features_are_tried_as_a_run_is_prepared(
     store: Path, features: Function, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        prepare(options(store, features=features, order="similar"))
+        prepare(options(store, order=features))
 
 
 def test_features_that_look_at_the_whole_window(store: Path) -> None:
-    made = prepare(options(store, features=batch_mean, order="similar"))
+    made = prepare(options(store, order=batch_mean))
     assert made.queries.compared(draw(4)).shape == (4, 8, 8)

@@ -267,21 +267,20 @@ MODELS = {
         ["preprocess 'bad_models:noisy'", "random numbers"],
     ),
     "features of chance": (
-        ["--order", "similar", "--features", "bad_models:noisy"],
-        ["features 'noisy'", "random numbers"],
+        ["--order", "bad_models:noisy"],
+        ["order 'noisy'", "random numbers"],
     ),
-    "features in another order": (["--features", "bad_models:half"], ["order='similar'"]),
     "features that are missing": (
-        ["--order", "similar", "--features", "bad_models:quarter"],
-        ["features='bad_models:quarter'", "no 'quarter'"],
+        ["--order", "bad_models:quarter"],
+        ["order='bad_models:quarter'", "no 'quarter'"],
     ),
     "features of half the rows": (
-        ["--order", "similar", "--features", "bad_models:half"],
-        ["features gave", "for each row"],
+        ["--order", "bad_models:half"],
+        ["order's function gave", "for each row"],
     ),
     "features that raise": (
-        ["--order", "similar", "--features", "bad_models:cannot"],
-        ["features raised", "cannot do this"],
+        ["--order", "bad_models:cannot"],
+        ["order raised", "cannot do this"],
     ),
 }
 
@@ -364,8 +363,11 @@ OPTIONS = {
     "too many shares": (["-k", "2000"], ["1024"]),
     "scheme": (["--scheme", "sistematic"], ["'sistematic'", "systematic"]),
     "order": (["--order", "similiar"], ["'similiar'", "did you mean 'similar'"]),
-    "repair": (["--repair", "dubious"], ["'dubious'", "'doubtful'", "'exact'"]),
-    "redundancy": (["--redundancy", "lasy"], ["'lasy'", "'lazy'"]),
+    "repair": (["--repair", "dubious"], ["'dubious'", "from 0.5", "'exact'"]),
+    "K": (["-k", "0"], ["k=0", "at least 1"]),
+    "stragglers": (["-s", "-1"], ["stragglers=-1", "at least 0"]),
+    "block": (["--block", "0"], ["block=0", "at least 1"]),
+    "redundancy": (["--redundancy", "lazy"], ["earlier version", "repair="]),
     "heal": (["--heal", "kill"], ["'kill'", "'restart'"]),
     "assurance": (["--assurance", "2"], ["assurance=2", "0.999"]),
     "referee": (["--referee", "judge"], ["referee='judge'", "'client'", "'quorum'"]),
@@ -423,14 +425,14 @@ def test_options(tmp_path: Path, name: str) -> None:
 @pytest.mark.usefixtures("no_cluster", "store")
 @pytest.mark.parametrize(
     "changes",
-    [["-k", "0"], ["-k", "-2"], ["-s", "-1"], ["-e", "-1"], ["--block", "0"], ["-k", "x"]],
+    [["-k", "x"], ["--late", "soon"], ["--nope", "1"]],
 )
 def test_values_that_the_command_line_itself_refuses(tmp_path: Path, changes: list[str]) -> None:
     before = snapshot(tmp_path)
     result = CliRunner().invoke(app, arguments(tmp_path, *changes))
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
-    assert f"Invalid value for '{changes[0]}'" in result.stderr
+    assert changes[0] in result.stderr
     assert "Traceback" not in result.stderr
     assert snapshot(tmp_path) == before
 
@@ -461,7 +463,7 @@ def begun(tmp_path: Path, **changes: Any) -> None:
     spec = CodeSpec(scheme="systematic", k=4)
     layout = Layout(window=100, block=5, micro_batch=8, chunk=100, order="none", seed=0)
     code = asdict(spec)
-    del code["adaptive"], code["encoder"]  # kept where they mean something; older stores lack them
+    del code["encoder"]  # kept where it means something; older stores lack it
     attrs = {
         "code": code | {"repair": "exact"},
         "layout": layout.attrs(),
@@ -496,8 +498,8 @@ DIFFERENT = {
     "stragglers": (["-s", "2"], "code.stragglers: given 2, stored 1"),
     "scheme": (["--scheme", "berrut"], "code.scheme: given 'berrut', stored 'systematic'"),
     "adaptive": (
-        ["--scheme", "replication", "-e", "1", "--adaptive"],
-        "code.adaptive: given True, stored nothing",
+        ["--scheme", "replication-adaptive", "-e", "1"],
+        "code.scheme: given 'replication-adaptive', stored 'systematic'",
     ),
     "repair": (["--repair", "none"], "code.repair: given 'none', stored 'exact'"),
     "input": (["IN={tmp}/other.zarr"], "input: given"),
@@ -585,7 +587,7 @@ def test_an_output_in_use(tmp_path: Path) -> None:
         ({"k": 0}, ConfigError, "k=0"),
         ({"stragglers": -1}, ConfigError, "stragglers=-1"),
         ({"block": 0}, ConfigError, "block=0"),
-        ({"patience": -1}, ConfigError, "patience=-1"),
+        ({"late": -1}, ConfigError, "late=-1"),
         ({"hedge": True}, ConfigError, "hedge=True"),
         ({"client": "tcp://127.0.0.1:1"}, ConfigError, "client: str given"),
         ({"cluster": {"workers": 2}, "k": 8}, ApproxiferError, "9"),

@@ -449,7 +449,7 @@ def test_replication_with_a_majority(
     check_whole(report, rows)
 
 
-ADAPTIVE = VOTES | {"scheme": "replication", "adaptive": True}
+ADAPTIVE = VOTES | {"scheme": "replication-adaptive"}
 
 
 def test_adaptive_copies_cost_two_evaluations_where_nobody_lies(
@@ -463,7 +463,7 @@ def test_adaptive_copies_cost_two_evaluations_where_nobody_lies(
     assert 2.0 <= report.evaluations_per_query <= 2.0 + 5 * dropped / len(rows)
     assert report.convicted == []
     assert sum(worker.suspected for worker in report.workers.values()) == 0
-    assert ", adaptive, 8 shares" in str(report)
+    assert "replication-adaptive K=2 S=1 E=1, 8 shares" in str(report)
 
 
 @pytest.mark.parametrize("shares", [1.0, 0.05])

@@ -1,4 +1,4 @@
-"""Whole runs with ``repair="doubtful"`` on real worker processes, a share lost in most groups."""
+"""Whole runs with ``repair=0.99`` on real worker processes, a share lost in most groups."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
+from policies import change_policy
 
 from approxifer import score
 from approxifer.datasets import OutputStore
@@ -23,8 +24,7 @@ COMMON: dict[str, Any] = {
     "k": 5,
     "block": 10,
     "window": 2000,
-    "repair": "doubtful",
-    "agreement": 0.99,
+    "repair": 0.99,
     "progress": False,
 }
 
@@ -47,10 +47,15 @@ def store(tmp_path: Path, rows: np.ndarray) -> Path:
 
 
 def test_rows_in_doubt_are_run_again_and_the_others_stay(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+    client: Client,
+    store: Path,
+    rows: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out.zarr"
-    report = score(store, out=out, client=client, patience=0, **COMMON)
+    change_policy(monkeypatch, patience=0.0)
+    report = score(store, out=out, client=client, **COMMON)
     # Without patience a group is complete with its first five shares: the sixth is lost.
     found, truth = report.predictions.load(), toy_models.classify(rows)
     status, prediction = found.status.values, found.prediction.values
@@ -104,6 +109,6 @@ def test_outputs_that_are_no_classes_are_refused(
     client: Client, store: Path, tmp_path: Path, model: Any
 ) -> None:
     given = COMMON | {"model": model, "scheme": "replication", "stragglers": 1}
-    with pytest.raises(ConfigError, match=r"'doubtful'.*Take repair='exact' or 'none'"):
+    with pytest.raises(ConfigError, match=r"repair=, a fraction.*Take repair='exact' or 'none'"):
         score(store, out=tmp_path / "out.zarr", client=client, **given)
     assert not (tmp_path / "out.zarr").exists()

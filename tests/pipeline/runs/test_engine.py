@@ -11,6 +11,7 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
+from policies import change_policy
 from waiting import until
 
 from approxifer import score
@@ -43,8 +44,9 @@ def test_exact_repair_gives_the_models_own_outputs(
 
 
 def test_without_faults_nothing_is_repaired_and_uncoded_costs_one_evaluation(
-    client: Client, store: Path, tmp_path: Path
+    client: Client, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    change_policy(monkeypatch, patience=50.0)
     for scheme in ("uncoded", "systematic"):
         report = score(
             store,
@@ -52,7 +54,7 @@ def test_without_faults_nothing_is_repaired_and_uncoded_costs_one_evaluation(
             out=tmp_path / f"{scheme}.zarr",
             client=client,
             scheme=scheme,
-            **COMMON | {"late": 50.0, "patience": 50.0},  # whatever else the machine does
+            **COMMON | {"late": 50.0},  # whatever else the machine does
         )
         assert report.counts == {"exact": 400, "decoded": 0, "repaired": 0, "failed": 0}
         assert sum(worker.run for worker in report.workers.values()) >= 80
@@ -69,8 +71,7 @@ def test_rows_are_compared_by_the_users_features(
         model=toy_models.linear,
         out=tmp_path / "out.zarr",
         client=client,
-        order="similar",
-        features=lambda some: some[:, -1, -1:],
+        order=lambda some: some[:, -1, -1:],
         **COMMON | {"window": 400},
     )
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
@@ -127,17 +128,17 @@ def test_the_journal_tells_each_groups_workers(client: Client, store: Path, tmp_
 
 
 def test_shares_of_a_codeword_are_spread_over_all_workers(
-    client: Client, store: Path, tmp_path: Path
+    client: Client, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No worker always holds the same share of a group."""
     out = tmp_path / "out.zarr"
+    change_policy(monkeypatch, lazy=False)
     score(
         store,
         model=toy_models.linear,
         out=out,
         client=client,
         scheme="systematic",
-        redundancy="eager",
         k=5,
         block=4,
         window=100,

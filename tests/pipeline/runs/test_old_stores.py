@@ -84,3 +84,37 @@ def test_another_number_of_byzantine_workers_is_refused(
 ) -> None:
     with pytest.raises(FingerprintError, match="byzantine"):
         score(data, out=begun, client=client, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "scheme"),
+    [
+        (
+            "adaptive",
+            {"scheme": "replication-adaptive", "byzantine": 1, "stragglers": 0},
+            "replication-adaptive K=2 S=0 E=1, 4 shares",
+        ),
+        (
+            "doubtful",
+            {"repair": 0.99, "order": toy_models.linear, "stragglers": 1},
+            "systematic K=2 S=1, 3 shares",
+        ),
+    ],
+)
+def test_one_begun_under_the_former_arguments_resumes_to_the_same_bytes(
+    client: Client,
+    data: xr.DataArray,
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+    scheme: str,
+) -> None:
+    """Written by commit da969b2, with ``adaptive=True``, and with ``repair="doubtful",
+    agreement=0.99, features=``; the first of two windows, until the job was cancelled."""
+    with zipfile.ZipFile(BEGUN.with_name(f"begun_{name}.zip")) as archive:
+        archive.extractall(tmp_path)
+    out = tmp_path / f"begun_{name}.zarr"
+    report = score(data, out=out, client=client, **OPTIONS | options)
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(data.to_numpy()))
+    assert report.resumed == 32
+    assert report.scheme == scheme

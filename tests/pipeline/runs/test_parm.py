@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client
+from policies import change_policy
 from typer.testing import CliRunner
 
 from approxifer import score
@@ -47,12 +48,18 @@ def truth(model: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def test_what_is_lost_is_repaired_and_the_rest_is_the_models_own(
-    client: Client, store: Path, truth: np.ndarray, model: Path, parity: Path, tmp_path: Path
+    client: Client,
+    store: Path,
+    truth: np.ndarray,
+    model: Path,
+    parity: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    change_policy(monkeypatch, patience=0.0, lazy=False)
     faults.install(client, {"2": faults.Slow(seconds=0.3)})
     report = score(
-        store, model=model, out=tmp_path / "o.zarr", client=client, parity=parity,
-        patience=0.0, redundancy="eager", **COMMON,
+        store, model=model, out=tmp_path / "o.zarr", client=client, parity=parity, **COMMON
     )  # fmt: skip
     np.testing.assert_array_equal(report.predictions.prediction, truth)
     assert report.counts["repaired"] > 0

@@ -1,0 +1,180 @@
+"""Kinds of arguments: what a value may be, checked the same from Python, a file or a shell.
+
+Nothing heavy is imported at the top: the command line's help is made of this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from approxifer.errors import ConfigError
+from approxifer.text import did_you_mean
+
+_TYPED = re.compile(r"\s*\d*\.?\d+(e-?\d+)?\s*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Any value; the base class of the others.
+
+    Attributes
+    ----------
+    metavar : str
+        What stands for a value in the command line's help.
+    """
+
+    metavar: str = "TEXT"
+
+    #: What the command line turns its text into.
+    parsed: Callable[..., Any] = str
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value, as it is kept.
+
+        Raises
+        ------
+        ConfigError
+        """
+        return value
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text."""
+
+    def check(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ConfigError(f"{name}={value!r}: give a text")
+        return value
+
+
+@dataclass(frozen=True)
+class PathTo(Kind):
+    """The path of a file or a folder."""
+
+    def check(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str | os.PathLike):
+            raise ConfigError(f"{name}={value!r}: give a path")
+        return value
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """True or False: a text that reads "no" is neither."""
+
+    parsed: Callable[..., Any] = bool
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool":
+            raise ConfigError(f"{name}={value!r}: give True or False")
+        return bool(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Kind):
+    """A whole number, kept as Python's own."""
+
+    least: int
+    metavar: str = "N"
+    parsed: Callable[..., Any] = int
+
+    def check(self, name: str, value: Any) -> int:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < self.least:
+            raise ConfigError(f"{name}={value!r}: give a whole number, at least {self.least}")
+        return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Kind):
+    """A real number in a range."""
+
+    least: float
+    most: float = float("inf")
+    metavar: str = "X"
+    parsed: Callable[..., Any] = float
+
+    def check(self, name: str, value: Any) -> float:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not self.least <= value <= self.most:
+            bounds = f", at least {self.least:g}"
+            if self.most < float("inf"):
+                bounds = f" from {self.least:g} to {self.most:g}"
+            raise ConfigError(f"{name}={value!r}: give a number{bounds}")
+        return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOf(Kind):
+    """One of several names; beside them maybe numbers of a kind, or anything callable."""
+
+    names: tuple[str, ...]
+    number: Number | None = None
+    callables: bool = False  #: a function, or "module:function"
+    metavar: str = "NAME"
+
+    def check(self, name: str, value: Any) -> Any:
+        if isinstance(value, str) and value in self.names:
+            return value
+        if self.callables and (callable(value) or (isinstance(value, str) and ":" in value)):
+            return value
+        if self.number is not None:
+            if isinstance(value, str) and _TYPED.fullmatch(value):  # from a shell
+                value = float(value)
+            if isinstance(value, Real):
+                return self.number.check(name, value)
+        allowed = ", ".join(map(repr, self.names))
+        if self.number is not None:
+            allowed += f", or a number from {self.number.least:g} to {self.number.most:g}"
+        if self.callables:
+            allowed += ", or a function of rows, also as 'module:function'"
+        raise ConfigError(
+            f"{name}={value!r} is unknown{did_you_mean(value, self.names)}. Allowed: {allowed}"
+        )
+
+
+@dataclass(frozen=True)
+class Texts(Kind):
+    """Several texts; one alone may be given as it is."""
+
+    parsed: Callable[..., Any] = list
+
+    def check(self, name: str, value: Any) -> tuple[str, ...]:
+        several = (value,) if isinstance(value, str) else value
+        if not isinstance(several, Collection) or not all(isinstance(t, str) for t in several):
+            raise ConfigError(f"{name}={value!r}: give a list of them ({self.metavar.lower()}s)")
+        return tuple(several)
+
+
+@dataclass(frozen=True)
+class Size(Kind):
+    """A number of bytes, also as ``"1GB"``."""
+
+    metavar: str = "SIZE"
+
+    def check(self, name: str, value: Any) -> Any:
+        bytes_of(name, value)
+        return value
+
+
+def bytes_of(name: str, value: Any) -> int:
+    """A size in bytes.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from dask.utils import parse_bytes
+
+    try:
+        size = int(parse_bytes(value))
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        size = 0
+    if size < 1 or isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: give a size such as '1GB'")
+    return size
