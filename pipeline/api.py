@@ -6,11 +6,13 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 
+from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets.layout import FLAG_MEANINGS
 from approxifer.pipeline import garbage
 from approxifer.pipeline.client.engine import Engine
 from approxifer.pipeline.cluster.batch_spec import job_script
-from approxifer.pipeline.cluster.connect import refuse_import_of_main, workers_of
+from approxifer.pipeline.cluster.connect import check_client, refuse_import_of_main, workers_of
+from approxifer.pipeline.finished import finished_report
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import groups_in_flight, workers_needed
@@ -79,6 +81,8 @@ def submit(options: Options) -> Job:
 
 def _submit(options: Options) -> Job:
     refuse_import_of_main()
+    if options.client is not None:
+        check_client(options.client)  # here: in the job's thread an asynchronous one would hang
     return Job(lambda job: _run(job, options))
 
 
@@ -91,7 +95,11 @@ def plan_run(options: Options) -> str:
     str
         Of several lines.
     """
+    if options.client is not None:
+        check_client(options.client)
     prepared = prepare(options)
+    if (report := _finished(prepared, write=False)) is not None:
+        return f"finished: all {report.rows:,} rows of {report.out} are there; nothing would be run"
     client = prepared.options.client
     workers = expected_workers(prepared) if client is None else len(workers_of(client))
     spec, layout = settle(prepared, workers)
@@ -107,7 +115,7 @@ def plan_run(options: Options) -> str:
         f"model   {prepared.handle.name}: rows to {prepared.probe.output_shape} "
         f"{prepared.probe.output_dtype}, {prepared.probe.rows_per_second:,.0f} rows/s on one "
         "thread here",
-        f"code    {_scheme(prepared, spec.scheme, spec.k, n)}, repair {prepared.options.repair!r}, "
+        f"code    {asked.in_words(spec)}, repair {prepared.options.repair!r}, "
         f"order {layout.order!r}",
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
         f"{layout.micro_batch}",
@@ -127,6 +135,17 @@ def plan_run(options: Options) -> str:
     return "\n".join(lines)
 
 
+def _finished(prepared: Prepared, *, write: bool) -> Report | None:
+    """The report of a job of which nothing is left to do; None if something is."""
+    if prepared.stored is None:
+        return None
+    spec, layout = settle(prepared, MAX_SHARES)
+    report = finished_report(prepared.options, layout, spec, prepared.queries.load, write=write)
+    if report is not None:
+        report.notes += prepared.notes
+    return report
+
+
 def _run(job: Job, options: Options) -> Report:
     """The work of a job, in its thread."""
     begin = time.monotonic()
@@ -134,6 +153,8 @@ def _run(job: Job, options: Options) -> Report:
     check_batch(options)
     prepared = prepare(options)
     job.check_cancelled()
+    if (report := _finished(prepared, write=True)) is not None:
+        return report
     with ExitStack() as stack:
         cluster = stack.enter_context(open_workers(prepared, job.stage, job.check_cancelled))
         job.check_cancelled()
@@ -179,16 +200,10 @@ def _run(job: Job, options: Options) -> Report:
             evaluations=evaluations,
             wall_seconds=wall,
             setup_seconds=started - begin,
-            scheme=_scheme(prepared, spec.scheme, spec.k, spec.n),
+            scheme=options.in_words(spec),
             resumed=engine.resumed,
             convicted=[c for c in members.convictions if not c.aside],
             failures=engine.intake.failures,
             doubt=doubt,
             notes=prepared.notes + engine.guard.hardware + aside,
         )
-
-
-def _scheme(prepared: Prepared, scheme: str, k: int, n: int) -> str:
-    options = prepared.options
-    byzantine = f" E={options.byzantine}" if options.byzantine else ""
-    return f"{scheme} K={k} S={options.stragglers}{byzantine}, {n} shares"

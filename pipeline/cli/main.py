@@ -152,8 +152,14 @@ def score(
             say(api.plan_run(**options))
             return
         report = api.score(**options)
-        if timeline is not None:
+        if timeline is not None and report.workers:
             _draw(report, timeline)
+        elif timeline is not None:
+            say(
+                f"approxifer: nothing was left to run, so {timeline} was not drawn; approxifer "
+                f"inspect {report.out} --timeline {timeline} draws the last session that ran",
+                err=True,
+            )
     _finish(report, max_failed)
 
 

@@ -104,7 +104,7 @@ def open_cluster(
     refuse_import_of_main()
     with contextlib.ExitStack() as stack:
         if client is not None:
-            _check_client(client)
+            check_client(client)
             _check_enough(_count(client), needed, "the client's cluster has")
             threads = spec.threads if spec is not None else None
             return OpenCluster(
@@ -153,7 +153,13 @@ def refuse_import_of_main() -> None:
         )
 
 
-def _check_client(client: Any) -> None:
+def check_client(client: Any) -> None:
+    """Refuse what is no client, or one that would never answer the thread that calls this.
+
+    Raises
+    ------
+    ConfigError
+    """
     from distributed import Client
 
     if not isinstance(client, Client):
@@ -161,7 +167,11 @@ def _check_client(client: Any) -> None:
             f"client: {type(client).__name__} given; give a distributed.Client, or leave it out"
         )
     if client.asynchronous:
-        raise ConfigError("client: it is asynchronous; give one made with asynchronous=False")
+        raise ConfigError(
+            "client: it is asynchronous, or this is called on its own event loop, and the run "
+            "would wait for itself; give one made with asynchronous=False, and call this from "
+            "another thread, as await asyncio.to_thread(...) does"
+        )
     if client.status != "running":
         raise ConfigError(f"client: its status is {client.status!r}; give one that is connected")
 

@@ -189,6 +189,11 @@ class Options(Arguments):
             byzantine=self.byzantine if self.votes else 0,
         )
 
+    def in_words(self, spec: CodeSpec) -> str:
+        """A code, for people: ``systematic K=8 S=2, 10 shares``."""
+        byzantine = f" E={self.byzantine}" if self.byzantine else ""
+        return f"{spec.scheme} K={spec.k} S={self.stragglers}{byzantine}, {spec.n} shares"
+
     @property
     def rows_checked(self) -> int:
         """``check``, or its default: rows of each share that are run again elsewhere."""
