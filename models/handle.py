@@ -20,7 +20,7 @@ from approxifer.models.fingerprint import fingerprint
 from approxifer.models.names import REMEDY, first_line, is_spec, qualified_name, resolve_callable
 from approxifer.models.pt2.trial import ensure_tried
 from approxifer.models.runner import DTYPES, Runner
-from approxifer.models.runtime import raise_malloc_thresholds, use_threads
+from approxifer.models.runtime import raise_malloc_thresholds, torch_lock, use_threads
 from approxifer.models.sources import (
     Built,
     CallableSource,
@@ -92,7 +92,8 @@ class ModelHandle:
             raise ConfigError(f"threads={threads}: a model needs at least one thread.")
         raise_malloc_thresholds()
         use_threads(threads)
-        built = self.source.build(dtype=self.dtype, device=self.device)
+        with torch_lock:
+            built = self.source.build(dtype=self.dtype, device=self.device)
         use_threads(threads)  # again: building may have imported torch
         return Runner(
             name=self.name,
@@ -152,30 +153,10 @@ def open_model(
         raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}.")
     if not DEVICE.fullmatch(device):
         raise ConfigError(f"device={device!r} is not 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
-    prepared = _preprocess_name(preprocess)
-    spec = isinstance(model, str) and is_spec(model) and not os.path.exists(model)
-    if state is not None and not spec:
-        raise ConfigError(
-            f"state={os.fspath(state)!r} goes with model='package.module:factory' only; a program"
-            " or an object has its weights inside."
-        )
-    source: Source
-    if spec:
-        name, kind = str(model), "factory"
-        source = _factory(FactorySource(name), state, dtype, prepared)
-    elif isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        name, kind = path.name, "pt2"
-        program = read_program(_read(path), name=name, trust_model=trust_model)
-        if not trust_model:
-            ensure_tried(program.data, name)
-        source = ProgramSource(name, program)
-    elif is_module(model):
-        name, kind = qualified_name(type(model)), "module"
-        source = ModuleSource(name, _module_payload(model))
-    else:
-        kind, (name, source) = "callable", _callable(model)
-    built = source.build(dtype=dtype, device="cpu")
+    with torch_lock:
+        prepared = _preprocess_name(preprocess)
+        name, kind, source = _source(model, state, dtype, trust_model, prepared)
+        built = source.build(dtype=dtype, device="cpu")
     if built.numpy and dtype == "bfloat16":
         raise ConfigError("dtype='bfloat16': NumPy has no such type. Use 'float32' or 'float16'.")
     return ModelHandle(
@@ -188,6 +169,34 @@ def open_model(
         preprocess=prepared,
         source=source,
     )
+
+
+def _source(
+    model: object,
+    state: str | os.PathLike[str] | None,
+    dtype: str,
+    trust_model: bool,
+    preprocess: str | None,
+) -> tuple[str, str, Source]:
+    """Return the model's name and kind, and the recipe for it."""
+    if isinstance(model, str) and is_spec(model) and not os.path.exists(model):
+        return model, "factory", _factory(FactorySource(model), state, dtype, preprocess)
+    if state is not None:
+        raise ConfigError(
+            f"state={os.fspath(state)!r} goes with model='package.module:factory' only; a program"
+            " or an object has its weights inside."
+        )
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        program = read_program(_read(path), name=path.name, trust_model=trust_model)
+        if not trust_model:
+            ensure_tried(program.data, path.name)
+        return path.name, "pt2", ProgramSource(path.name, program)
+    if is_module(model):
+        name = qualified_name(type(model))
+        return name, "module", ModuleSource(name, _module_payload(model))
+    name, source = _callable(model)
+    return name, "callable", source
 
 
 def _fingerprint(built: Built, dtype: str, preprocess: str | None) -> str:

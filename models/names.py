@@ -12,6 +12,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from approxifer.errors import ModelError, ModelNotFoundError
+from approxifer.models.runtime import torch_lock
 
 SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -52,7 +53,8 @@ def import_name(spec: str, what: str = "model") -> Any:
     if module_name == "__main__":
         raise ModelError(f"{what}={spec!r} lies in __main__. {REMEDY}.")
     try:
-        found: Any = importlib.import_module(module_name)
+        with torch_lock:
+            found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModelNotFoundError(
             f"{what}={spec!r}: there is no module {error.name!r} here. Install the package that"
