@@ -31,6 +31,7 @@ from approxifer.models.sources import (
     dump,
     is_module,
 )
+from approxifer.models.user_code.exits import NoExit
 from approxifer.models.weights import pack_state, read_state
 
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
@@ -92,7 +93,7 @@ class ModelHandle:
             raise ConfigError(f"threads={threads}: a model needs at least one thread.")
         raise_malloc_thresholds()
         use_threads(threads)
-        with torch_lock:
+        with torch_lock, NoExit(f"model {self.name!r}: loading it"):
             built = self.source.build(dtype=self.dtype, device=self.device)
         use_threads(threads)  # again: building may have imported torch
         return Runner(
@@ -151,9 +152,10 @@ def open_model(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}.")
+    shown = repr(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
     if not DEVICE.fullmatch(device):
         raise ConfigError(f"device={device!r} is not 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
-    with torch_lock:
+    with torch_lock, NoExit(f"model={shown}: loading it"):
         prepared = _preprocess_name(preprocess)
         name, kind, source = _source(model, state, dtype, trust_model, prepared)
         built = source.build(dtype=dtype, device="cpu")

@@ -13,6 +13,7 @@ from typing import Any
 
 from approxifer.errors import ModelError, ModelNotFoundError
 from approxifer.models.runtime import torch_lock
+from approxifer.models.user_code.exits import NoExit
 
 SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -52,24 +53,26 @@ def import_name(spec: str, what: str = "model") -> Any:
     module_name, _, path = spec.partition(":")
     if module_name == "__main__":
         raise ModelError(f"{what}={spec!r} lies in __main__. {REMEDY}.")
+    with torch_lock, NoExit(f"{what}={spec!r}: importing {module_name}"):
+        return _import(module_name, path, f"{what}={spec!r}")
+
+
+def _import(module_name: str, path: str, what: str) -> Any:
     try:
-        with torch_lock:
-            found: Any = importlib.import_module(module_name)
+        found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModelNotFoundError(
-            f"{what}={spec!r}: there is no module {error.name!r} here. Install the package that"
+            f"{what}: there is no module {error.name!r} here. Install the package that"
             " has it (on the workers too), or add its folder to PYTHONPATH."
         ) from error
     except Exception as error:
-        raise ModelError(
-            f"{what}={spec!r}: importing {module_name} raised {first_line(error)}."
-        ) from error
+        raise ModelError(f"{what}: importing {module_name} raised {first_line(error)}.") from error
     for part in path.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, [n for n in dir(found) if n[0] != "_"], n=3)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ModelNotFoundError(
-                f"{what}={spec!r}: {module_name} was imported but has no {path!r}.{hint}"
+                f"{what}: {module_name} was imported but has no {path!r}.{hint}"
             )
         found = getattr(found, part)
     return found

@@ -36,6 +36,7 @@ from approxifer.models import (
 )
 from approxifer.models.names import first_line
 from approxifer.models.parity import Parity, load_parity
+from approxifer.models.user_code.exits import NoExit
 from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.cluster.batch_spec import check_installed
@@ -120,7 +121,10 @@ def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.nda
     """Call a function of the user's."""
     count = len(rows)
     try:
-        return np.asarray(function(rows))
+        with NoExit(what):
+            return np.asarray(function(rows))
+    except ModelError:
+        raise
     except Exception as error:
         raise InputError(
             f"{what} raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
