@@ -146,7 +146,7 @@ def train_parity(
         )
     asked = {
         "format": FORMAT,
-        "model": model.fingerprint,
+        "model": model.stored_fingerprint,
         "k": k,
         "stragglers": stragglers,
         "encoder": encoder,
