@@ -142,8 +142,9 @@ def open_model(
     model : path, str, torch.nn.Module or callable
         Path of a ``torch.export`` program (``.pt2``); ``"package.module:factory"``, a function or
         class that is called without arguments and returns a module or a function of arrays
-        (**importing and calling it runs its code**, here and on every worker); an importable
-        ``nn.Module`` instance; or an importable callable from (M, *feature) to (M, *out) arrays.
+        (**importing and calling it runs its code**, here and on every worker); an ``nn.Module``
+        instance; or a callable from (M, *feature) to (M, *out) arrays. Code that workers cannot
+        import is sent to them.
     state : path, optional
         Weights for the factory's module: ``torch.save(module.state_dict(), path)`` or
         ``.safetensors``. Only tensors are ever read from it.
@@ -156,7 +157,7 @@ def open_model(
         child process (some 3 s, once for each file). **This runs whatever code its author put into
         it**, here and on every worker.
     preprocess : str or callable, optional
-        ``"package.module:function"``, part of the fingerprint.
+        ``"package.module:function"``, or a function; its name is part of the fingerprint.
 
     Raises
     ------

@@ -88,14 +88,14 @@ def score(
     data
         Path or fsspec URL of a Zarr store, or a DataArray.
     model
-        ``.pt2`` file of ``torch.export``, ``"package.module:factory"``, an importable
-        ``nn.Module``, or an importable callable of arrays (M, *feature) -> (M, *out).
+        ``.pt2`` file of ``torch.export``, ``"package.module:factory"``, an ``nn.Module``, or a
+        callable of arrays (M, *feature) -> (M, *out). What workers cannot import is sent to them.
     out
         Path of the output store; begun if it is not there, gone on with if it is ours.
     state
         Weights for a factory's module.
     preprocess
-        ``"module:function"`` or an importable callable, rows (n, *stored) -> (n, *feature), applied
+        ``"module:function"`` or any callable, rows (n, *stored) -> (n, *feature), applied
         on the client before encoding. A row's result must depend on nothing but that row: no random
         numbers, no statistics of the rows it comes with. That is tried on sample rows.
     dtype, device

@@ -45,7 +45,7 @@ def code_parts(*roots: object) -> dict[str, str]:
     ----------
     roots : functions, classes, modules or objects
         Data of an object, weights for instance, is no code; what a function closes over is. A text
-        ``"package.module:name"`` stands for what is defined there.
+        ``"package.module:name"`` stands for what is defined there, and None for nothing.
     """
     walk = _Walk()
     for root in roots:
