@@ -8,6 +8,7 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.runtime import use_threads
+from approxifer.models.user_code.exits import NoExit
 
 #: Precisions in which rows are given to a model, and how they travel there in NumPy, which has no
 #: bfloat16.
@@ -58,7 +59,8 @@ class Runner:
         Raises
         ------
         ModelError
-            The model returned anything but one array, or takes another number of rows.
+            The model returned anything but one array, takes another number of rows, or would
+            have ended the process.
         """
         rows = np.asarray(rows)
         if self.static_batch is not None and rows.shape[:1] != (self.static_batch,):
@@ -70,7 +72,8 @@ class Runner:
         use_threads(self.threads)
         floating = np.issubdtype(rows.dtype, np.floating)
         dtype = DTYPES[self.dtype] if floating else rows.dtype.newbyteorder("=")
-        out = self.forward(rows.astype(dtype, order="C", copy=True))
+        with NoExit(f"model {self.name!r}"):
+            out = self.forward(rows.astype(dtype, order="C", copy=True))
         if not isinstance(out, np.ndarray) or out.dtype.hasobject or out.ndim == 0:
             raise ModelError(
                 f"model {self.name!r} returned {describe(out)} instead of one array with a row per"

@@ -1,4 +1,4 @@
-"""The process a model runs in: glibc's malloc thresholds and torch's thread count.
+"""The process a model runs in: glibc's malloc thresholds, torch's thread count and its lock.
 
 Dask's nanny starts workers with ``MALLOC_TRIM_THRESHOLD_=65536``. In glibc that also freezes the
 mmap threshold at 128 kB, so every activation of a network is mapped, faulted in and unmapped again,
@@ -7,6 +7,11 @@ and torch runs at about half its speed on a CPU.
 
 import ctypes
 import sys
+import threading
+
+#: Held while torch, or code of the user's that may import it, is imported, and while a model is
+#: built: neither torch's import nor its loaders can be used by two threads at once.
+torch_lock = threading.RLock()
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3

@@ -102,8 +102,8 @@ class Arguments:
             MODEL,
             Kind("MODEL"),
             "A torch.export program (.pt2), or MODULE:FACTORY.",
-            "Or an importable ``nn.Module``, or an importable callable of arrays (M, *feature) -> "
-            "(M, *out).",
+            "Or an ``nn.Module``, or a callable of arrays (M, *feature) -> (M, *out). What workers "
+            "cannot import is sent to them.",
         )
     )
     state: str | os.PathLike[str] | None = field(
@@ -115,9 +115,9 @@ class Arguments:
             MODEL,
             Kind("MODULE:FUNCTION"),
             "Function of rows (n, *stored) -> (n, *feature), applied before the model.",
-            "As a text or an importable callable. A row's result must depend on nothing but that "
-            "row: no random numbers, no statistics of the rows it comes with. That is tried on "
-            "sample rows.",
+            "As a text or a callable, called on the client. A row's result must depend on nothing "
+            "but that row: no random numbers, no statistics of the rows it comes with. That is "
+            "tried on sample rows.",
         ),
     )
     dtype: str = field(
@@ -339,6 +339,12 @@ class Arguments:
     )
     retry_failed: bool = field(
         default=False, metadata=about(RUN, Flag(), "Run rows again that failed earlier.")
+    )
+    accept_code_change: bool = field(
+        default=False,
+        metadata=about(
+            RUN, Flag(), "Go on with a store although the user's own code has changed since."
+        ),
     )
     seed: int = field(default=0, metadata=about(RUN, Whole(least=0), "Seed of all random choices."))
     progress: bool = field(

@@ -35,6 +35,8 @@ from approxifer.models import (
 )
 from approxifer.models.names import first_line
 from approxifer.models.parity import Parity, load_parity
+from approxifer.models.user_code.exits import NoExit
+from approxifer.models.user_code.identity import code_parts
 from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.cluster.batch_spec import check_installed
@@ -59,6 +61,7 @@ from approxifer.pipeline.planning.partition import (
     row_bytes,
     workers_needed,
 )
+from approxifer.pipeline.planning.user_code import USER_CODE, check_code
 from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
 from approxifer.version import __version__
 
@@ -119,7 +122,10 @@ def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.nda
     """Call a function of the user's."""
     count = len(rows)
     try:
-        return np.asarray(function(rows))
+        with NoExit(what):
+            return np.asarray(function(rows))
+    except ModelError:
+        raise
     except Exception as error:
         raise InputError(
             f"{what} raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
@@ -140,6 +146,7 @@ class Prepared:
     probe: Probe
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
     notes: list[str]
+    user_code: dict[str, dict[str, str]]  #: the parts of each use
 
     @property
     def source(self) -> Source:
@@ -211,12 +218,19 @@ def prepare(options: Options) -> Prepared:
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
     parity = _open_parity(options, handle, sample, found)
+    with NoExit("preprocess"):
+        user_code = {"model": dict(handle.code), "preprocess": code_parts(options.preprocess)}
+        if options.compared_by is not None:
+            user_code["order"] = code_parts(options.compared_by)
     prepared = Prepared(
-        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes
-    )
+        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes,
+        user_code,
+    )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
         given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
+        accept = options.accept_code_change
+        notes += check_code(Path(options.out), given=user_code, stored=stored, accept=accept)
     return prepared
 
 
@@ -352,8 +366,8 @@ def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict
         "code": code | {"repair": prepared.options.resolved_repair},
         **({BYZANTINE: byzantine} if spec.byzantine != byzantine else {}),
         "layout": layout.attrs(),
-        "model": prepared.handle.fingerprint,
-        **({"parity": [one.fingerprint for one in parity]} if parity else {}),
+        "model": prepared.handle.stored_fingerprint,
+        **({"parity": [one.stored_fingerprint for one in parity]} if parity else {}),
         "input": prepared.source.fingerprint(),
         "version": __version__,
     }
@@ -420,6 +434,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store = OutputStore.open(options.out)
         stack.callback(store.release)
         store.check(attrs)
+        store.keep({USER_CODE: prepared.user_code})
     else:
         store = OutputStore.create(
             options.out,
@@ -427,7 +442,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
             output_shape=prepared.probe.output_shape,
             output_dtype=prepared.probe.output_dtype,
             chunk=layout.chunk,
-            attrs=attrs,
+            attrs=attrs | {USER_CODE: prepared.user_code},
         )
         stack.callback(store.release)
     past, notes = claim_journal(store)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,15 @@ def raises_on_large(rows: np.ndarray) -> np.ndarray:
     """Cannot take a batch that holds a value above 1000."""
     if (rows > 1000).any():
         raise ValueError("a value above 1000")
+    return linear(rows)
+
+
+def exits_on_large(rows: np.ndarray) -> np.ndarray:
+    """Ends its process, in two ways, at a value above 1000."""
+    if (rows > 2000).any():
+        sys.exit(0)
+    if (rows > 1000).any():
+        raise KeyboardInterrupt
     return linear(rows)
 
 
