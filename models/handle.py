@@ -10,14 +10,16 @@ import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from approxifer.errors import ConfigError, ModelError, ModelNotFoundError
+from approxifer.errors import ConfigError, ModelError
 from approxifer.models.archive import read_program
+from approxifer.models.batches import BatchSizes
+from approxifer.models.files import read_file
 from approxifer.models.fingerprint import fingerprint
 from approxifer.models.names import REMEDY, first_line, is_spec, qualified_name, resolve_callable
+from approxifer.models.pt2.program import ProgramSource, is_program, pack_program
 from approxifer.models.pt2.trial import ensure_tried
 from approxifer.models.runner import DTYPES, Runner
 from approxifer.models.runtime import raise_malloc_thresholds, torch_lock, use_threads
@@ -26,13 +28,13 @@ from approxifer.models.sources import (
     CallableSource,
     FactorySource,
     ModuleSource,
-    ProgramSource,
     Source,
     dump,
     is_module,
 )
 from approxifer.models.weights import pack_state, read_state
 
+GIVE = "Give the path of a .pt2 program, or 'package.module:factory'."
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
 
 
@@ -52,8 +54,8 @@ class ModelHandle:
         Precision in which rows are given to the model.
     device : str
         ``"auto"`` or a torch device; settled when the model is loaded.
-    static_batch : int or None
-        A static-batch program takes exactly that many rows at a time.
+    batches : BatchSizes
+        Numbers of rows that it takes at a time.
     preprocess : str or None
         Name of the function that prepares rows *before* they are coded and batched. The runner
         does not call it.
@@ -66,7 +68,7 @@ class ModelHandle:
     fingerprint: str
     dtype: str
     device: str
-    static_batch: int | None
+    batches: BatchSizes
     preprocess: str | None
     source: Source = field(repr=False)
 
@@ -101,7 +103,7 @@ class ModelHandle:
             dtype=self.dtype,
             device=built.device,
             threads=threads,
-            static_batch=built.static_batch,
+            static_batch=built.batches.fixed,
             forward=built.forward,
         )
 
@@ -119,10 +121,11 @@ def open_model(
 
     Parameters
     ----------
-    model : path, str, torch.nn.Module or callable
-        Path of a ``torch.export`` program (``.pt2``); ``"package.module:factory"``, a function or
-        class that is called without arguments and returns a module or a function of arrays
-        (**importing and calling it runs its code**, here and on every worker); an importable
+    model : path, URL, str, ExportedProgram, torch.nn.Module or callable
+        A ``torch.export`` program, or the path or fsspec URL of one (``.pt2``);
+        ``"package.module:factory"``, a function or class that is called without arguments and
+        returns a module or a function of arrays (**importing and calling it runs its code**, here
+        and on every worker); an importable
         ``nn.Module`` instance; or an importable callable from (M, *feature) to (M, *out) arrays.
     state : path, optional
         Weights for the factory's module: ``torch.save(module.state_dict(), path)`` or
@@ -165,7 +168,7 @@ def open_model(
         fingerprint=_fingerprint(built, dtype, prepared),
         dtype=dtype,
         device=device,
-        static_batch=built.static_batch,
+        batches=built.batches,
         preprocess=prepared,
         source=source,
     )
@@ -187,11 +190,14 @@ def _source(
             " or an object has its weights inside."
         )
     if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        program = read_program(_read(path), name=path.name, trust_model=trust_model)
+        name, data = read_file(model, "model", GIVE)
+        program = read_program(data, name=name, trust_model=trust_model)
         if not trust_model:
-            ensure_tried(program.data, path.name)
-        return path.name, "pt2", ProgramSource(path.name, program)
+            ensure_tried(program.data, name)
+        return name, "pt2", ProgramSource(name, program)
+    if is_program(model):
+        source = pack_program(model)
+        return source.name, "pt2", source
     if is_module(model):
         name = qualified_name(type(model))
         return name, "module", ModuleSource(name, _module_payload(model))
@@ -210,23 +216,6 @@ def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
     return preprocess if isinstance(preprocess, str) else qualified_name(found, "preprocess")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise OSError("it is no regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            f"model={str(path)!r}: there is no such file. Give the path of a .pt2 program, or"
-            " 'package.module:factory'."
-        ) from error
-    except OSError as error:
-        raise ModelError(
-            f"model={str(path)!r} cannot be read ({first_line(error)}). Give the path of a .pt2"
-            " file."
-        ) from error
-
-
 def _factory(
     source: FactorySource, state: str | os.PathLike[str] | None, dtype: str, preprocess: str | None
 ) -> FactorySource:
@@ -240,7 +229,7 @@ def _factory(
             )
         return source
     if state is not None:
-        return FactorySource(source.spec, read_state(Path(state)))
+        return FactorySource(source.spec, read_state(state))
     first, second = (
         _fingerprint(source.build(dtype=dtype, device="cpu"), dtype, preprocess) for _ in range(2)
     )
