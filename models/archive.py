@@ -3,7 +3,7 @@
 ``torch.export.load`` unpickles: tensors marked ``use_pickle``, ``custom_obj_*`` and
 ``opaque_obj_*`` constants, the older ``*.pt`` weights and constants, and the sample inputs (first
 safely, and when that fails, unsafely); it loads compiled libraries; and what it does with the graph
-is told in `approxifer.models.graph`.
+is told in `approxifer.models.pt2.graph`.
 
 Therefore the file's bytes are read once, its entries are checked against a list of what is allowed,
 and a **new archive** is written in memory out of the checked entries alone. Only that one is given
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from approxifer.errors import ModelError, UntrustedModelError
-from approxifer.models.graph import clean, clean_graph
+from approxifer.models.pt2.graph import clean, clean_graph
 from approxifer.models.pt2.refused import Refused
 
 MODEL = "models/model.json"

@@ -12,14 +12,15 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import cloudpickle
 
-from approxifer.errors import ConfigError, ModelError, ModelNotFoundError
+from approxifer.errors import ConfigError, ModelError
 from approxifer.models.archive import read_program
+from approxifer.models.batches import BatchSizes
+from approxifer.models.files import read_file
 from approxifer.models.fingerprint import fingerprint
 from approxifer.models.names import (
     first_line,
@@ -28,6 +29,7 @@ from approxifer.models.names import (
     is_spec,
     resolve_callable,
 )
+from approxifer.models.pt2.program import ProgramSource, is_program, pack_program
 from approxifer.models.pt2.trial import ensure_tried
 from approxifer.models.runner import DTYPES, Runner
 from approxifer.models.runtime import raise_malloc_thresholds, torch_lock, use_threads
@@ -36,7 +38,6 @@ from approxifer.models.sources import (
     CallableSource,
     FactorySource,
     ModuleSource,
-    ProgramSource,
     Source,
     dump,
     dump_object,
@@ -46,6 +47,7 @@ from approxifer.models.user_code.exits import NoExit
 from approxifer.models.user_code.identity import code_parts, data_digest
 from approxifer.models.weights import pack_state, read_state
 
+GIVE = "Give the path of a .pt2 program, or 'package.module:factory'."
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
 
 
@@ -68,8 +70,8 @@ class ModelHandle:
         Precision in which rows are given to the model.
     device : str
         ``"auto"`` or a torch device; settled when the model is loaded.
-    static_batch : int or None
-        A static-batch program takes exactly that many rows at a time.
+    batches : BatchSizes
+        Numbers of rows that it takes at a time.
     preprocess : str or None
         Name of the function that prepares rows *before* they are coded and batched. The runner
         does not call it.
@@ -85,7 +87,7 @@ class ModelHandle:
     stored_fingerprint: str
     dtype: str
     device: str
-    static_batch: int | None
+    batches: BatchSizes
     preprocess: str | None
     code: Mapping[str, str] = field(repr=False, hash=False)
     source: Source = field(repr=False)
@@ -121,7 +123,7 @@ class ModelHandle:
             dtype=self.dtype,
             device=built.device,
             threads=threads,
-            static_batch=built.static_batch,
+            static_batch=built.batches.fixed,
             forward=built.forward,
         )
 
@@ -139,12 +141,12 @@ def open_model(
 
     Parameters
     ----------
-    model : path, str, torch.nn.Module or callable
-        Path of a ``torch.export`` program (``.pt2``); ``"package.module:factory"``, a function or
-        class that is called without arguments and returns a module or a function of arrays
-        (**importing and calling it runs its code**, here and on every worker); an ``nn.Module``
-        instance; or a callable from (M, *feature) to (M, *out) arrays. Code that workers cannot
-        import is sent to them.
+    model : path, URL, str, ExportedProgram, torch.nn.Module or callable
+        A ``torch.export`` program, or the path or fsspec URL of one (``.pt2``);
+        ``"package.module:factory"``, a function or class that is called without arguments and
+        returns a module or a function of arrays (**importing and calling it runs its code**, here
+        and on every worker); an ``nn.Module`` instance; or a callable from (M, *feature) to
+        (M, *out) arrays. Code that workers cannot import is sent to them.
     state : path, optional
         Weights for the factory's module: ``torch.save(module.state_dict(), path)`` or
         ``.safetensors``. Only tensors are ever read from it.
@@ -189,7 +191,7 @@ def open_model(
         stored_fingerprint=stored,
         dtype=dtype,
         device=device,
-        static_batch=built.static_batch,
+        batches=built.batches,
         preprocess=prepared,
         code=code,
         source=source,
@@ -214,11 +216,14 @@ def _source(
             " or an object has its weights inside."
         )
     if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        program = read_program(_read(path), name=path.name, trust_model=trust_model)
+        name, data = read_file(model, "model", GIVE)
+        program = read_program(data, name=name, trust_model=trust_model)
         if not trust_model:
-            ensure_tried(program.data, path.name)
-        return path.name, "pt2", ProgramSource(path.name, program), {}
+            ensure_tried(program.data, name)
+        return name, "pt2", ProgramSource(name, program), {}
+    if is_program(model):
+        packed = pack_program(model)
+        return packed.name, "pt2", packed, {}
     if is_module(model):
         name = full_name(type(model))
         return name, "module", ModuleSource(name, _module_payload(model)), code_parts(model)
@@ -243,23 +248,6 @@ def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
     return preprocess if isinstance(preprocess, str) else full_name(found)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise OSError("it is no regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            f"model={str(path)!r}: there is no such file. Give the path of a .pt2 program, or"
-            " 'package.module:factory'."
-        ) from error
-    except OSError as error:
-        raise ModelError(
-            f"model={str(path)!r} cannot be read ({first_line(error)}). Give the path of a .pt2"
-            " file."
-        ) from error
-
-
 def _factory(
     source: FactorySource,
     made: Any,
@@ -276,7 +264,7 @@ def _factory(
             )
         return source
     if state is not None:
-        return FactorySource(source.spec, read_state(Path(state)))
+        return FactorySource(source.spec, read_state(state))
     first, second = (
         _fingerprint(source.build(dtype=dtype, device="cpu"), dtype, preprocess) for _ in range(2)
     )

@@ -3,20 +3,16 @@
 Torch is imported inside functions, so that models without it never load it.
 """
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from approxifer.errors import ModelError
-from approxifer.models.archive import Program
 from approxifer.models.names import first_line
-from approxifer.models.pt2.guards import guard
 
 if TYPE_CHECKING:
     import torch
-    from torch.export import ExportedProgram
 
 
 def pick_device(device: str) -> str:
@@ -44,63 +40,6 @@ def pick_device(device: str) -> str:
     return device
 
 
-def load_program(program: Program, name: str) -> "ExportedProgram":
-    """Load an archive that `approxifer.models.archive.read_program` has let through."""
-    import torch
-
-    try:
-        return torch.export.load(io.BytesIO(program.data))
-    except Exception as error:
-        raise ModelError(
-            f"model {name!r} could not be loaded by torch {torch.__version__}: {first_line(error)}."
-            " Export it again with this torch version."
-        ) from error
-
-
-def only_input(exported: "ExportedProgram", name: str) -> "torch.Tensor":
-    """Return the (fake) tensor that describes a program's one input.
-
-    Raises
-    ------
-    ModelError
-        The program takes several inputs, or one without a batch dimension.
-    """
-    names = exported.graph_signature.user_inputs
-    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    values = [nodes[n].meta.get("val") for n in names if isinstance(n, str) and n in nodes]
-    if len(names) != 1 or len(values) != 1 or not getattr(values[0], "ndim", 0):
-        raise ModelError(
-            f"model {name!r} takes {len(names)} inputs ({', '.join(map(str, names))}). Only models"
-            " of one batch of rows can be scored: export one that takes a single tensor (M, ...)."
-        )
-    found: torch.Tensor = values[0]
-    return found
-
-
-def program_forward(exported: "ExportedProgram", *, dtype: str, device: str) -> "ModuleForward":
-    """Put a loaded program on `device` and return its forward function.
-
-    Raises
-    ------
-    ModelError
-        It contradicts itself.
-    """
-    from torch.export.passes import move_to_device_pass
-
-    # Programs come from the file on the device of their export: also "cpu" needs the move.
-    try:
-        exported = move_to_device_pass(exported, device)
-        # torch's guards are code in the file; ours compare the sizes that kernels trust.
-        module = exported.module(check_guards=False)
-        guard(module)
-    except Exception as error:  # torch asserts much of a program only here
-        raise ModelError(
-            f"the program was read but cannot be run: {first_line(error)}. Export the module again"
-            " with this torch version."
-        ) from error
-    return ModuleForward(module, dtype, device)
-
-
 def module_forward(module: "torch.nn.Module", *, dtype: str, device: str) -> "ModuleForward":
     """Put a module into eval mode on `device` and return its forward function.
 
@@ -119,11 +58,20 @@ def module_forward(module: "torch.nn.Module", *, dtype: str, device: str) -> "Mo
 
 @dataclass(frozen=True, eq=False)
 class ModuleForward:
-    """Runs a module on arrays, without gradients."""
+    """Runs a module on arrays, without gradients but those that it takes itself."""
 
     module: "torch.nn.Module"
     dtype: str
     device: str
+
+    @property
+    def alone(self) -> bool:
+        """True if the module can be called with nothing but rows."""
+        return True
+
+    def run(self, rows: "torch.Tensor") -> Any:
+        """Call the module."""
+        return self.module(rows)
 
     def __call__(self, rows: np.ndarray[Any, Any]) -> Any:
         """(M, *feature) -> (M, *out), or whatever else the module returns."""
@@ -132,10 +80,11 @@ class ModuleForward:
         tensor = torch.from_numpy(rows)
         wanted: torch.dtype = getattr(torch, self.dtype)
         tensor = tensor.to(self.device, wanted if tensor.is_floating_point() else None)
-        with torch.inference_mode():
-            out = self.module(tensor)
+        with torch.no_grad():  # inference_mode() would refuse a model that enables gradients inside
+            out = self.run(tensor)
             if not isinstance(out, torch.Tensor):
                 return out
+            out = out.detach()
             if out.dtype is torch.bfloat16:
                 out = out.float()
             return out.cpu().numpy()

@@ -36,6 +36,8 @@ from approxifer.models.user_code.exits import NoExit
 from approxifer.quiet import quiet
 
 EPOCHS = 10
+#: Rows of a batch where nothing is learnt from it.
+PART = 256
 BATCH = 64
 LEARNING_RATE = 1e-3
 #: The part of the rows that is not trained on, but measured.
@@ -165,7 +167,7 @@ def train_parity(
         )
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    outputs = run_rows(cache.ensure(model, torch.get_num_threads()), rows, 256)
+    outputs = run_rows(cache.ensure(model, torch.get_num_threads()), rows, model.batches.fit(PART))
     if outputs.dtype.kind != "f":
         raise ModelError(f"model {model.name!r} returns {outputs.dtype}: parity needs real numbers")
     lessons = Lessons(rows, outputs, spec.build(), seed)
@@ -266,7 +268,7 @@ def _train(
                 schedule.step()
                 total, count = total + loss.item() * len(queries), count + len(queries)
         with torch.inference_mode():
-            parts = [network(part) for part in torch.split(test_queries, 256)]
+            parts = [network(part) for part in torch.split(test_queries, PART)]
         found = float((torch.cat(parts) - test_targets).square().mean())
         history.append({"loss": total / count / variance, "held_out": found / variance})
         _keep(checkpoint, asked, kept, history)
@@ -285,14 +287,20 @@ def _inner(model: ModelHandle, arch: str | None) -> nn.Module:
             raise ModelError(f"arch={arch!r} returned a {type(made).__name__}, no torch.nn.Module")
         return made
     runner = cache.ensure(model, torch.get_num_threads())
-    if not isinstance(runner.forward, ModuleForward) or model.static_batch is not None:
-        what = "takes batches of one size" if model.static_batch else "is no torch module"
+    forward = runner.forward
+    wide = model.batches.least <= 2 and model.batches.most >= PART
+    if not isinstance(forward, ModuleForward) or not (forward.alone and wide):
+        what = (
+            "is no torch module"
+            if not isinstance(forward, ModuleForward)
+            else ("takes more than rows" if wide else f"takes batches of {model.batches} rows")
+        )
         raise ModelError(
             f"model {model.name!r} {what}, and cannot be trained as its own parity model. Name a "
             "network with --arch MODULE:FACTORY (arch=)"
         )
     with quiet():
-        return copy.deepcopy(runner.forward.module)
+        return copy.deepcopy(forward.module)
 
 
 class _Learning:

@@ -8,6 +8,7 @@ and torch runs at about half its speed on a CPU.
 import ctypes
 import sys
 import threading
+from types import ModuleType
 
 #: Held while torch, or code of the user's that may import it, is imported, and while a model is
 #: built: neither torch's import nor its loaders can be used by two threads at once.
@@ -48,6 +49,16 @@ def use_threads(threads: int) -> None:
     OpenMP keeps the count per calling thread, so this is asked again in every call of a model.
     Does nothing in a process that has not imported torch.
     """
-    torch = sys.modules.get("torch")
+    torch = imported_torch()
     if torch is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+def imported_torch() -> ModuleType | None:
+    """Return torch if this process has imported it; wait for a thread that is just importing it,
+    which would else be seen half done."""
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    return torch

@@ -1,7 +1,7 @@
 """The four kinds of model, each as a picklable recipe that builds it in any process.
 
 ================== ===========================================================================
-`ProgramSource`    a ``torch.export`` program: the checked archive's bytes
+`ProgramSource`    a ``torch.export`` program: the checked archive's bytes (`models.pt2.program`)
 `FactorySource`    ``"package.module:factory"``, with the weights to put into what it returns
 `ModuleSource`     an ``nn.Module`` given in Python: its pickle
 `CallableSource`   a function by name, or any callable by its pickle
@@ -13,7 +13,6 @@ The pickles in `ModuleSource` and `CallableSource` were made by the client for i
 import io
 import pickle
 import pickletools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,16 +22,14 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models import network
-from approxifer.models.archive import Program
+from approxifer.models.batches import ANY, BatchSizes
 from approxifer.models.fingerprint import Entry, object_entries, tensor_entries
 from approxifer.models.names import MAIN, first_line, import_name
+from approxifer.models.runtime import imported_torch
 from approxifer.models.weights import module_tensors, put_state
 
 if TYPE_CHECKING:
     import torch
-
-#: Rows that a static-batch program may take at a time.
-LARGEST_BATCH = 2**20
 
 Forward = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -48,7 +45,7 @@ class Built:
     text: str
     entries: list[Entry]
     device: str
-    static_batch: int | None = None
+    batches: BatchSizes = ANY
     numpy: bool = False
 
 
@@ -58,42 +55,6 @@ class Source(Protocol):
     def build(self, *, dtype: str, device: str) -> Built:
         """Build the model in this process."""
         ...
-
-
-@dataclass(frozen=True)
-class ProgramSource:
-    """A ``torch.export`` program."""
-
-    name: str
-    program: Program
-
-    def build(self, *, dtype: str, device: str) -> Built:
-        """Load the archive; refuse rows of another precision than it was exported for."""
-        import torch
-
-        device = network.pick_device(device)
-        exported = network.load_program(self.program, self.name)
-        expected = network.only_input(exported, self.name)
-        if expected.is_floating_point() and expected.dtype is not getattr(torch, dtype):
-            wanted = str(expected.dtype).removeprefix("torch.")
-            raise ModelError(
-                f"model {self.name!r} was exported for {wanted} rows, but dtype={dtype!r}. Pass"
-                f" dtype={wanted!r}, or export it again in {dtype}."
-            )
-        entries = tensor_entries({**exported.state_dict, **exported.constants})
-        rows = expected.shape[0]
-        if type(rows) is int and not 0 < rows <= LARGEST_BATCH:
-            raise ModelError(
-                f"model {self.name!r} takes {rows} rows at a time; 1 to {LARGEST_BATCH} can be"
-                " scored. Export it with a dynamic batch dimension."
-            )
-        return Built(
-            network.program_forward(exported, dtype=dtype, device=device),
-            self.program.text,
-            entries,
-            device,
-            rows if type(rows) is int else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +134,7 @@ class CallableSource:
 
 def is_module(obj: Any) -> bool:
     """Tell whether `obj` is an ``nn.Module``, without importing torch for the answer."""
-    torch = sys.modules.get("torch")
+    torch = imported_torch()
     return torch is not None and isinstance(obj, torch.nn.Module)
 
 

@@ -2,23 +2,24 @@
 
 import importlib
 import io
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from approxifer.errors import ModelError, ModelNotFoundError, UntrustedModelError
+from approxifer.errors import ModelError, UntrustedModelError
+from approxifer.models.files import read_file
 from approxifer.models.names import first_line
 
 if TYPE_CHECKING:
     import torch
 
 
-def read_state(path: Path) -> bytes:
+def read_state(path: str | os.PathLike[str]) -> bytes:
     """Read a file of weights and return them packed for workers.
 
     Parameters
     ----------
-    path : Path
+    path : path or URL
         ``.safetensors``, or what ``torch.save(module.state_dict(), path)`` wrote (also inside a
         dict under ``"state_dict"``). Read with ``weights_only=True``.
 
@@ -31,19 +32,14 @@ def read_state(path: Path) -> bytes:
     ModelError
         It cannot be read, or holds something else.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(f"state={str(path)!r}: there is no such file.") from error
-    except OSError as error:
-        raise ModelError(f"state={str(path)!r} cannot be read: {first_line(error)}.") from error
-    found = _safetensors(data) if path.suffix == ".safetensors" else _load(data, str(path))
+    name, data = read_file(path, "state", "Write it with torch.save(module.state_dict(), path).")
+    found = _safetensors(data) if name.endswith(".safetensors") else _load(data, name)
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         raise ModelError(
-            f"state={str(path)!r} holds a {type(found).__name__}, not a state_dict. Write it with"
-            " torch.save(module.state_dict(), path)."
+            f"state={os.fspath(path)!r} holds a {type(found).__name__}, not a state_dict. Write it"
+            " with torch.save(module.state_dict(), path)."
         )
     return pack_state(found)
 

@@ -170,7 +170,7 @@ LEFT_OUT = {
             "native_group_norm_backward.default",
             "native_layer_norm_backward.default",
         ),
-        "a gradient, which scoring does not need; some use indices without a check",
+        "is a gradient that the model takes: some kernels of them use indices without a check",
     ),
 }
 

@@ -20,8 +20,14 @@ import torch._export.serde.serialize  # now, not within the limits
 import torch.export.passes
 import torch.export.pt2_archive
 
-from approxifer.models import network
+from approxifer.errors import ModelError
 from approxifer.models.archive import Program
+from approxifer.models.pt2.program import (
+    ProgramForward,
+    load_program,
+    program_forward,
+    read_inputs,
+)
 
 
 def _records() -> Iterator[bytes]:
@@ -42,25 +48,30 @@ def _seconds(more: float) -> None:
     _limit(resource.RLIMIT_CPU, used.ru_utime + used.ru_stime + more + 1)
 
 
-def _batch(expected: torch.Tensor, forward: network.ModuleForward) -> None:
+def _batch(forward: ProgramForward) -> None:
     """Run a batch of zeros: of two rows, or as many as the program is made for."""
-    sizes = [size if type(size) is int else 2 for size in expected.shape]
-    with torch.inference_mode():
-        forward.module(torch.zeros(sizes, dtype=expected.dtype))
+    inputs = forward.inputs
+    sizes = [size if type(size) is int else 2 for size in inputs.shape]
+    sizes[0] = inputs.batches.fit(2)
+    with torch.no_grad():
+        forward.run(torch.zeros(sizes, dtype=inputs.dtype))
 
 
 def _try(data: bytes, say: Any) -> str:
     try:
-        exported = network.load_program(Program(data, ""), "")
-        expected = network.only_input(exported, "")
-        forward = network.program_forward(exported, dtype="float32", device="cpu")
+        exported = load_program(Program(data, ""), "")
+        try:
+            inputs = read_inputs(exported, "")
+        except ModelError:  # it loads, and who opens it is told what it takes
+            return ""
+        forward = program_forward(exported, inputs, dtype="float32", device="cpu")
     except MemoryError:
         return "takes too much memory to load"
     except Exception as error:
         return "could not be loaded: " + " ".join(str(error).split())[:300]
     say("loaded")
     try:
-        _batch(expected, forward)
+        _batch(forward)
     except Exception as error:  # zeros may be no input for it: the probe has real rows
         text = str(error)
         if isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text:

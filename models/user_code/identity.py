@@ -214,7 +214,8 @@ class _Walk:
 
     def _tensor(self, value: Any) -> str:
         (entry,) = tensor_entries({"": value})
-        return f"tensor {entry.dtype} {entry.shape} {hashlib.sha256(entry.data).hexdigest()}"
+        raw: Any = entry.data  # bytes, or an array of them
+        return f"tensor {entry.dtype} {entry.shape} {hashlib.sha256(raw).hexdigest()}"
 
     def _object(self, value: Any) -> str:
         kind = type(value)
@@ -233,7 +234,7 @@ class _Walk:
             return self._all(f"{kind.__module__}.{kind.__qualname__}", (kind, _state(value)))
         if isinstance(made, str):
             return f"global {getattr(value, '__module__', None)}.{made}"
-        parts = [list(one) if hasattr(one, "__next__") else one for one in made]
+        parts = [list(one) if isinstance(one, Iterator) else one for one in made]
         return self._all("made", parts)
 
     def _all(self, word: str, values: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError, TooFewWorkersError
+from approxifer.models.batches import ANY, BatchSizes
 from approxifer.pipeline.planning.windows import window_rows
 
 #: Seconds that a share should take: long enough that Dask's few ms per share do not matter.
@@ -157,7 +158,7 @@ def make_layout(
     memory: int,
     window: int | None = None,
     block: int | None = None,
-    static_batch: int | None = None,
+    batches: BatchSizes = ANY,
 ) -> Layout:
     """Cut the rows.
 
@@ -168,8 +169,8 @@ def make_layout(
         the shares in flight.
     window, block
         Rows, where the user sets them.
-    static_batch
-        Micro-batch that the model insists on.
+    batches
+        Micro-batches that the model takes.
 
     Raises
     ------
@@ -182,10 +183,10 @@ def make_layout(
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value}: give a number of rows, at least 1")
 
+    batch = batches.fit(MICRO_BATCH)
     sized = block
     if sized is None:
         fastest = max(1, round(SHARE_SECONDS * measures.rows_per_second))
-        batch = static_batch or MICRO_BATCH
         sized = fastest if fastest < batch else fastest // batch * batch
 
     def shares_bytes(rows: int) -> int:
@@ -213,12 +214,12 @@ def make_layout(
     window = min(window, measures.rows)
     if block is None:
         sized = max(1, min(sized, window // (spec.k * max(4, flight))))
-        if static_batch is None and sized > MICRO_BATCH:
-            sized = sized // MICRO_BATCH * MICRO_BATCH
+        if sized > batch:
+            sized = sized // batch * batch
     return Layout(
         window=window,
         block=sized,
-        micro_batch=static_batch or micro_batch(sized),
+        micro_batch=batches.fit(micro_batch(sized)),
         chunk=_chunk(window, measures.output_bytes),
         order=order,
         seed=seed,

@@ -199,7 +199,7 @@ def prepare(options: Options) -> Prepared:
         features = resolve_callable(features, "order")
     wide = options.dtype == "float64"
     queries = Queries(source, preprocess, features, options.scheme, wide=wide)
-    batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
+    batch = handle.batches.fit(micro_batch(options.block or MICRO_BATCH))
     sample = queries.load(0, min(source.rows, 2 * batch))
     if handle.preprocess is not None:
         probe_preprocess(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
@@ -346,7 +346,7 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
         memory=options.memory_bytes,
         window=options.window,
         block=options.block,
-        static_batch=prepared.handle.static_batch,
+        batches=prepared.handle.batches,
     )
     return spec, layout
 

@@ -59,7 +59,7 @@ def run(path: Path) -> None:
     for shape in {networks.NETWORKS[name][1] for name in pt2.CORPUS}:
         rows = np.linspace(-1, 1, 4 * math.prod(shape), dtype=np.float32).reshape(4, *shape)
         try:
-            probe(runner, rows, handle.static_batch or 8)
+            probe(runner, rows, handle.batches.fit(8))
             return
         except ApproxiferError as error:
             last = error

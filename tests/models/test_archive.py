@@ -22,8 +22,8 @@ from crafted import CONSTANTS, MODEL, WEIGHTS, Craft, take_apart
 from approxifer.errors import ModelError, UntrustedModelError
 from approxifer.models import open_model
 from approxifer.models.archive import read_program
-from approxifer.models.graph import tree_spec
 from approxifer.models.pt2.expressions import expression
+from approxifer.models.pt2.graph import tree_spec
 from approxifer.models.pt2.operators import allowed as operator
 
 

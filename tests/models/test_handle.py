@@ -93,7 +93,7 @@ def test_a_program_travels_without_its_file(
     path.unlink()
     runner = travelled(handle)
     np.testing.assert_array_equal(runner(rows), linear(torch.from_numpy(rows)).detach().numpy())
-    assert (handle.name, handle.kind, handle.static_batch) == ("linear.pt2", "pt2", None)
+    assert (handle.name, handle.kind, handle.batches.most) == ("linear.pt2", "pt2", 512)
     assert (handle.dtype, handle.device) == ("float32", "auto")
     assert runner.fingerprint == handle.fingerprint
     assert len(handle.fingerprint) == 64
@@ -107,7 +107,7 @@ def test_a_static_program_fixes_the_batch(
     path = tmp_path / "static.pt2"
     path.write_bytes(static_program)
     handle = open_model(path)
-    assert handle.static_batch == 6
+    assert handle.batches.fixed == 6
     runner = handle.load()
     assert runner(rows).shape == (6, 3)
     with pytest.raises(ModelError, match="exactly 6 rows, got 4"):

@@ -1,5 +1,7 @@
 """What models share in one process: one at a time is imported and built."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -54,3 +56,30 @@ def test_modules_are_imported_one_at_a_time(importable: Write) -> None:
     for thread in threads:
         thread.join()
     assert __import__(note).most == 1
+
+
+HALF = """
+    import importlib.abc, sys, threading
+    from approxifer.models.runtime import imported_torch, use_threads
+
+    class Meanwhile(importlib.abc.MetaPathFinder):
+        # Half of torch is there when it imports the first of its parts.
+        def find_spec(self, name, path, target=None):
+            if name.startswith("torch.") and not started.is_set():
+                started.set()
+                go_on.wait(1)
+
+    started, go_on, found = threading.Event(), threading.Event(), []
+    sys.meta_path.insert(0, Meanwhile())
+    importing = threading.Thread(target=lambda: __import__("torch"))
+    importing.start()
+    assert started.wait(60) and not hasattr(sys.modules["torch"], "get_num_threads")
+    use_threads(1)
+    print(imported_torch().get_num_threads())
+"""
+
+
+def test_a_torch_that_is_being_imported_is_waited_for() -> None:
+    code = "\n".join(line[4:] for line in HALF.splitlines())
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (ran.stdout, ran.stderr) == ("1\n", "")

@@ -9,6 +9,7 @@ import torch
 
 from approxifer.errors import ConfigError, InputError, InputNotFoundError
 from approxifer.models import open_model, run_rows
+from approxifer.models.batches import BatchSizes
 from approxifer.models.export import export_program, write_whole
 from approxifer.models.samples import digits_split, npz_split
 from approxifer.models.train import Epoch, accuracy, main, train
@@ -122,8 +123,8 @@ def test_export_with_an_open_or_a_fixed_batch(tmp_path: Path) -> None:
     module, rows = lenet5(), np.zeros((4, 8, 8), np.float32)
     export_program(module, rows, tmp_path / "open.pt2")
     export_program(module, rows, tmp_path / "fixed.pt2", static_batch=True)
-    assert open_model(tmp_path / "open.pt2").static_batch is None
-    assert open_model(tmp_path / "fixed.pt2").static_batch == 4
+    assert open_model(tmp_path / "open.pt2").batches == BatchSizes()
+    assert open_model(tmp_path / "fixed.pt2").batches.fixed == 4
     runner = open_model(tmp_path / "open.pt2").load()
     assert runner(rows[:1]).shape == (1, 10)
 

@@ -276,7 +276,7 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_program_that_contradicts_itself_is_a_model_error(
-    fresh: Path, program: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: Path, program: bytes, tmp_path: Path
 ) -> None:
     """Torch asserts the names of the modules only when it makes one of the program."""
     craft = Craft(tmp_path / "marker", take_apart(program))
@@ -287,8 +287,5 @@ def test_a_program_that_contradicts_itself_is_a_model_error(
     craft.edit(MODEL, change)
     path = tmp_path / "model.pt2"
     path.write_bytes(craft.write())
-    with pytest.raises(ModelError, match="could not be loaded"):
-        open_model(path)
-    monkeypatch.setattr(trial, "_child", lambda programs: ["" for _ in programs])
     with pytest.raises(ModelError, match="cannot be run"):
         open_model(path)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError, TooFewWorkersError
+from approxifer.models.batches import BatchSizes
 from approxifer.pipeline.planning.partition import (
     CHUNK_BYTES,
     MICRO_BATCH,
@@ -186,7 +187,7 @@ def cases(draw: st.DrawFn) -> tuple[CodeSpec, Measures, dict[str, Any]]:
     optional = {
         "window": st.integers(1, 10**5),
         "block": st.integers(1, 10**4),
-        "static_batch": st.sampled_from([1, 8, 10, 100]),
+        "batches": st.sampled_from([*map(only, (1, 8, 10, 100)), BatchSizes(2, 7)]),
     }
     chosen = {
         "order": draw(st.sampled_from(["none", "natural", "similar", "random"])),
@@ -213,8 +214,8 @@ def test_a_layout_keeps_its_promises(case: tuple[CodeSpec, Measures, dict[str, A
     elif found.block > 1:
         groups = found.window / (code.k * found.block)
         assert groups >= max(4, groups_in_flight(code.n, measures.workers))
-    if "static_batch" in chosen:
-        assert found.micro_batch == chosen["static_batch"]
+    if "batches" in chosen:
+        assert found.micro_batch in chosen["batches"]
     else:
         assert found.micro_batch % 8 == 0
         assert 8 <= found.micro_batch <= MICRO_BATCH
@@ -300,11 +301,17 @@ def test_what_the_user_sets_is_taken() -> None:
     assert layout(window=100, block=64).block == 64
 
 
+def only(rows: int) -> BatchSizes:
+    return BatchSizes(rows, rows)
+
+
 def test_a_models_own_batch_is_taken() -> None:
-    found = layout(static_batch=50)
+    found = layout(batches=only(50))
     assert found.micro_batch == 50
     assert found.block % 50 == 0
-    assert layout(static_batch=50, block=7).micro_batch == 50
+    assert layout(batches=only(50), block=7).micro_batch == 50
+    assert layout(batches=BatchSizes(2, 32), block=9).micro_batch == 16
+    assert layout(batches=BatchSizes(1, 4)).micro_batch == 4
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from approxifer.models.pt2 import operators
-from approxifer.models.pt2.expressions import SYMBOL, expression
+from approxifer.models.pt2.expressions import expression
 from approxifer.models.pt2.nodes import check_nodes
 from approxifer.models.pt2.refused import Refused
 
@@ -81,9 +81,10 @@ def clean(key: str, value: Any, depth: int = DEPTH) -> Any:
         clean("devices", value, depth - 1)
         return {"type": "cpu", "index": None}  # where it runs is settled after loading
     if isinstance(value, dict):
-        rule = SYMBOL if key == "range_constraints" else DOTTED
+        # Bounds are found by a symbol, or by the text of an expression; neither is evaluated.
+        fits = expression if key == "range_constraints" else DOTTED.fullmatch
         for name in value:
-            if not rule.fullmatch(name):
+            if not fits(name):
                 raise Refused(f"the name {name[:80]!r} under {key}")
         return {name: clean(name, item, depth - 1) for name, item in value.items()}
     if isinstance(value, list):
