@@ -11,6 +11,8 @@ import logging
 import re
 import sys
 import unicodedata
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import TextIO
 
 #: What stands for a credential.
@@ -112,6 +114,31 @@ def shortened(text: object, most: int) -> str:
     """One piece of text, fit to be shown, of at most so many characters."""
     clean = printable(str(text)[: most + 1])
     return clean if len(clean) <= most else f"{clean[: most - 3]}..."
+
+
+def did_you_mean(
+    given: object, allowed: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> str:
+    """Name what is nearest to a word that is not allowed, to end a sentence with.
+
+    Parameters
+    ----------
+    aliases
+        Others' names for what is allowed.
+
+    Returns
+    -------
+    str
+        Empty where nothing is near.
+
+    >>> did_you_mean("similiar", ["none", "similar"])
+    ", did you mean 'similar'?"
+    """
+    names = {**(aliases or {}), **{name: name for name in allowed}}
+    word = str(given)
+    near = get_close_matches(word, names, n=1) or get_close_matches(word.lower(), names, n=1)
+    name = names[near[0]] if near else None
+    return f", did you mean {name!r}?" if name in names else ""
 
 
 _DIGITS = frozenset("0123456789")
