@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from approxifer.datasets.codecs import Array
-from approxifer.datasets.opening import DECODING
+from approxifer.datasets.input.opening import DECODING
 
 PIECES = 16
 SEED = 0

@@ -120,12 +120,13 @@ def test_black_pixels_of_a_v2_store_stay_black(tmp_path):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_lone_array_is_read_and_the_error_of_its_group_leads_there(tmp_path, zarr_format):
+def test_an_array_without_names_is_read_alone_and_in_its_group(tmp_path, zarr_format):
     group = zarr.create_group(str(tmp_path / "in.zarr"), zarr_format=zarr_format)
     values = np.arange(12, dtype=">f4").reshape(4, 3)
     group.create_array("a", data=values, chunks=(2, 3))
-    with pytest.raises(InputError, match=r"Give the path of the array itself: .*in\.zarr/a\."):
-        open_source(tmp_path / "in.zarr")
+    in_group = open_source(tmp_path / "in.zarr")
+    assert (in_group.variable, in_group.sample_dim, in_group.chunk) == ("a", "dim_0", 2)
+    np.testing.assert_array_equal(in_group.read(1, 4), values[1:])
     source = open_source(tmp_path / "in.zarr" / "a")
     assert (source.sample_dim, source.chunk, source.dtype) == ("dim_0", 2, np.dtype("=f4"))
     assert source.read(0, 4).dtype.isnative
@@ -221,7 +222,7 @@ def test_wrong_names_are_answered_with_the_right_ones(dataset, tmp_path):
         open_source(path)
     with pytest.raises(InputError, match="did you mean 'image'"):
         open_source(path, "imgae")
-    with pytest.raises(InputError, match=r"no dimension 'tme' \(did you mean 'time'"):
+    with pytest.raises(InputError, match="no dimension 'tme', did you mean 'time'"):
         open_source(path, "image", "tme")
     with pytest.raises(InputError, match="a single value"):
         open_source(path, "scalar")
