@@ -22,8 +22,8 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     ----------
     given
         Attributes of the run. All are compared except ``version``: a newer approxifer may go on
-        with an older one's store. ``rows``, the length of the input, says why another input differs
-        where it does.
+        with an older one's store. Where ``rows``, the length of the input,
+        differs, the error is about that.
     stored
         Attributes of the store. Those that ``given`` lacks do not count, nor do `FORMER_FIELDS`.
 

@@ -24,7 +24,7 @@ _CAST = {"float16", "float64", "bool", "uint8", "int8", "int16", "uint16"}
 
 
 def codable(dtype: DTypeLike, scheme: str) -> str | None:
-    """Say what happens to rows of this dtype under this scheme.
+    """Check that rows of this dtype can be scored under this scheme.
 
     Parameters
     ----------

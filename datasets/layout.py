@@ -36,7 +36,7 @@ VARIABLES = ("prediction", "status", "group", "worker", "residual")
 #: Of all but the predictions.
 DTYPES = {"status": np.uint8, "group": np.int32, "worker": np.int32, "residual": np.float32}
 
-#: The attribute that tells a store from all others, also from one that had its name before.
+#: The attribute by which a store differs from all others, also from one that had its name before.
 UUID = "approxifer_uuid"
 
 #: Attributes that the store or xarray sets.
@@ -129,7 +129,7 @@ class Layout:
                 "Conventions": "CF-1.11",
                 MARK: FORMAT,
                 UUID: uuid.uuid4().hex,
-                **{name: said for name, said in about.items() if said},
+                **{name: value for name, value in about.items() if value},
                 **attrs,
             },
         )

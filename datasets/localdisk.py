@@ -151,7 +151,7 @@ def sync(folder: Path, names: Iterable[str]) -> None:
 
 
 def not_written(path: Path, error: OSError) -> OutputError:
-    """Say what became of a write that failed half-way."""
+    """Make the error for a write that failed half-way."""
     return OutputError(
         f"Cannot write to {path}: {error}. What is committed stays: make room, and the same "
         "command goes on from there."

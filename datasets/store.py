@@ -1,8 +1,8 @@
 """The output: predictions, and how each row of them was obtained.
 
 The order of writes makes a crash harmless. The data of a window are on the disk before its status
-says so; rows that are written again are pending meanwhile. So whatever `OutputStore.status` calls
-done is done, and a run begins again with what it calls pending.
+is; rows that are written again are pending meanwhile. So whatever `OutputStore.status` calls done
+is done, and a run begins again with what it calls pending.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class StoredRows:
 
     @property
     def coordinate_notes(self) -> list[str]:
-        """What became of coordinates of the input that are left out, or changed."""
+        """A sentence on each coordinate of the input that is left out, or changed."""
         notes = self._attrs.get("coordinate_notes")
         return [str(note) for note in notes] if isinstance(notes, list) else []
 

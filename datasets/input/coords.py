@@ -2,7 +2,7 @@
 
 An input's coordinates may hold anything. What Zarr v3 has a specification for, and plain xarray
 opens without a warning, is kept as xarray itself would write it. The rest is left out, or changed
-as little as that takes; either way a note says so, before any worker is asked for.
+as little as that takes; either way it is noted, before any worker is asked for.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Coordinates:
 
 
 class _UnfitError(Exception):
-    """The coordinate cannot be kept; the message says why."""
+    """The coordinate cannot be kept; the message has the reason."""
 
 
 def storable(
@@ -73,18 +73,18 @@ def storable(
     """
     found = Coordinates(notes=list(notes))
     for name, coord in coords.items():
-        said: list[str] = []
+        remarks: list[str] = []
         shown = repr(shortened(name, 60)) if isinstance(name, str) else shortened(repr(name), 60)
         try:
             _check_name(name, taken)
             with quiet():
-                found.kept[name] = _encoded(name, coord, said)
+                found.kept[name] = _encoded(name, coord, remarks)
         except Exception as error:  # of a coordinate that can be anything
             found.left_out.append(str(name))
             why = str(error) if isinstance(error, _UnfitError) else shortened(one_line(error), 200)
             found.notes.append(f"the coordinate {shown} is left out: {why or type(error).__name__}")
         else:
-            found.notes += [f"the coordinate {shown} {one}" for one in said]
+            found.notes += [f"the coordinate {shown} {one}" for one in remarks]
     return found
 
 
@@ -100,7 +100,7 @@ def decoded(name: str, raw: xr.Variable) -> tuple[xr.Variable, str | None]:
     """
     try:
         values = xr.Variable(raw.dims, raw.values, raw.attrs)
-    except Exception:  # a damaged or crafted chunk: `storable` meets it again, and says so
+    except Exception:  # a damaged or crafted chunk: `storable` meets it again, and notes it
         return raw, None
     try:
         return decode_cf_variable(name, values).load(), None
@@ -109,7 +109,7 @@ def decoded(name: str, raw: xr.Variable) -> tuple[xr.Variable, str | None]:
         if importlib.util.find_spec("cftime") is None:
             why = "install cftime, which decodes other calendars and far years"
         else:
-            why = shortened(one_line(error), 160)
+            why = shortened(one_line(error).split(" Try opening")[0], 160)
         units = " ".join(str(raw.attrs[key]) for key in _OF_TIMES if key in raw.attrs)
         return numbers, (
             f"the times of the coordinate {name!r} ({shortened(units, 60)}) cannot be decoded, and "
@@ -131,14 +131,14 @@ def _check_name(name: Any, taken: Collection[str]) -> None:
         )
 
 
-def _encoded(name: str, coord: xr.Variable, said: list[str]) -> xr.Variable:
+def _encoded(name: str, coord: xr.Variable, remarks: list[str]) -> xr.Variable:
     """The coordinate as numbers or text that are written as they are."""
     check_memory(f"the coordinate {name!r}", coord.size, np.dtype(np.int64))
-    values = _values(coord, said)
-    attrs = _attributes(coord.attrs, said, times=_is_time(values))
+    values = _values(coord, remarks)
+    attrs = _attributes(coord.attrs, remarks, times=_is_time(values))
     plain = encode_cf_variable(xr.Variable(coord.dims, values, attrs), name=name)
     if plain.dtype.kind in "OUT":
-        plain = xr.Variable(plain.dims, _text(plain.values, said), plain.attrs)
+        plain = xr.Variable(plain.dims, _text(plain.values, remarks), plain.attrs)
     elif plain.dtype.name not in _NUMBERS:
         raise _UnfitError(f"Zarr v3 has no specification for {values.dtype}")
     if any(key in plain.attrs for key in _OF_TIMES) and not _opens(name, plain):
@@ -147,14 +147,14 @@ def _encoded(name: str, coord: xr.Variable, said: list[str]) -> xr.Variable:
         for key in _OF_TIMES:
             if key in plain.attrs:
                 plain.attrs[f"undecoded_{key}"] = plain.attrs.pop(key)
-        said.append("is kept as numbers, its units in the attribute 'undecoded_units'")
+        remarks.append("is kept as numbers, its units in the attribute 'undecoded_units'")
     return plain
 
 
-def _values(coord: xr.Variable, said: list[str]) -> np.ndarray:
+def _values(coord: xr.Variable, remarks: list[str]) -> np.ndarray:
     """The values in one of numpy's types of which xarray can make numbers or text."""
     if isinstance(coord.dtype, pd.DatetimeTZDtype):
-        said.append(f"is kept in UTC: Zarr has no time zones ({coord.dtype.tz})")
+        remarks.append(f"is kept in UTC: Zarr has no time zones ({coord.dtype.tz})")
         return np.asarray(pd.DatetimeIndex(coord.to_index()).tz_convert("UTC").tz_localize(None))
     values = np.asarray(coord.values)
     if values.dtype.kind == "S" or _all(values, bytes):
@@ -162,7 +162,7 @@ def _values(coord: xr.Variable, said: list[str]) -> np.ndarray:
             texts = np.array([bytes(value).decode() for value in values], dtype=object)
         except UnicodeDecodeError:
             raise _UnfitError("Zarr v3 has no specification for bytes; make text of them") from None
-        said.append("is kept as text: Zarr v3 has no specification for bytes")
+        remarks.append("is kept as text: Zarr v3 has no specification for bytes")
         return texts
     if _all(values, tuple):
         raise _UnfitError("it joins several levels (a MultiIndex), which are kept for themselves")
@@ -170,7 +170,7 @@ def _values(coord: xr.Variable, said: list[str]) -> np.ndarray:
         if len({value.tz for value in values}) > 1:
             raise _UnfitError("it holds times of several zones")
         index = pd.DatetimeIndex(list(values))
-        said.append(f"is kept in UTC: Zarr has no time zones ({index.tz})")
+        remarks.append(f"is kept in UTC: Zarr has no time zones ({index.tz})")
         return np.asarray(index.tz_convert("UTC").tz_localize(None))
     return values
 
@@ -188,7 +188,7 @@ def _is_time(values: np.ndarray) -> bool:
     return values.dtype.kind in "mM" or type(first).__module__.startswith("cftime")
 
 
-def _text(values: np.ndarray, said: list[str]) -> np.ndarray:
+def _text(values: np.ndarray, remarks: list[str]) -> np.ndarray:
     """Text as objects, which Zarr v3 writes as strings of any length."""
     texts = values.astype(object)
     missing = np.array([not isinstance(value, str) and pd.isna(value) is True for value in texts])
@@ -199,18 +199,18 @@ def _text(values: np.ndarray, said: list[str]) -> np.ndarray:
         raise _UnfitError("all of its values are missing")
     "".join(texts).encode()  # lone surrogates are no text
     if missing.any():
-        said.append(f"has '' where text is missing ({int(missing.sum()):,} rows)")
+        remarks.append(f"has '' where text is missing ({int(missing.sum()):,} rows)")
     return texts
 
 
-def _attributes(attrs: Mapping[Any, Any], said: list[str], *, times: bool) -> dict[str, Any]:
+def _attributes(attrs: Mapping[Any, Any], remarks: list[str], *, times: bool) -> dict[str, Any]:
     """Attributes as JSON has them, without those that xarray would obey."""
     instructions = (*_INSTRUCTIONS, *(_OF_TIMES if times else ()))
     plain = {str(key): _plain(value) for key, value in attrs.items() if key not in instructions}
     if changed := [name for name, (_, as_it_is) in plain.items() if not as_it_is]:
-        said.append(f"has attributes that JSON cannot hold, kept as text: {', '.join(changed)}")
+        remarks.append(f"has attributes that JSON cannot hold, kept as text: {', '.join(changed)}")
     if dropped := [str(key) for key in attrs if key in instructions]:
-        said.append(
+        remarks.append(
             f"loses attributes by which xarray would change it on reading: {', '.join(dropped)}"
         )
     return {name: value for name, (value, _) in plain.items()}

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from approxifer.errors import InputError
+
 #: Bytes of computed blocks that are kept. The windows, the probe of the model and the fingerprint
 #: read the same blocks; what made them may be dear.
 KEPT_BYTES = 2**26
@@ -21,9 +23,19 @@ class DaskRows:
     ----------
     data : dask.array.Array
     axis : int
+
+    Raises
+    ------
+    InputError
+        Its blocks lie on a cluster.
     """
 
     def __init__(self, data: Any, axis: int) -> None:
+        if _is_persisted(data):
+            raise InputError(
+                "The DataArray was persisted: its blocks are on the workers of a cluster, from "
+                "which they are not read. Give it as it was before persist(), or compute() it."
+            )
         self._data = data
         self._axis = axis
         self._bounds = np.cumsum([0, *data.chunks[axis]])
@@ -73,6 +85,13 @@ class DaskRows:
         at = (*[slice(None)] * self._axis, slice(start, stop))
         rows = self._data[at].compute(scheduler="threads")  # not on the cluster that is scoring
         return np.moveaxis(_unmasked(rows), self._axis, 0)
+
+
+def _is_persisted(data: Any) -> bool:
+    """True if the array is made of another cluster's results."""
+    layers = [layer for layer in data.dask.layers.values() if layer.is_materialized()]
+    firsts = [next(iter(layer.values()), None) for layer in layers]
+    return any(type(first).__module__.startswith("distributed") for first in firsts)
 
 
 def _unmasked(values: Any) -> np.ndarray:

@@ -31,7 +31,7 @@ from approxifer.errors import ApproxiferError, ConfigError, InputError, InputNot
 from approxifer.quiet import quiet
 from approxifer.text import one_line
 
-#: Attributes that say how numbers in the store stand for values.
+#: Attributes by which numbers in the store stand for values.
 DECODING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
 
 _METADATA = ("zarr.json", ".zgroup", ".zarray")

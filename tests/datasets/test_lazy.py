@@ -105,6 +105,20 @@ def test_masked_blocks_are_nan_or_refused():
         source.read(0, 10)
 
 
+def test_blocks_on_a_cluster_are_refused():
+    from distributed import Client, LocalCluster
+
+    blocks = dask.array.from_array(VALUES, chunks=(10, 6))
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        kept = blocks.persist()
+        for given in (kept, kept[5:] + 1):
+            with pytest.raises(InputError, match=r"before persist\(\)"):
+                open_source(xr.DataArray(given, dims=("n", "f"), name="t"))
+
+
 def test_a_block_that_fails_is_an_input_error():
     def fail(block):
         raise KeyError("lost file")
