@@ -78,10 +78,13 @@ def not_finite(load: Callable[[int, int], np.ndarray], rows: int) -> list[str]:
     first = load(0, 1)
     if first.dtype.kind not in "fc":
         return []
-    each = min(max(LOOKED_AT // 3 // max(first.nbytes, 1), 1), -(-rows // 3))
+    each = max(LOOKED_AT // 3 // max(first.nbytes, 1), 1)
+    starts: tuple[int, ...] = (0, (rows - each) // 2, rows - each)
+    if 3 * each >= rows:
+        each, starts = rows, (0,)
     found = seen = 0
-    for start in (0, (rows - each) // 2, rows - each):
-        some = load(max(start, 0), min(max(start, 0) + each, rows))
+    for start in starts:
+        some = load(start, start + each)
         seen += len(some)
         found += int((~np.isfinite(some.reshape(len(some), -1))).any(axis=1).sum())
     if not found:
