@@ -1,11 +1,11 @@
 """Checks of arguments, with messages that help."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import numpy as np
 
 from approxifer.errors import ConfigError
+from approxifer.text import did_you_mean
 
 
 def whole_number(name: str, value: object, *, least: int) -> int:
@@ -31,11 +31,9 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     Raises
     ------
     ConfigError
-        If it is not; the message lists them all and names the nearest.
+        If it is not; the message lists them all and names one that is near.
     """
     if isinstance(value, str) and value in allowed:
         return value
-    nearest = get_close_matches(str(value).lower(), allowed, n=1, cutoff=0.0)[0]
-    raise ConfigError(
-        f"{name}={value!r} is unknown; it is one of {', '.join(allowed)}. Did you mean {nearest!r}?"
-    )
+    near = did_you_mean(value, allowed)
+    raise ConfigError(f"{name}={value!r} is unknown; it is one of {', '.join(allowed)}{near}")

@@ -23,7 +23,7 @@ def jsonable(value: Any) -> Any:
     """
     if isinstance(value, Enum):
         return jsonable(value.value)
-    if isinstance(value, np.generic | np.ndarray):
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind not in "mM":  # no numbers
         return jsonable(value.tolist())
     if value is None or isinstance(value, bool | int | float | str):
         return value

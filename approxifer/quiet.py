@@ -12,7 +12,7 @@ from approxifer.together import SharedContext
 @contextmanager
 def _ignoring() -> Iterator[None]:
     with warnings.catch_warnings():
-        for remark in (UserWarning, FutureWarning, DeprecationWarning):
+        for remark in (UserWarning, FutureWarning, DeprecationWarning, RuntimeWarning):
             warnings.simplefilter("ignore", remark)
         yield
 
@@ -21,7 +21,8 @@ _quiet = SharedContext(_ignoring)
 
 
 def quiet() -> SharedContext:
-    """Hold back zarr's remarks on what its v3 lacks, and torch's on its own deprecations.
+    """Hold back zarr's remarks on what its v3 lacks, xarray's on strange times, and torch's on its
+    own deprecations.
 
     For short calls: the filters are the process's own.
     """

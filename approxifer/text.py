@@ -7,12 +7,12 @@ a URL could carry a password. Everything that is printed, drawn or raised passes
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import sys
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import TextIO
 
 #: What stands for a credential.
@@ -103,16 +103,6 @@ def one_line(what: object) -> str:
     return printable(" ".join(redacted(what).split()))
 
 
-def did_you_mean(given: object, allowed: Collection[str]) -> str:
-    """Name the nearest of the allowed words, for the middle of a message; nothing if none is near.
-
-    >>> did_you_mean("repli", ["uncoded", "replication"])
-    ", did you mean 'replication'?"
-    """
-    near = difflib.get_close_matches(str(given), allowed, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
-
-
 class ShownFormatter(logging.Formatter):
     """Of log records, fit for a terminal."""
 
@@ -124,6 +114,31 @@ def shortened(text: object, most: int) -> str:
     """One piece of text, fit to be shown, of at most so many characters."""
     clean = printable(str(text)[: most + 1])
     return clean if len(clean) <= most else f"{clean[: most - 3]}..."
+
+
+def did_you_mean(
+    given: object, allowed: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> str:
+    """Name what is nearest to a word that is not allowed, to end a sentence with.
+
+    Parameters
+    ----------
+    aliases
+        Others' names for what is allowed.
+
+    Returns
+    -------
+    str
+        Empty where nothing is near.
+
+    >>> did_you_mean("similiar", ["none", "similar"])
+    ", did you mean 'similar'?"
+    """
+    names = {**(aliases or {}), **{name: name for name in allowed}}
+    word = str(given)
+    near = get_close_matches(word, names, n=1) or get_close_matches(word.lower(), names, n=1)
+    name = names[near[0]] if near else None
+    return f", did you mean {name!r}?" if name in names else ""
 
 
 _DIGITS = frozenset("0123456789")

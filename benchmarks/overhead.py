@@ -41,7 +41,7 @@ import approxifer
 from approxifer.benchmarks import plain_dask
 from approxifer.benchmarks.common import Steps, command, parser_of, positive, spread
 from approxifer.datasets.convert import convert
-from approxifer.datasets.images import Images, write
+from approxifer.datasets.published.images import Images, write
 from approxifer.errors import ModelNotFoundError
 from approxifer.pipeline.reporting.report import as_text, table
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from approxifer.datasets.codecs import Array, check_array, check_memory
 from approxifer.datasets.layout import DTYPES, VARIABLES, Layout
 from approxifer.datasets.localdisk import not_written, sync
-from approxifer.errors import ApproxiferError, StoreError
+from approxifer.errors import ApproxiferError, OutputError, StoreError
 
 
 class Arrays:
@@ -32,6 +32,7 @@ class Arrays:
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self._path = path
+        self._identity = _identity(path)
         self._arrays: dict[str, Array] = {}
         for name in VARIABLES:
             try:
@@ -104,8 +105,9 @@ class Arrays:
         Raises
         ------
         StoreError
-            A chunk is damaged.
+            A chunk is damaged, or the store has been deleted.
         """
+        self.check_there(name)
         try:
             return np.asarray(self._arrays[name][start:stop])
         except Exception as error:  # a damaged or crafted chunk fails in any way it likes
@@ -122,11 +124,38 @@ class Arrays:
         Raises
         ------
         OutputError
-            The disk is full, or gone.
+            The disk is full, or gone, or the store has been deleted.
         """
+        self.check_there(name)
         stop = start + len(values)
         try:
             self._arrays[name][start:stop] = values
             sync(self._path / name, self.layout.chunk_names(name, start, stop))
         except OSError as error:
+            self.check_there(name)
             raise not_written(self._path, error) from error
+        self.check_there(name)  # else zarr has made new folders for these chunks alone
+
+    def check_there(self, name: str) -> None:
+        """Refuse to go on with a store that was deleted: zarr would read its fill values, and
+        write chunks into a folder without metadata.
+
+        Raises
+        ------
+        OutputError
+        """
+        there = any((self._path / name / file).exists() for file in ("zarr.json", ".zarray"))
+        if not there or _identity(self._path) != self._identity:
+            raise OutputError(
+                f"The output store {self._path} was deleted or moved while it was in use. What was "
+                "written is gone with it: put it back, or delete what is left of it and its "
+                "journal, and give the same command again."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino

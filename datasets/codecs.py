@@ -2,7 +2,7 @@
 
 A Zarr store names the programs that decode it. Some of them unpickle, that is, run what its author
 wrote (numcodecs' ``pickle``; numcodecs 0.16.6 refuses that by itself unless an environment variable
-says otherwise, earlier ones did it). So only codecs on a list are read, before any chunk is.
+allows it, earlier ones did it). So only codecs on a list are read, before any chunk is.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check_array(array: Array, location: str) -> None:
     too_large = numbers * array.dtype.itemsize
     if too_large > most:
         raise InputError(
-            f"{where} says that {too_large:,} bytes are decoded at once (shape {array.shape}, "
+            f"{where} has {too_large:,} bytes to be decoded at once (shape {array.shape}, "
             f"chunks {array.chunks}); this machine has {most:,}. It is damaged; or write it again "
             "in smaller chunks."
         )
@@ -101,7 +101,7 @@ def _v2(metadata: Any) -> Iterator[str]:
 
 def _v3(codecs: Any) -> Iterator[str]:
     for codec in codecs:
-        told = codec.to_dict()
-        yield str(told.get("name", type(codec).__name__))
+        about = codec.to_dict()
+        yield str(about.get("name", type(codec).__name__))
         for inner in ("codecs", "index_codecs"):  # of a shard
             yield from _v3(getattr(codec, inner, ()))

@@ -33,7 +33,8 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     ----------
     given
         Attributes of the run. All are compared except ``version``: a newer approxifer may go on
-        with an older one's store.
+        with an older one's store. Where ``rows``, the length of the input,
+        differs, the error is about that.
     stored
         Attributes of the store. Those that ``given`` lacks do not count.
 
@@ -46,7 +47,17 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     begun = jsonable({key: value for key, value in stored.items() if key in expected})
     if "code" in begun:
         begun["code"] = code_as_now(begun["code"])
-    if differences := _differences(expected, begun):
+    differences = _differences(expected, begun)
+    others = {name for name, _, _ in differences} - {"rows", "input"}
+    if any(name == "rows" for name, _, _ in differences):
+        before, now = begun.get("rows", 0), expected["rows"]
+        change = f"has {'grown' if now > before else 'shrunk'}: {before:,} to {now:,} rows"
+        raise FingerprintError(
+            f"The input {change} since the output store {path} was begun, so it cannot be resumed. "
+            "Write to another path (--out), or score the input as it was."
+            + (f" Also different: {', '.join(sorted(others))}." if others else "")
+        )
+    if differences:
         fields = "\n".join(f"  {name}: given {a}, stored {b}" for name, a, b in differences)
         raise FingerprintError(
             f"The output store {path} was begun differently, so it cannot be resumed:\n{fields}\n"

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from approxifer.datasets.formats import Split, read
-from approxifer.datasets.images import write
 from approxifer.datasets.localdisk import local_path
+from approxifer.datasets.published.formats import Split, read
+from approxifer.datasets.published.images import write
 from approxifer.errors import ApproxiferError, ConfigError, StoreError
 from approxifer.text import say
 
@@ -28,7 +28,7 @@ def convert(
     ----------
     src
         A ``.npz`` file, a directory of MNIST's IDX files, or CIFAR-10's Python directory: see
-        `approxifer.datasets.formats`. Nothing in them is executed.
+        `approxifer.datasets.published.formats`. Nothing in them is executed.
     dst
         Where the store is to be; there must be nothing yet.
     split

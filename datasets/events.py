@@ -171,7 +171,7 @@ class _Kept(BaseModel):
         except (TypeError, ValueError, SyntaxError, binascii.Error):
             raise ValueError("an output that cannot be read") from None
         if dtype.kind not in "biufc" or math.prod(self.shape) * dtype.itemsize != held:
-            raise ValueError("an output of another dtype or shape than it says")
+            raise ValueError("an output of another dtype or shape than it declares")
         return self
 
 

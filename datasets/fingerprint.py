@@ -1,7 +1,7 @@
-"""Telling one dataset from another without reading all of it.
+"""A mark by which one dataset differs from another, without reading all of it.
 
-A fingerprint is a sha256 over what describes the data and over 16 chosen pieces of them. It tells
-datasets apart that were made differently; one changed row in a large store may escape it.
+A fingerprint is a sha256 over what describes the data and over 16 chosen pieces of them. It
+differs for datasets that were made differently; one changed row in a large store may escape it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from approxifer.datasets.codecs import Array
-from approxifer.datasets.opening import DECODING
+from approxifer.datasets.input.opening import DECODING
 
 PIECES = 16
 SEED = 0
@@ -40,7 +40,7 @@ def pick(count: int, *, pieces: int = PIECES, seed: int = SEED) -> list[int]:
 def of_array(array: Array, *, sample_dim: str, variable: str) -> str:
     """Fingerprint a Zarr array: its metadata, and the values in 16 of its chunks.
 
-    Of the attributes, those count that say how numbers stand for values; a changed title is no
+    Of the attributes, those count by which numbers stand for values; a changed title is no
     other dataset.
 
     Returns

@@ -4,7 +4,7 @@ A line is one write, so a crash can tear only the last one. A torn last line is 
 not happen: `Journal.read` passes over it, and opening the journal for appending cuts it off. A file
 that does not begin with an event is not ours, and is left as it is.
 
-Credentials are struck out of every line, wherever they come from (a model's error, say).
+Credentials are struck out of every line, wherever they come from (such as a model's error).
 """
 
 from __future__ import annotations

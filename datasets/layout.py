@@ -19,6 +19,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from approxifer.datasets.input.coords import Coordinates
 from approxifer.datasets.localdisk import consolidate
 from approxifer.datasets.source import Source
 from approxifer.errors import ConfigError, StoreError
@@ -35,11 +36,14 @@ VARIABLES = ("prediction", "status", "group", "worker", "residual")
 #: Of all but the predictions.
 DTYPES = {"status": np.uint8, "group": np.int32, "worker": np.int32, "residual": np.float32}
 
-#: The attribute that tells a store from all others, also from one that had its name before.
+#: The attribute by which a store differs from all others, also from one that had its name before.
 UUID = "approxifer_uuid"
 
 #: Attributes that the store or xarray sets.
-RESERVED = (MARK, UUID, "Conventions", "coordinates", "coordinates_left_out", "counts", "workers")
+RESERVED = (
+    MARK, UUID, "Conventions", "coordinates", "coordinates_left_out", "coordinate_notes", "counts",
+    "workers",
+)  # fmt: skip
 
 _ATTRIBUTES: dict[str, dict[str, Any]] = {
     "prediction": {
@@ -106,9 +110,7 @@ class Layout:
         first, last = start // self.chunk, (stop - 1) // self.chunk
         return [f"c.{number}{tail}" for number in range(first, last + 1)]
 
-    def create(
-        self, folder: Path, *, coords: Mapping[str, xr.Variable], attrs: Mapping[str, Any]
-    ) -> None:
+    def create(self, folder: Path, *, coords: Coordinates, attrs: Mapping[str, Any]) -> None:
         """Fill an empty directory with the store: every row pending.
 
         Parameters
@@ -116,27 +118,25 @@ class Layout:
         folder
             An existing, empty directory.
         coords
-            Coordinates along the sample dimension to copy.
+            Coordinates along the sample dimension.
         attrs
             Attributes of the group, JSON-able.
         """
-        kept = {
-            name: plain
-            for name, coord in coords.items()
-            if name not in taken_names(self.output_shape) and (plain := _storable(coord))
-        }
-        left_out = [name for name in coords if name not in kept]
-        encoding = {name: {"chunks": (min(self.chunk, self.rows),)} for name in kept}
-        xr.Dataset(
-            coords={name: (self.sample_dim, *plain) for name, plain in kept.items()},
+        about = {"coordinates_left_out": coords.left_out, "coordinate_notes": coords.notes}
+        dataset = xr.Dataset(
+            {name: (self.sample_dim, one.values, one.attrs) for name, one in coords.kept.items()},
             attrs={
                 "Conventions": "CF-1.11",
                 MARK: FORMAT,
                 UUID: uuid.uuid4().hex,
-                **({"coordinates_left_out": left_out} if left_out else {}),
+                **{name: value for name, value in about.items() if value},
                 **attrs,
             },
-        ).to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        )
+        # What is marked as a coordinate is listed in an attribute, in which a space parts two.
+        marked = dataset.set_coords([name for name in coords.kept if " " not in name])
+        encoding = {name: {"chunks": (min(self.chunk, self.rows),)} for name in coords.kept}
+        marked.to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         group = zarr.open_group(str(folder), mode="r+", use_consolidated=False)
         self._array(group, "prediction", self.output_dtype, _missing(self.output_dtype))
         fills = {"status": 0, "group": -1, "worker": -1, "residual": np.nan}
@@ -176,6 +176,11 @@ def layout_of(
         output_dtype=np.dtype(output_dtype),
         sample_dim="sample" if source.sample_dim in taken else source.sample_dim,
     )
+
+
+def coordinates_of(source: Source, output_shape: tuple[int, ...]) -> Coordinates:
+    """The input's coordinates as a store of such predictions keeps them."""
+    return source.storable_coordinates(taken_names(output_shape))
 
 
 def not_reserved(attrs: Mapping[str, Any]) -> None:
@@ -222,16 +227,3 @@ def _output_dims(output_shape: tuple[int, ...]) -> list[str]:
 
 def _missing(dtype: np.dtype) -> Any:
     return np.nan if dtype.kind in "fc" else dtype.type(0)
-
-
-def _storable(coord: xr.Variable) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """The values and attributes of a coordinate as Zarr v3 has a specification for them, or None.
-
-    The encoding of its own store is left behind: a filter of v2, say, does not exist in v3.
-    """
-    values = np.asarray(coord.values)
-    kind = values.dtype.kind
-    if kind == "U":
-        values = values.astype(object)  # v3 knows no strings of fixed length
-    text = kind == "O" and all(isinstance(value, str) for value in values)
-    return (values, dict(coord.attrs)) if text or kind in "biufmMUT" else None

@@ -19,6 +19,16 @@ from approxifer.errors import ConfigError, OutputError, StoreError
 from approxifer.quiet import quiet
 
 
+def plain_path(text: str) -> str:
+    """A path as the system takes it: without ``file://``, its ``~`` resolved; a URL as it is."""
+    for scheme in ("file://", "local://"):
+        if text.startswith(f"{scheme}/"):
+            text = text.removeprefix(scheme)
+    if text.startswith("~") and not os.path.lexists(text):
+        text = os.path.expanduser(text)
+    return text
+
+
 def local_path(path: str | os.PathLike[str]) -> Path:
     """Check that a store to be written is named by a path, and give its real one.
 
@@ -32,11 +42,11 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     StoreError
         A symbolic link to where nothing is.
     """
-    text = os.fspath(path)
+    text = plain_path(os.fspath(path))
     if "://" in text:
         raise ConfigError(
-            f"Cannot write to {text!r}: only a local path is allowed, not a URL. "
-            "Write to a local or shared directory, and copy the store afterwards."
+            f"Cannot write to {text!r}: only a local path is allowed, not a URL (but for "
+            "file:///...). Write to a local or shared directory, and copy the store afterwards."
         )
     if not text:
         raise ConfigError("The path of the store to be written is empty; give a local path.")
@@ -141,7 +151,7 @@ def sync(folder: Path, names: Iterable[str]) -> None:
 
 
 def not_written(path: Path, error: OSError) -> OutputError:
-    """Say what became of a write that failed half-way."""
+    """Make the error for a write that failed half-way."""
     return OutputError(
         f"Cannot write to {path}: {error}. What is committed stays: make room, and the same "
         "command goes on from there."

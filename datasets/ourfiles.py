@@ -1,6 +1,6 @@
 """The small files beside a store: the lock, the journal, a job's folder.
 
-They may lie where others can write too. So none is reached through a symbolic link or a second
+They may be where others can write too. So none is reached through a symbolic link or a second
 name, nothing that is no plain file is opened, and what is made here is for its user alone.
 """
 

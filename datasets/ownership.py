@@ -2,10 +2,10 @@
 
 A store has a uuid, and every session in its journal names it. Without that, the journal of a store
 that was deleted would be gone on with by the next one of that name, and the numbers by which a
-store knows its workers would name those of the deleted one.
+store names its workers would be those of the deleted one.
 
-Stores begun before there were uuids are given one when they are resumed: first the journal tells
-(``adopted``), then the store, so that a crash in between leaves no doubt.
+Stores begun before there were uuids are given one when they are resumed: first in the journal
+(``adopted``), then in the store, so that a crash in between leaves no doubt.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def own_events(
 def claim_journal(store: OutputStore) -> tuple[list[dict[str, Any]], list[str]]:
     """Make the journal beside a store its own, before a session is added to it.
 
-    A journal of another store is set aside, under another name. Rows of which no journal tells
-    who wrote them are kept, and nobody is named for them any more. A store without a uuid gets one.
+    A journal of another store is set aside, under another name. Rows of which no journal names
+    the writer are kept, and nobody is named for them any more. A store without a uuid gets one.
 
     Parameters
     ----------
@@ -109,13 +109,13 @@ def claim_journal(store: OutputStore) -> tuple[list[dict[str, Any]], list[str]]:
 def _is_of(own: str | None, events: Iterable[Mapping[str, Any]], path: Path) -> bool:
     """True if a journal is this store's."""
     named = _named(events)
-    if own is None:  # unless a crash kept the store from being told its uuid
+    if own is None:  # unless a crash came before the store had its uuid
         return not named or (len(named) == 1 and any(e.get("event") == "adopted" for e in events))
     if own in named and len(named) > 1:
         others = ", ".join(shortened(one, 40) for one in sorted(named - {own}))
         raise StoreError(
             f"The journal {path} holds sessions of this store ({own}) and of others ({others}): "
-            "it cannot be told who wrote what. Restore it from a copy; or move it away, and the "
+            "it is not clear who wrote what. Restore it from a copy; or move it away, and the "
             "store is gone on with as one of which nobody knows who wrote it."
         )
     return own in named

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from approxifer.datasets.images import Images, write
+from approxifer.datasets.published.images import Images, write
 
 
 def digits(path: str | os.PathLike[str]) -> Path:

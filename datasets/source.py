@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +14,15 @@ import xarray as xr
 import zarr
 
 from approxifer.datasets import fingerprint
-from approxifer.datasets.codecs import Array, check_memory
-from approxifer.datasets.opening import open_array, open_group, open_node
-from approxifer.errors import InputError
-from approxifer.text import one_line
+from approxifer.datasets.codecs import Array, check_array, check_memory
+from approxifer.datasets.input.coords import Coordinates, storable
+from approxifer.datasets.input.lazy import DaskRows
+from approxifer.datasets.input.members import Member, choose
+from approxifer.datasets.input.opening import dimensions, open_array, open_node, stored_chunks
+from approxifer.datasets.input.remote import reason
+from approxifer.errors import ApproxiferError, ConfigError, InputError
+from approxifer.quiet import quiet
+from approxifer.text import did_you_mean
 
 #: Rows per fingerprinted block of a DataArray.
 _BLOCK = 256
@@ -42,28 +47,23 @@ class Source:
         Of the rows, after the decoding of scale and offset; in native byte order.
     chunk : int
         Rows per chunk of the input (per shard, if sharded); ``rows`` if it is not chunked.
-    coords : dict of str to xarray.Variable
-        The coordinates that lie along the sample dimension alone, lazy.
     """
 
-    def __init__(
-        self, data: xr.DataArray, *, variable: str, sample_dim: str, array: Array | None = None
-    ) -> None:
-        self.variable = variable
+    def __init__(self, data: _Data, *, sample_dim: str) -> None:
+        self.variable = data.name
         self.sample_dim = sample_dim
-        self._data = data.variable
-        self._array = array
+        self._from = data
+        self._array = data.array
         self._axis = data.dims.index(sample_dim)
-        self.rows: int = data.shape[self._axis]
-        self.feature_shape: tuple[int, ...] = _without(data.shape, self._axis)
+        self._data = data.variable
+        shape = self._data.shape
+        self.rows: int = shape[self._axis]
+        self.feature_shape: tuple[int, ...] = _without(shape, self._axis)
         self._row = math.prod(self.feature_shape)
-        self.dtype: np.dtype = data.dtype.newbyteorder("=")
-        self.chunk: int = min(_chunk(data, self._axis, array), self.rows)
-        self.coords: dict[str, xr.Variable] = {
-            str(name): coord.variable.to_base_variable()
-            for name, coord in data.coords.items()
-            if coord.dims == (sample_dim,)
-        }
+        self.dtype: np.dtype = self._data.dtype.newbyteorder("=")
+        on_dask = self._data.chunks is not None
+        self._lazy = DaskRows(self._data.data, self._axis) if on_dask else None
+        self.chunk: int = min(_chunk(data, sample_dim), self.rows)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read rows; may be called from several threads.
@@ -77,15 +77,18 @@ class Source:
         ------
         ValueError
             Rows that are not there.
+        InputError
+            They cannot be read.
         """
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"Cannot read rows {start} to {stop}: there are rows 0 to {self.rows}")
         check_memory(f"rows {start} to {stop}", (stop - start) * self._row, self.dtype)
         try:
-            data = self._data.isel({self.sample_dim: slice(start, stop)}).data
-            if hasattr(data, "dask"):  # here, and not on the cluster that is scoring
-                data = data.compute(scheduler="threads")
-            rows = np.moveaxis(np.asarray(data), self._axis, 0)
+            if self._lazy is not None:
+                rows = self._lazy.read(start, stop)
+            else:
+                at = (*[slice(None)] * self._axis, slice(start, stop))
+                rows = np.moveaxis(np.asarray(self._data[at].data), self._axis, 0)
             if rows.shape != (stop - start, *self.feature_shape):
                 raise ValueError(f"it has shape {rows.shape}")
             return np.array(rows, dtype=self.dtype, order="C")
@@ -93,24 +96,68 @@ class Source:
             raise self._unreadable(f"rows {start} to {stop}", error) from error
 
     @property
+    def coords(self) -> dict[Any, xr.Variable]:
+        """The coordinates that lie along the sample dimension alone, decoded."""
+        return self._from.coordinates(self.sample_dim)[0]
+
+    def storable_coordinates(self, taken: Collection[str] = ()) -> Coordinates:
+        """The coordinates as an output store keeps them, with notes on those that it cannot.
+
+        Parameters
+        ----------
+        taken
+            Names that are the store's own.
+        """
+        coords, notes = self._from.coordinates(self.sample_dim)
+        return storable(coords, taken=taken, notes=notes)
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks on the input, each a sentence with what to do."""
+        return [*self._from.notes, *([self.unstored] if self.unstored else [])]
+
+    @cached_property
     def unstored(self) -> str | None:
         """A remark on chunks that the store does not hold, if there are any: Zarr reads
         them as the fill value, whether they were never written or have been lost."""
         if self._array is None or (chunks := self._array.nchunks) > MOST_COUNTED:
             return None
-        try:
-            missing = chunks - self._array.nchunks_initialized
-        except Exception as error:  # likewise
-            raise self._unreadable("the list of chunks", error) from error
-        if not missing:
+        stored = stored_chunks(self._array)
+        if stored is None or stored >= chunks:
             return None
+        missing = chunks - stored
         return (
             f"{missing:,} of the {chunks:,} chunks of {self.variable!r} are not stored: Zarr reads "
-            f"them as the fill value, {self._array.fill_value}"
+            f"them as the fill value, {self._array.fill_value}. Where they are not meant to be "
+            "blank, restore them before their rows are scored"
         )
 
+    def reads_again(self, window: int) -> list[str]:
+        """A remark on chunks that windows of so many rows read again and again, if they do."""
+        kept = self._lazy is not None and self._lazy.keeps
+        if kept or not 0 < window < self.rows or not self._is_chunked:
+            return []
+        length = min(self._array.chunks[self._axis], self.rows) if self._array else self.chunk
+        starts = np.arange(0, self.rows, window)
+        stops = np.minimum(starts + window, self.rows)
+        reads = int(((stops - 1) // length - starts // length + 1).sum())
+        rows_of_chunks = math.ceil(self.rows / length)
+        if reads < 2 * rows_of_chunks:
+            return []
+        beside = (self._array.nchunks // rows_of_chunks) if self._array else 1
+        return [
+            f"windows have {window:,} rows and the input's chunks {length:,}: its "
+            f"{rows_of_chunks * beside:,} chunks are read {reads * beside:,} times. Give window= a "
+            f"multiple of {length:,} rows, with the memory= that it takes, or store the input in "
+            "smaller chunks"
+        ]
+
+    @property
+    def _is_chunked(self) -> bool:
+        return self._array is not None or self._lazy is not None
+
     def fingerprint(self) -> str:
-        """Tell this dataset from others: 64 hexadecimal digits, see `datasets.fingerprint`."""
+        """A mark of this dataset: 64 hexadecimal digits, see `datasets.fingerprint`."""
         return self._fingerprint
 
     @cached_property
@@ -122,20 +169,21 @@ class Source:
                 )
             except Exception as error:  # likewise
                 raise self._unreadable("some rows", error) from error
-        dims = tuple(str(dim) for dim in self._data.dims)
         return fingerprint.of_rows(
             self.read,
             shape=(self.rows, *self.feature_shape),
             dtype=self.dtype,
-            dims=(self.sample_dim, *_without(dims, self._axis)),
+            dims=(self.sample_dim, *_without(self._from.dims, self._axis)),
             block=min(self.chunk, _BLOCK),
             variable=self.variable,
         )
 
     def _unreadable(self, what: str, error: Exception) -> InputError:
+        if isinstance(error, InputError):
+            return error
         return InputError(
-            f"Cannot read {what} of {self.variable!r}: {one_line(error)}. A chunk of the input may "
-            "be damaged, or its store out of reach."
+            f"Cannot read {what} of {self.variable!r}: {reason(error, self._from.location)}. "
+            "A chunk of the input may be damaged, or its store out of reach."
         )
 
     def __repr__(self) -> str:
@@ -145,112 +193,154 @@ class Source:
         )
 
 
+@dataclass(frozen=True)
+class _Data:
+    """One variable, wherever it comes from."""
+
+    name: str
+    variable: xr.Variable  #: its dimensions have names of ours, all different
+    dims: tuple[str, ...]  #: their own
+    coordinates: Callable[[str], tuple[dict[Any, xr.Variable], list[str]]]
+    array: Array | None = None
+    location: str = ""
+    notes: tuple[str, ...] = ()
+
+
 def open_source(
     data: str | os.PathLike[str] | xr.DataArray,
     variable: str | None = None,
     sample_dim: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Open the input.
 
     Parameters
     ----------
     data
-        A local path or an fsspec URL of a Zarr store (v2 or v3, with or without consolidated
-        metadata; a group that xarray opens, or a lone array), or an ``xarray.DataArray``.
+        A local path (also of a ``.zip`` file) or an fsspec URL of a Zarr store (v2 or v3, with or
+        without consolidated metadata; a group, or a lone array), or an ``xarray.DataArray``.
     variable
-        The variable to score. None: the only one.
+        The variable to score, or the path to it below the group. None: the only one.
     sample_dim
-        The dimension along which the rows lie. None: the first one.
+        The dimension along which the rows lie; of two with that name the first. None: the first
+        one.
+    storage_options
+        For a URL: what its fsspec file system takes (credentials, say), and ``read_timeout``, the
+        seconds that one read may take (30).
 
     Raises
     ------
     InputNotFoundError
         Nothing at that path or URL.
     InputError
-        It is not Zarr; the variable or dimension is not there, or must be named; no rows.
+        It is not Zarr; the variable or dimension is not there, or must be named; no rows; it cannot
+        be reached.
+    ConfigError
+        Storage options without a URL, or wrong ones.
     """
-    array: Array | None = None
     if isinstance(data, xr.DataArray):
-        chosen, name = data, str(data.name or variable or "data")
-        if variable is not None and variable != name:
-            raise InputError(
-                f"variable={variable!r} was given with a DataArray named {name!r}. "
-                "Leave variable out: a DataArray is one variable."
-            )
+        if storage_options:
+            raise ConfigError("storage_options= is for URLs: leave it out with a DataArray")
+        found = _of_dataarray(data, variable)
     elif isinstance(data, str | os.PathLike):
-        location = os.fspath(data)
-        node = open_node(location)
-        if isinstance(node, zarr.Group):
-            dataset = open_group(node, location)
-            name = _choose(dataset, variable, location)
-            member = node[name]
-            array = member if isinstance(member, zarr.Array) else None
-        else:
-            array, name = node, "data"  # not the path's last part: stores are moved
-            dataset = open_array(array, name)
-            _choose(dataset, variable, location)
-        chosen = dataset[name]
+        found = _of_store(os.fspath(data), variable, storage_options)
     else:
         raise InputError(
             f"data is a {type(data).__name__}. Give a path or URL of a Zarr store, or an "
             "xarray.DataArray (of a Dataset, one variable: dataset['image'])."
         )
-    return Source(
-        chosen, variable=name, sample_dim=_dimension(chosen, name, sample_dim), array=array
-    )
+    chosen = _dimension(found, sample_dim)
+    if found.dims.count(chosen) > 1:
+        axis = found.dims.index(chosen)
+        note = f"the dimension {chosen!r} occurs twice: rows are taken along the first, axis {axis}"
+        found = replace(found, notes=(*found.notes, note))
+    return Source(found, sample_dim=chosen)
 
 
-def _choose(dataset: xr.Dataset, variable: str | None, location: str) -> str:
-    """The variable's name: as asked, or the only one that has rows."""
-    candidates = sorted(str(name) for name, var in dataset.data_vars.items() if var.ndim)
-    if variable is None:
-        if len(candidates) == 1:
-            return candidates[0]
-        if not candidates:
-            raise InputError(f"{location!r} holds no variable with a dimension to score along.")
+def _of_dataarray(data: xr.DataArray, variable: str | None) -> _Data:
+    name = str(data.name or variable or "data")
+    if variable is not None and variable != name:
         raise InputError(
-            f"{location!r} holds {len(candidates)} variables: {_listed(candidates)}. "
-            "Say which one to score with variable= (--variable)."
+            f"variable={variable!r} was given with a DataArray named {name!r}. "
+            "Leave variable out: a DataArray is one variable."
         )
-    if variable not in dataset.variables:
-        raise InputError(
-            f"{location!r} holds no variable {variable!r}{_nearest(variable, candidates)}. "
-            f"It holds {_listed(candidates) or 'none'}."
-        )
-    return variable
-
-
-def _dimension(data: xr.DataArray, name: str, sample_dim: str | None) -> str:
-    """The sample dimension's name, checked."""
     if strange := [dim for dim in data.dims if not isinstance(dim, str)]:
         raise InputError(
             f"The variable {name!r} has a dimension called {strange[0]!r}, which is no text. "
             "Rename it."
         )
-    dims = [str(dim) for dim in data.dims]
+
+    def coordinates(sample_dim: str) -> tuple[dict[Any, xr.Variable], list[str]]:
+        along = {
+            name: coord.variable.to_base_variable()
+            for name, coord in data.coords.items()
+            if coord.dims == (sample_dim,)
+        }
+        return along, []
+
+    with quiet():  # xarray warns of a name that occurs twice
+        plain = data.variable.to_base_variable()
+        plain.dims = [f"axis_{axis}" for axis in range(data.ndim)]
+    return _Data(name, plain, tuple(map(str, data.dims)), coordinates)
+
+
+def _of_store(
+    location: str, variable: str | None, storage_options: Mapping[str, Any] | None
+) -> _Data:
+    node = open_node(location, storage_options)
+    try:
+        if isinstance(node, zarr.Group):
+            member = choose(node, variable, location)
+        else:
+            member = Member("data", node)  # not the path's last part: stores are moved
+            if variable not in (None, "data", location.rstrip("/").rpartition("/")[2]):
+                raise InputError(
+                    f"{location!r} is a lone array, and holds no variable {variable!r}: leave "
+                    "variable= (--variable) out."
+                )
+        check_array(member.array, location)
+        decoded = open_array(member.array, member.name)
+        dims = dimensions(member.array)
+    except ApproxiferError:
+        raise
+    except Exception as error:  # a damaged or crafted store fails in any way it likes
+        raise InputError(f"Cannot open {location!r}: {reason(error, location)}.") from error
+    units = decoded.attrs.get("units")
+    notes: tuple[str, ...] = ()
+    if isinstance(units, str) and " since " in units:
+        notes = (
+            f"{member.name!r} holds times ({units}): its numbers are taken as they are stored",
+        )
+    return _Data(member.name, decoded, dims, member.coordinates, member.array, location, notes)
+
+
+def _dimension(data: _Data, sample_dim: str | None) -> str:
+    """The sample dimension's name, checked."""
+    name, dims, shape = data.name, data.dims, data.variable.shape
     if not dims:
         raise InputError(f"The variable {name!r} is a single value; it has no rows to score.")
     chosen = dims[0] if sample_dim is None else sample_dim
     if chosen not in dims:
         raise InputError(
-            f"The variable {name!r} has no dimension {chosen!r}{_nearest(chosen, dims)}. "
+            f"The variable {name!r} has no dimension {chosen!r}{did_you_mean(chosen, dims) or '.'} "
             f"Its dimensions are {_listed(dims)}; give one of them as sample_dim= (--sample-dim)."
         )
-    if not data.size:
+    if not math.prod(shape):
         raise InputError(
-            f"The variable {name!r} has shape {dict(zip(dims, data.shape, strict=True))}: there is "
+            f"The variable {name!r} has dimensions {_listed(dims)} of shape {shape}: there is "
             "nothing to score. Give a variable with at least one row and no empty dimension."
         )
     return chosen
 
 
-def _chunk(data: xr.DataArray, axis: int, array: Array | None) -> int:
-    if array is not None:
-        return int((array.shards or array.chunks)[axis])
-    if data.chunks is not None:  # Dask
-        return int(max(data.chunks[axis]))
-    stored = data.encoding.get("preferred_chunks", {}).get(data.dims[axis])
-    return int(stored) if isinstance(stored, int) else data.shape[axis]
+def _chunk(data: _Data, sample_dim: str) -> int:
+    axis = data.dims.index(sample_dim)
+    if data.array is not None:
+        return int((data.array.shards or data.array.chunks)[axis])
+    if data.variable.chunks is not None:  # Dask
+        return int(max(data.variable.chunks[axis]))
+    stored = data.variable.encoding.get("preferred_chunks", {}).get(sample_dim)
+    return int(stored) if isinstance(stored, int) else data.variable.shape[axis]
 
 
 def _without(items: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
@@ -259,8 +349,3 @@ def _without(items: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

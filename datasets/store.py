@@ -1,8 +1,8 @@
 """The output: predictions, and how each row of them was obtained.
 
 The order of writes makes a crash harmless. The data of a window are on the disk before its status
-says so; rows that are written again are pending meanwhile. So whatever `OutputStore.status` calls
-done is done, and a run begins again with what it calls pending.
+is; rows that are written again are pending meanwhile. So whatever `OutputStore.status` calls done
+is done, and a run begins again with what it calls pending.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from approxifer.datasets.layout import (
     FLAG_MEANINGS,
     UUID,
     VARIABLES,
+    coordinates_of,
     layout_of,
     not_reserved,
     our_group,
@@ -34,16 +35,18 @@ from approxifer.datasets.localdisk import (
     check_parent,
     local_path,
     make_parent,
+    not_written,
     sync,
 )
 from approxifer.datasets.lock import Lock
 from approxifer.datasets.source import Source
 from approxifer.errors import StoreError
 from approxifer.jsonable import jsonable
+from approxifer.text import one_line
 
 
-class OutputStore:
-    """An output store on the local disk. Made by `create` or `open`.
+class StoredRows:
+    """An output store as it is read.
 
     Attributes
     ----------
@@ -53,25 +56,112 @@ class OutputStore:
     output_shape : tuple of int
     output_dtype : numpy.dtype
     sample_dim : str
-    note : str or None
-        Why the store is not locked by the system, where the file system has no locks.
     uuid : str or None
-        Tells it from all others; None for one begun before there were uuids.
+        A mark that no other store has; None for one begun before there were uuids.
     """
 
-    def __init__(self, path: Path, lock: Lock | None) -> None:
+    def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
-        self._lock = lock
-        group = our_group(path, mode="r" if lock is None else "r+")
         self._arrays = Arrays(path, group)
         self._attrs = dict(group.attrs)
         layout = self._arrays.layout
         self.rows, self.chunk = layout.rows, layout.chunk
         self.output_shape, self.output_dtype = layout.output_shape, layout.output_dtype
         self.sample_dim = layout.sample_dim
-        self.note = lock.note if lock else None
         named = self._attrs.get(UUID)
         self.uuid = named if isinstance(named, str) else None
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes: those given to `create`, and after `close` the counts and workers;
+        ``rows`` is the length of the sample dimension."""
+        return {**self._attrs, "rows": self.rows}
+
+    @property
+    def coordinate_notes(self) -> list[str]:
+        """A sentence on each coordinate of the input that is left out, or changed."""
+        notes = self._attrs.get("coordinate_notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    def check(self, attrs_expected: Mapping[str, Any]) -> None:
+        """Check that the store was begun with this input, model, code and layout.
+
+        Parameters
+        ----------
+        attrs_expected
+            Attributes as for `create`. All of them are compared, field by field, except
+            ``version``: a newer approxifer may go on with an older one's store.
+
+        Raises
+        ------
+        FingerprintError
+            Names each field that differs, with both values.
+        """
+        check_same(self.path, given=attrs_expected, stored=self.attrs)
+
+    def status(self) -> np.ndarray:
+        """The way each row was obtained: uint8 (rows,), an index into ``FLAG_MEANINGS``.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        flags = self._arrays.read("status", 0, self.rows)
+        if flags.size and flags.max() >= len(FLAG_MEANINGS):
+            raise StoreError(
+                f"The output store {self.path} is damaged: a row has status {flags.max()}; there "
+                f"are 0 to {len(FLAG_MEANINGS) - 1}. Restore it from a copy, or score again."
+            )
+        return flags
+
+    def read_prediction(self, start: int, stop: int) -> np.ndarray:
+        """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return self._arrays.read("prediction", start, stop)
+
+    def read_window(
+        self, start: int, stop: int, names: Sequence[str] = VARIABLES
+    ) -> dict[str, np.ndarray]:
+        """All that is known of these rows, by name: what `write_window` takes.
+
+        Parameters
+        ----------
+        start, stop
+        names
+            Only these variables.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return {name: self._arrays.read(name, start, stop) for name in names}
+
+    def dataset(self) -> xr.Dataset:
+        """The store as an xarray dataset, lazy, without Dask."""
+        dataset: xr.Dataset = xr.open_zarr(str(self.path), chunks=None)
+        return dataset
+
+
+class OutputStore(StoredRows):
+    """An output store on the local disk. Made by `create` or `open`.
+
+    Attributes
+    ----------
+    note : str or None
+        Why the store is not locked by the system, where the file system has no locks.
+    """
+
+    def __init__(self, path: Path, lock: Lock | None) -> None:
+        super().__init__(path, our_group(path, mode="r" if lock is None else "r+"))
+        self._lock = lock
+        self.note = lock.note if lock else None
 
     @classmethod
     def create(
@@ -117,7 +207,11 @@ class OutputStore:
             lock = _lock(where)
             undo.callback(lock.release)
             with building(where) as folder:
-                layout.create(folder, coords=source.coords, attrs=jsonable(attrs))
+                layout.create(
+                    folder,
+                    coords=coordinates_of(source, layout.output_shape),
+                    attrs=jsonable(attrs),
+                )
             store = cls(where, lock)
             undo.pop_all()
         return store
@@ -156,7 +250,7 @@ class OutputStore:
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
-        """True if there is anything at the path; `open` tells whether it is one of ours."""
+        """True if there is anything at the path; `open` checks that it is one of ours."""
         return os.path.lexists(local_path(path))
 
     def name_itself(self, uuid: str) -> None:
@@ -191,71 +285,6 @@ class OutputStore:
                 if (self._arrays.read(name, start, stop) != -1).any():
                     self._arrays.write(name, start, np.full(stop - start, -1, np.int32))
         return found
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """The attributes: those given to `create`, and after `close` the counts and workers."""
-        return dict(self._attrs)
-
-    def check(self, attrs_expected: Mapping[str, Any]) -> None:
-        """Check that the store was begun with this input, model, code and layout.
-
-        Parameters
-        ----------
-        attrs_expected
-            Attributes as for `create`. All of them are compared, field by field, except
-            ``version``: a newer approxifer may go on with an older one's store.
-
-        Raises
-        ------
-        FingerprintError
-            Names each field that differs, with both values.
-        """
-        check_same(self.path, given=attrs_expected, stored=self._attrs)
-
-    def status(self) -> np.ndarray:
-        """The way each row was obtained: uint8 (rows,), an index into ``FLAG_MEANINGS``.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
-        """
-        flags = self._arrays.read("status", 0, self.rows)
-        if flags.size and flags.max() >= len(FLAG_MEANINGS):
-            raise StoreError(
-                f"The output store {self.path} is damaged: a row has status {flags.max()}; there "
-                f"are 0 to {len(FLAG_MEANINGS) - 1}. Restore it from a copy, or score again."
-            )
-        return flags
-
-    def read_prediction(self, start: int, stop: int) -> np.ndarray:
-        """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
-        """
-        return self._arrays.read("prediction", start, stop)
-
-    def read_window(
-        self, start: int, stop: int, names: Sequence[str] = VARIABLES
-    ) -> dict[str, np.ndarray]:
-        """All that is known of these rows, by name: what `write_window` takes.
-
-        Parameters
-        ----------
-        start, stop
-        names
-            Only these variables.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
-        """
-        return {name: self._arrays.read(name, start, stop) for name in names}
 
     def write_window(
         self,
@@ -362,11 +391,6 @@ class OutputStore:
         if self._lock is not None:
             self._lock.release()
 
-    def dataset(self) -> xr.Dataset:
-        """The store as an xarray dataset, lazy, without Dask."""
-        dataset: xr.Dataset = xr.open_zarr(str(self.path), chunks=None)
-        return dataset
-
     def __enter__(self) -> OutputStore:
         return self
 
@@ -375,10 +399,20 @@ class OutputStore:
 
     def _update(self, attrs: Mapping[str, Any]) -> None:
         """Write attributes, in one replacement of the group's metadata."""
-        # Opened with its consolidated metadata, the group writes them back with the attributes.
-        group = zarr.open_group(str(self.path), mode="r+", use_consolidated=True)
-        self._attrs = dict(group.update_attributes(dict(attrs)).attrs)
-        sync(self.path, ["zarr.json"])
+        self._arrays.check_there("status")
+        try:
+            # Opened with its consolidated metadata, the group writes them back with the attributes.
+            group = zarr.open_group(str(self.path), mode="r+", use_consolidated=True)
+            self._attrs = dict(group.update_attributes(dict(attrs)).attrs)
+            sync(self.path, ["zarr.json"])
+        except OSError as error:
+            raise not_written(self.path, error) from error
+        except Exception as error:  # a damaged or crafted store fails in any way it likes
+            raise StoreError(
+                f"The attributes of the output store {self.path} cannot be written: "
+                f"{one_line(error)}. Its zarr.json is damaged: restore it from a copy, or delete "
+                "the store and score again."
+            ) from error
 
     def _writable(self) -> None:
         if self._lock is None or not self._lock.held:

@@ -123,6 +123,7 @@ def plan_run(options: Options) -> str:
         f"{groups_in_flight(n, workers, asked.in_flight)} groups in flight",
         f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{checked}",
         *(f"note    {note}" for note in prepared.notes),
+        *(f"note    {note}" for note in prepared.source.reads_again(layout.window)),
     ]
     if prepared.stored is not None:
         lines.append(f"resume  {prepared.options.out} exists and would be gone on with")

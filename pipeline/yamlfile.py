@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml.composer
 
 from approxifer.errors import ConfigError
 from approxifer.jsonable import jsonable
-from approxifer.text import one_line
+from approxifer.text import did_you_mean, one_line
 
 #: Bytes of the largest file that is read.
 MOST_BYTES = 1 << 18
@@ -84,14 +83,6 @@ def check_keys(
     for key in given:
         if key not in allowed:
             raise ConfigError(
-                f"{where}: unknown key {key!r}{of}{nearest(key, allowed, aliases)}; allowed: "
+                f"{where}: unknown key {key!r}{of}{did_you_mean(key, allowed, aliases)}; allowed: "
                 f"{', '.join(allowed)}"
             )
-
-
-def nearest(word: str, allowed: Collection[str], aliases: Mapping[str, str] | None = None) -> str:
-    """``", did you mean ...?"``, where something allowed is near, by its own or another name."""
-    aliases = aliases or {}
-    found = difflib.get_close_matches(word, [*allowed, *aliases], n=1)
-    name = aliases.get(found[0], found[0]) if found else ""
-    return f", did you mean {name!r}?" if name in allowed else ""

@@ -8,7 +8,15 @@ import logging
 import pytest
 
 from approxifer.errors import InputNotFoundError, OutputError, StoreError
-from approxifer.text import ShownFormatter, one_line, printable, redacted, say, shortened
+from approxifer.text import (
+    ShownFormatter,
+    did_you_mean,
+    one_line,
+    printable,
+    redacted,
+    say,
+    shortened,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +77,19 @@ def test_a_log_is_fit_for_a_terminal() -> None:
 
 def test_a_short_piece() -> None:
     assert shortened("\x1b" * 100, 20) == "\\x1b\\x1b\\x1b\\x1b\\..."
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed", "aliases", "expected"),
+    [
+        ("similiar", ["none", "similar"], None, ", did you mean 'similar'?"),
+        ("SIMILAR", ["none", "similar"], None, ", did you mean 'similar'?"),
+        ("Imgae", ["Image"], None, ", did you mean 'Image'?"),
+        ("n_wrokers", ["workers"], {"n_workers": "workers"}, ", did you mean 'workers'?"),
+        ("inptu", ["data"], {"input": "elsewhere"}, ""),
+        ("qqq", ["none"], None, ""),
+        (7, ["none"], None, ""),
+    ],
+)
+def test_the_nearest_name_is_suggested(given, allowed, aliases, expected) -> None:
+    assert did_you_mean(given, allowed, aliases) == expected

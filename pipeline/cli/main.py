@@ -155,7 +155,7 @@ def score(
             say(api.plan_run(**options))
             return
         report = api.score(**options)
-        if timeline is not None and report.workers:
+        if timeline is not None and (report.scored or report.workers):
             _draw(report, timeline)
         elif timeline is not None:
             say(

@@ -20,7 +20,8 @@ from approxifer.pipeline.cluster.batch_spec import (
     legal_keys,
     tls_files,
 )
-from approxifer.pipeline.yamlfile import check_keys, nearest, read_mapping
+from approxifer.pipeline.yamlfile import check_keys, read_mapping
+from approxifer.text import did_you_mean
 
 #: The keys that mean the same for every kind.
 COMMON_KEYS = ("kind", "workers", "threads", "memory")
@@ -135,7 +136,7 @@ def _parse(content: dict[Any, Any], origin: str) -> ClusterSpec:
     kind = entries.get("kind", "local")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(
-            f"{origin}: unknown kind {kind!r}{nearest(str(kind), KINDS)}; allowed: "
+            f"{origin}: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; allowed: "
             f"{', '.join(KINDS)}"
         )
     allowed = (*COMMON_KEYS, *(KEYS[kind] if kind in KEYS else legal_keys(kind)))

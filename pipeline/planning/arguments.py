@@ -17,6 +17,7 @@ from approxifer.pipeline.planning.kinds import (
     Number,
     OneOf,
     PathTo,
+    Settings,
     Size,
     Text,
     Texts,
@@ -95,6 +96,17 @@ class Arguments:
         default=None,
         metadata=about(
             DATA, Text("NAME"), "Dimension along which the rows lie.", default="the first"
+        ),
+    )
+    storage_options: Mapping[str, Any] | None = field(
+        default=None,
+        repr=False,  # it may hold credentials
+        metadata=about(
+            DATA,
+            Settings(),
+            "Settings of the input's file system, as fsspec takes them.",
+            "Credentials, an endpoint, and ``read_timeout``, the seconds that one read may take "
+            "(30). Nothing that is written holds them.",
         ),
     )
     model: Any = field(

@@ -5,9 +5,10 @@ Nothing heavy is imported at the top: the command line's help is made of this.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -133,9 +134,8 @@ class OneOf(Kind):
             allowed += f", or a number from {self.number.least:g} to {self.number.most:g}"
         if self.callables:
             allowed += ", or a function of rows, also as 'module:function'"
-        raise ConfigError(
-            f"{name}={value!r} is unknown{did_you_mean(value, self.names)}. Allowed: {allowed}"
-        )
+        near = did_you_mean(value, self.names) or "."
+        raise ConfigError(f"{name}={value!r} is unknown{near} Allowed: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,27 @@ class Texts(Kind):
         if not isinstance(several, Collection) or not all(isinstance(t, str) for t in several):
             raise ConfigError(f"{name}={value!r}: give a list of them ({self.metavar.lower()}s)")
         return tuple(several)
+
+
+@dataclass(frozen=True)
+class Settings(Kind):
+    """A mapping of names to settings, from a shell as JSON. Messages never show it: it may hold
+    credentials."""
+
+    metavar: str = "JSON"
+
+    def check(self, name: str, value: Any) -> Mapping[str, Any]:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(
+                f"{name}: give a mapping of names to settings, on the command line as JSON: "
+                f"--{name.replace('_', '-')} '{{\"anon\": true}}'"
+            )
+        return dict(value)
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,7 @@ def check_names(
         if name in FORMER:
             raise ConfigError(f"{where}{name}= is of an earlier version; give {FORMER[name]}")
         if name not in allowed:
-            hint = did_you_mean(name, allowed)
-            if name in OTHERS_NAMES:
-                hint = f", did you mean {OTHERS_NAMES[name]!r}?"
+            hint = did_you_mean(name, allowed, OTHERS_NAMES) or "."
             raise ConfigError(
                 f"{where}unknown argument {name!r}{hint} Allowed: {', '.join(allowed)}"
             )

@@ -22,6 +22,8 @@ from approxifer.coding import SCHEMES, CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same, code_as_now
+from approxifer.datasets.dtypes import not_finite
+from approxifer.datasets.layout import coordinates_of
 from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError, InputError, ModelError, StoreError
 from approxifer.models import (
@@ -174,7 +176,12 @@ def prepare(options: Options) -> Prepared:
     ConfigError, InputError, ModelError, StoreError
     """
     cluster = None if options.cluster is None else load_cluster(options.cluster)
-    source = open_source(options.data, variable=options.variable, sample_dim=options.sample_dim)
+    source = open_source(
+        options.data,
+        variable=options.variable,
+        sample_dim=options.sample_dim,
+        storage_options=options.storage_options,
+    )
     stored, past = None, list[dict[str, Any]]()
     if OutputStore.exists(options.out):
         with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
@@ -214,7 +221,9 @@ def prepare(options: Options) -> Prepared:
         )
     if options.agreement is not None:
         check_classes(found)
-    notes = [said for said in (note, source.unstored) if said]
+    notes = [note] if note else []
+    notes += [*source.notes, *coordinates_of(source, found.output_shape).notes]
+    notes += not_finite(queries.load, source.rows)
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
     parity = _open_parity(options, handle, sample, found)
@@ -369,6 +378,7 @@ def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict
         "model": prepared.handle.stored_fingerprint,
         **({"parity": [one.stored_fingerprint for one in parity]} if parity else {}),
         "input": prepared.source.fingerprint(),
+        "rows": prepared.source.rows,
         "version": __version__,
     }
 
@@ -447,6 +457,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         stack.callback(store.release)
     past, notes = claim_journal(store)
     prepared.notes.extend(notes + ([store.note] if store.note else []))
+    prepared.notes.extend(prepared.source.reads_again(layout.window))
     journal = stack.enter_context(Journal(options.out))
     heal = options.heal or ("restart" if cluster.owned else "avoid")
     session = time.strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]

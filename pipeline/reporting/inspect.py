@@ -78,7 +78,7 @@ def inspect_store(
                     "that told had gone"
                 )
             )
-    parts += [Text(f"note: {note}") for note in notes]
+    parts += [Text(f"note: {note}") for note in [*notes, *store.coordinate_notes]]
     if timeline is not None:
         drawn = draw_timeline(events, timeline, session=session, title=store.path.name)
         parts.append(Text(f"timeline drawn: {drawn}"))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from approxifer.datasets import open_source, pickles
+from approxifer.datasets import open_source
 from approxifer.datasets.convert import convert, main
-from approxifer.datasets.images import Images, chunk_rows
+from approxifer.datasets.published import pickles
+from approxifer.datasets.published.images import Images, chunk_rows
 from approxifer.datasets.samples import digits
 from approxifer.errors import ConfigError, InputError, InputNotFoundError, StoreError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from approxifer.datasets import OutputStore, open_source, pickles
+from approxifer.datasets import OutputStore, open_source
+from approxifer.datasets.published import pickles
 from approxifer.errors import InputError, StoreError
 
 PICKLE = {"id": "pickle", "protocol": 5}

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approxifer.datasets import fingerprint, open_source
+from approxifer.datasets.dtypes import not_finite
 from approxifer.errors import InputError, InputNotFoundError
 
 
@@ -120,12 +121,13 @@ def test_black_pixels_of_a_v2_store_stay_black(tmp_path):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_lone_array_is_read_and_the_error_of_its_group_leads_there(tmp_path, zarr_format):
+def test_an_array_without_names_is_read_alone_and_in_its_group(tmp_path, zarr_format):
     group = zarr.create_group(str(tmp_path / "in.zarr"), zarr_format=zarr_format)
     values = np.arange(12, dtype=">f4").reshape(4, 3)
     group.create_array("a", data=values, chunks=(2, 3))
-    with pytest.raises(InputError, match=r"Give the path of the array itself: .*in\.zarr/a\."):
-        open_source(tmp_path / "in.zarr")
+    in_group = open_source(tmp_path / "in.zarr")
+    assert (in_group.variable, in_group.sample_dim, in_group.chunk) == ("a", "dim_0", 2)
+    np.testing.assert_array_equal(in_group.read(1, 4), values[1:])
     source = open_source(tmp_path / "in.zarr" / "a")
     assert (source.sample_dim, source.chunk, source.dtype) == ("dim_0", 2, np.dtype("=f4"))
     assert source.read(0, 4).dtype.isnative
@@ -221,7 +223,7 @@ def test_wrong_names_are_answered_with_the_right_ones(dataset, tmp_path):
         open_source(path)
     with pytest.raises(InputError, match="did you mean 'image'"):
         open_source(path, "imgae")
-    with pytest.raises(InputError, match=r"no dimension 'tme' \(did you mean 'time'"):
+    with pytest.raises(InputError, match="no dimension 'tme', did you mean 'time'"):
         open_source(path, "image", "tme")
     with pytest.raises(InputError, match="a single value"):
         open_source(path, "scalar")
@@ -240,3 +242,58 @@ def test_no_rows_are_refused(dataset, tmp_path):
 def test_rows_that_are_not_there_are_refused(source):
     with pytest.raises(ValueError, match="rows 0 to 22"):
         source.read(20, 23)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_that_are_not_stored_are_noted(tmp_path, zarr_format):
+    group = zarr.create_group(str(tmp_path / "in.zarr"), zarr_format=zarr_format)
+    array = group.create_array("t", shape=(12, 3), dtype="f4", chunks=(4, 3), fill_value=7)
+    array[:8] = 1
+    (said,) = open_source(tmp_path / "in.zarr").notes
+    assert "1 of the 3 chunks of 't' are not stored" in said
+    assert "the fill value, 7.0" in said
+    assert "restore them" in said
+    array[8:] = 1
+    assert open_source(tmp_path / "in.zarr").notes == []
+
+
+@pytest.mark.parametrize("fault", [PermissionError("no list"), NotImplementedError(), None])
+def test_a_store_that_cannot_be_listed_raises_no_alarm(dataset, tmp_path, monkeypatch, fault):
+    path = save(dataset, tmp_path / "in.zarr")
+
+    async def nothing(self, prefix):
+        if fault is not None:
+            raise fault
+        for name in ():
+            yield name
+
+    source = open_source(path)
+    monkeypatch.setattr("zarr.storage.LocalStore.list_dir", nothing)
+    monkeypatch.setattr("zarr.storage.LocalStore.list_prefix", nothing)
+    assert source.notes == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [([], None), ([0], "1 of 300"), ([150, 299], "2 of 300"), ("all", "300 of")],
+)
+def test_rows_with_nan_are_noted(bad, expected):
+    rows = np.ones((300, 4), np.float32)
+    rows[slice(None) if bad == "all" else bad, 2] = np.inf
+    said = not_finite(lambda start, stop: rows[start:stop], 300)
+    assert len(said) == (expected is not None)
+    if expected:
+        assert expected in said[0]
+        assert "preprocess=" in said[0]
+    assert not_finite(lambda start, stop: np.ones((stop - start, 4), np.int32), 300) == []
+
+
+def test_rows_looked_at_for_nan_are_few_of_a_large_input():
+    seen = []
+
+    def load(start, stop):
+        seen.append((start, stop))
+        return np.full((stop - start, 2**20), np.nan, np.float32)
+
+    assert "3 of 3 rows" in not_finite(load, 10**6)[0]
+    assert seen == [(0, 1), (0, 1), (499_999, 500_000), (999_999, 10**6)]

@@ -53,6 +53,7 @@ def test_defaults_are_left_to_score(calls):
 
 ALL = {
     "--variable image": {"variable": "image"},
+    '--storage-options {"anon":true}': {"storage_options": '{"anon":true}'},
     "--sample-dim time": {"sample_dim": "time"},
     "--cluster c.yaml": {"cluster": "c.yaml"},
     "--scheme berrut": {"scheme": "berrut"},

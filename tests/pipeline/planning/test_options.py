@@ -133,6 +133,8 @@ WHOLE = "give a whole number, at least 1"
         ({"window": "10"}, ["window='10'", WHOLE]),
         ({"block": -1}, ["block=-1", WHOLE]),
         ({"late": "1"}, ["late='1'", "number"]),
+        ({"storage_options": "key"}, ["storage_options: give a mapping", "as JSON"]),
+        ({"storage_options": {1: 2}}, ["storage_options: give a mapping"]),
         ({"late": 0.5}, ["late=0.5", "at least 1"]),
         ({"late": float("nan")}, ["late=nan", "at least 1"]),
         ({"hang_after": 0}, ["hang_after=0", "at least 0.1"]),
@@ -204,3 +206,13 @@ def test_arguments_are_declared_group_by_group() -> None:
     in_groups = [one.name for group in grouped().values() for one in group]
     assert in_groups == list(declared())
     assert [field.name for field in fields(Options)] == in_groups
+
+
+def test_credentials_are_in_no_text_of_the_options() -> None:
+    for given in ({"secret": "s3cr3t"}, '{"secret": "s3cr3t"}'):
+        found = options(storage_options=given)
+        assert found.storage_options == {"secret": "s3cr3t"}
+        assert "s3cr3t" not in repr(found)
+    with pytest.raises(ConfigError) as caught:
+        options(storage_options='{"secret": "s3cr3t"')
+    assert "s3cr3t" not in str(caught.value)

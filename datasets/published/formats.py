@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from approxifer.datasets import pickles
-from approxifer.datasets.images import Images
+from approxifer.datasets.published import pickles
+from approxifer.datasets.published.images import Images
 from approxifer.errors import InputError, InputNotFoundError
 
 Split = Literal["test", "train", "all"]

@@ -1,0 +1,1 @@
+"""Reading what others have written: stores at paths and URLs, lazy arrays, coordinates."""

@@ -1,0 +1,113 @@
+"""Rows of a lazy Dask array: each block of it is computed once while it is near at hand."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from approxifer.errors import InputError
+
+#: Bytes of computed blocks that are kept. The windows, the probe of the model and the fingerprint
+#: read the same blocks; what made them may be dear.
+KEPT_BYTES = 2**26
+
+
+class DaskRows:
+    """Rows along one axis of a Dask array, computed by this process's threads.
+
+    Parameters
+    ----------
+    data : dask.array.Array
+    axis : int
+
+    Raises
+    ------
+    InputError
+        Its blocks lie on a cluster.
+    """
+
+    def __init__(self, data: Any, axis: int) -> None:
+        if _is_persisted(data):
+            raise InputError(
+                "The DataArray was persisted: its blocks are on the workers of a cluster, from "
+                "which they are not read. Give it as it was before persist(), or compute() it."
+            )
+        self._data = data
+        self._axis = axis
+        self._bounds = np.cumsum([0, *data.chunks[axis]])
+        other = math.prod(size for at, size in enumerate(data.shape) if at != axis)
+        self._row_bytes = max(1, other * data.dtype.itemsize)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def keeps(self) -> bool:
+        """True if a block of it is small enough to be kept."""
+        return bool(np.diff(self._bounds).max() * self._row_bytes <= KEPT_BYTES)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop), with the rows' axis first."""
+        if start == stop or not self.keeps:
+            return self._compute(start, stop)
+        first = int(np.searchsorted(self._bounds, start, "right")) - 1
+        last = int(np.searchsorted(self._bounds, stop, "left"))
+        with self._lock:
+            blocks = self._blocks(range(first, last))
+        offset = int(self._bounds[first])
+        return np.concatenate(blocks)[start - offset : stop - offset]
+
+    def _blocks(self, numbers: range) -> list[np.ndarray]:
+        missing = [number for number in numbers if number not in self._kept]
+        found = {number: self._kept[number] for number in numbers if number in self._kept}
+        while missing:  # neighbours together, for the threads' sake
+            count = 1
+            while count < len(missing) and missing[count] == missing[0] + count:
+                count += 1
+            run, missing = missing[:count], missing[count:]
+            lows = self._bounds[run[0] : run[-1] + 2]
+            rows = self._compute(int(lows[0]), int(lows[-1]))
+            found |= dict(zip(run, np.split(rows, lows[1:-1] - lows[0]), strict=True))
+        for number in numbers:
+            self._keep(number, found[number])
+        return [found[number] for number in numbers]
+
+    def _keep(self, number: int, rows: np.ndarray) -> None:
+        self._kept[number] = rows if rows.base is None else rows.copy()
+        self._kept.move_to_end(number)
+        while sum(one.nbytes for one in self._kept.values()) > KEPT_BYTES:
+            self._kept.popitem(last=False)
+
+    def _compute(self, start: int, stop: int) -> np.ndarray:
+        at = (*[slice(None)] * self._axis, slice(start, stop))
+        rows = self._data[at].compute(scheduler="threads")  # not on the cluster that is scoring
+        return np.moveaxis(_unmasked(rows), self._axis, 0)
+
+
+def _is_persisted(data: Any) -> bool:
+    """True if the array is made of another cluster's results."""
+    layers = [layer for layer in data.dask.layers.values() if layer.is_materialized()]
+    firsts = [next(iter(layer.values()), None) for layer in layers]
+    return any(type(first).__module__.startswith("distributed") for first in firsts)
+
+
+def _unmasked(values: Any) -> np.ndarray:
+    """Masked numbers as NaN, as xarray has them in arrays of its own.
+
+    Raises
+    ------
+    ValueError
+        Masked numbers of a type without NaN.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        if not np.ma.getmaskarray(values).any():
+            return np.asarray(values.data)
+        if values.dtype.kind not in "fc":
+            raise ValueError(
+                f"it holds masked {values.dtype}, which has no NaN for them: fill them first"
+            )
+        return np.asarray(values.filled(np.nan))
+    return np.asarray(values)

@@ -1,0 +1,1 @@
+"""Datasets in the formats in which they are published: IDX files, CIFAR-10's pickles, .npz."""
