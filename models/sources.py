@@ -26,6 +26,7 @@ from approxifer.models import network
 from approxifer.models.archive import Program
 from approxifer.models.fingerprint import Entry, object_entries, tensor_entries
 from approxifer.models.names import MAIN, first_line, import_name
+from approxifer.models.runner import STORED
 from approxifer.models.weights import module_tensors, put_state
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class ProgramSource:
         device = network.pick_device(device)
         exported = network.load_program(self.program, self.name)
         expected = network.only_input(exported, self.name)
-        if expected.is_floating_point() and expected.dtype is not getattr(torch, dtype):
+        cast = expected.is_floating_point() and dtype != STORED
+        if cast and expected.dtype is not getattr(torch, dtype):
             wanted = str(expected.dtype).removeprefix("torch.")
             raise ModelError(
                 f"model {self.name!r} was exported for {wanted} rows, but dtype={dtype!r}. Pass"

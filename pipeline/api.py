@@ -99,7 +99,8 @@ def score(
         on the client before encoding. A row's result must depend on nothing but that row: no random
         numbers, no statistics of the rows it comes with. That is tried on sample rows.
     dtype, device
-        The model's precision; ``"auto"``: a GPU where a worker has one.
+        The model's precision, or ``"stored"``: rows reach it as they are stored, token ids of 8
+        bits for instance; ``"auto"``: a GPU where a worker has one.
     trust_model
         Load a ``.pt2`` that could run code of its author's.
     variable, sample_dim

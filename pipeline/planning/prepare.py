@@ -22,7 +22,7 @@ from approxifer.coding import CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
-from approxifer.datasets.dtypes import PLAIN_SCHEMES
+from approxifer.datasets.dtypes import PLAIN_SCHEMES, sent_dtype
 from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError, InputError, ModelError, StoreError
 from approxifer.models import (
@@ -82,14 +82,12 @@ class Queries:
     preprocess: Callable[..., Any] | None
     features: Callable[..., Any] | None  #: what rows are compared by
     scheme: str
-    wide: bool  #: float64 stays as it is
+    dtype: str  #: what the model takes
 
     def load(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop): (stop - start, *feature)."""
         rows = self.preprocessed(self.source.read(start, stop))
-        if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
-            return rows
-        return rows.astype(np.float32)
+        return rows.astype(sent_dtype(rows.dtype, self.scheme, self.dtype), copy=False)
 
     def preprocessed(self, rows: np.ndarray) -> np.ndarray:
         """Rows (n, *stored), which the user's function may overwrite, as it returns them:
@@ -185,7 +183,8 @@ def prepare(options: Options) -> Prepared:
         OutputStore.check_path(options.out)
     if options.forgive:
         Membership("", past, forgive=options.forgive)
-    note = codable(source.dtype, options.scheme) if options.preprocess is None else None
+    wanted = options.dtype
+    note = codable(source.dtype, options.scheme, wanted) if options.preprocess is None else None
     handle = open_model(
         options.model,
         state=options.state,
@@ -198,8 +197,7 @@ def prepare(options: Options) -> Prepared:
     features = options.features  # on the client alone: need not be importable
     if isinstance(features, str):
         features = resolve_callable(features, "features")
-    wide = options.dtype == "float64"
-    queries = Queries(source, preprocess, features, options.scheme, wide=wide)
+    queries = Queries(source, preprocess, features, options.scheme, options.dtype)
     batch = handle.static_batch or micro_batch(options.block or MICRO_BATCH)
     sample = queries.load(0, min(source.rows, 2 * batch))
     if handle.preprocess is not None:
