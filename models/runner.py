@@ -91,7 +91,7 @@ class Runner:
 
 
 def describe(value: Any) -> str:
-    """Say in a few words what a model returned."""
+    """Describe in a few words what a model returned."""
     if isinstance(value, dict):
         return f"a dict with {', '.join(repr(k) for k in list(value)[:5]) or 'nothing'}"
     if isinstance(value, (tuple, list)):

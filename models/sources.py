@@ -174,7 +174,7 @@ class CallableSource:
 
 
 def is_module(obj: Any) -> bool:
-    """Tell whether `obj` is an ``nn.Module``, without importing torch for the answer."""
+    """True if `obj` is an ``nn.Module``, without importing torch for the answer."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(obj, torch.nn.Module)
 

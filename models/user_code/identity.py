@@ -214,7 +214,8 @@ class _Walk:
 
     def _tensor(self, value: Any) -> str:
         (entry,) = tensor_entries({"": value})
-        return f"tensor {entry.dtype} {entry.shape} {hashlib.sha256(entry.data).hexdigest()}"
+        raw = hashlib.sha256(np.asarray(entry.data).tobytes()).hexdigest()
+        return f"tensor {entry.dtype} {entry.shape} {raw}"
 
     def _object(self, value: Any) -> str:
         kind = type(value)
@@ -228,7 +229,7 @@ class _Walk:
             )
         try:
             how = copyreg.dispatch_table.get(kind)
-            made = how(value) if how is not None else value.__reduce_ex__(4)
+            made: Any = how(value) if how is not None else value.__reduce_ex__(4)
         except Exception:  # it cannot be pickled: a lock, or whatever its class refuses
             return self._all(f"{kind.__module__}.{kind.__qualname__}", (kind, _state(value)))
         if isinstance(made, str):
@@ -281,7 +282,7 @@ class _Walk:
             yield f"{name} = {self._global(value, name)}"
 
     def _global(self, function: types.FunctionType, name: str) -> str:
-        """What a global name is to a function that is shipped with its globals' values."""
+        """Return the text of a global of a function that is shipped with its globals' values."""
         if name not in function.__globals__:
             return ""
         value = function.__globals__[name]
