@@ -150,8 +150,9 @@ def open_model(
     state : path, optional
         Weights for the factory's module: ``torch.save(module.state_dict(), path)`` or
         ``.safetensors``. Only tensors are ever read from it.
-    dtype : {"float32", "float64", "float16", "bfloat16"}
+    dtype : {"float32", "float64", "float16", "bfloat16", "stored"}
         Floating rows are cast to it; a module that has no parameters of it is converted.
+        ``"stored"``: rows and module are left as they are.
     device : str
         ``"auto"``: CUDA where a worker has it, else the CPU.
     trust_model : bool

@@ -25,7 +25,7 @@ def first_line(error: BaseException) -> str:
 
 
 def is_spec(text: str) -> bool:
-    """Tell whether `text` has the form ``package.module:name``."""
+    """True if `text` has the form ``package.module:name``."""
     return SPEC.fullmatch(text) is not None
 
 

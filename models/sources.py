@@ -133,7 +133,7 @@ class CallableSource:
 
 
 def is_module(obj: Any) -> bool:
-    """Tell whether `obj` is an ``nn.Module``, without importing torch for the answer."""
+    """True if `obj` is an ``nn.Module``, without importing torch for the answer."""
     torch = imported_torch()
     return torch is not None and isinstance(obj, torch.nn.Module)
 

@@ -15,6 +15,7 @@ from approxifer.models.fingerprint import tensor_entries
 from approxifer.models.names import first_line
 from approxifer.models.network import ModuleForward, pick_device
 from approxifer.models.pt2.guards import guard
+from approxifer.models.runner import STORED
 from approxifer.models.runtime import imported_torch
 from approxifer.models.sources import Built
 from approxifer.quiet import quiet
@@ -39,7 +40,8 @@ class ProgramSource:
         exported = load_program(self.program, self.name)
         inputs = read_inputs(exported, self.name)
         expected = inputs.dtype
-        if expected.is_floating_point and expected is not getattr(torch, dtype):
+        cast = expected.is_floating_point and dtype != STORED
+        if cast and expected is not getattr(torch, dtype):
             wanted = str(expected).removeprefix("torch.")
             raise ModelError(
                 f"model {self.name!r} was exported for {wanted} rows, but dtype={dtype!r}. Pass"

@@ -1,4 +1,4 @@
-"""What a module's source defines at its top level, and what each definition reaches.
+"""Definitions at the top level of a module's source, and what each of them reaches.
 
 Read from the source, never from the running module: a global that a program changes while it runs
 is the same code before and after. Comments, layout and docstrings do not count.

@@ -72,9 +72,8 @@ class NoExit:
             raise KeyboardInterrupt from error
         if not isinstance(error, Exception):
             raise ModelError(
-                f"{self._what} {_described(error)}, which would end this process. A module, a"
-                " factory and a function return; what a script does (reading its command line,"
-                " too) belongs under if __name__ == '__main__':"
+                f"{self._what} {_described(error)}, which would end this process: code that is"
+                " called must return; what a script does belongs under if __name__ == '__main__':"
             ) from error
 
 

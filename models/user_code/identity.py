@@ -229,7 +229,7 @@ class _Walk:
             )
         try:
             how = copyreg.dispatch_table.get(kind)
-            made = how(value) if how is not None else value.__reduce_ex__(4)
+            made: Any = how(value) if how is not None else value.__reduce_ex__(4)
         except Exception:  # it cannot be pickled: a lock, or whatever its class refuses
             return self._all(f"{kind.__module__}.{kind.__qualname__}", (kind, _state(value)))
         if isinstance(made, str):
@@ -282,7 +282,7 @@ class _Walk:
             yield f"{name} = {self._global(value, name)}"
 
     def _global(self, function: types.FunctionType, name: str) -> str:
-        """What a global name is to a function that is shipped with its globals' values."""
+        """Return the text of a global of a function that is shipped with its globals' values."""
         if name not in function.__globals__:
             return ""
         value = function.__globals__[name]

@@ -25,17 +25,15 @@ from approxifer.datasets.compare import check_same, code_as_now
 from approxifer.datasets.dtypes import not_finite
 from approxifer.datasets.layout import coordinates_of
 from approxifer.datasets.ownership import claim_journal, own_events
-from approxifer.errors import ConfigError, InputError, ModelError, StoreError
+from approxifer.errors import ConfigError, ModelError, StoreError
 from approxifer.models import (
     ModelHandle,
     Probe,
     ensure,
     open_model,
-    probe,
     resolve_callable,
     run_rows,
 )
-from approxifer.models.names import first_line
 from approxifer.models.parity import Parity, load_parity
 from approxifer.models.user_code.exits import NoExit
 from approxifer.models.user_code.identity import code_parts
@@ -63,6 +61,7 @@ from approxifer.pipeline.planning.partition import (
     row_bytes,
     workers_needed,
 )
+from approxifer.pipeline.planning.queries import Queries, probe_model
 from approxifer.pipeline.planning.user_code import USER_CODE, check_code
 from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
 from approxifer.version import __version__
@@ -73,66 +72,6 @@ SPARES = 1
 STATUS_BYTES = 1 + 4 + 4 + 4
 #: The attribute that holds E where shares are checked by rows, and the code takes no more for it.
 BYZANTINE = "byzantine"
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The input's rows as the model takes them: preprocessed, as real numbers."""
-
-    source: Source
-    preprocess: Callable[..., Any] | None
-    features: Callable[..., Any] | None  #: what similar rows are compared by
-    scheme: str
-    wide: bool  #: float64 stays as it is
-
-    def load(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop): (stop - start, *feature)."""
-        rows = self.preprocessed(self.source.read(start, stop))
-        if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
-            return rows
-        return rows.astype(np.float32)
-
-    def preprocessed(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (n, *stored), which the user's function may overwrite, as it returns them:
-        (n, *feature)."""
-        if self.preprocess is None:
-            return rows
-        count = len(rows)
-        found = _called("preprocess", self.preprocess, rows)
-        if found.ndim == 0 or len(found) != count:
-            raise InputError(
-                f"preprocess gave an array of shape {found.shape} for {count} rows: it must give "
-                "one row for each"
-            )
-        return found
-
-    def compared(self, rows: np.ndarray) -> np.ndarray:
-        """The numbers that order ``"similar"`` compares: the rows (n, *feature), or the user's
-        features of them, (n, d)."""
-        if self.features is None:
-            return rows
-        found = _called("order", self.features, rows)
-        if found.ndim < 2 or len(found) != len(rows) or found.dtype.kind not in "biuf":
-            raise InputError(
-                f"order's function gave {found.dtype} of shape {found.shape} for {len(rows)} rows: "
-                "it must give real numbers (n, d), d of them for each row"
-            )
-        return found
-
-
-def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.ndarray:
-    """Call a function of the user's."""
-    count = len(rows)
-    try:
-        with NoExit(what):
-            return np.asarray(function(rows))
-    except ModelError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{what} raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
-            f"{first_line(error)}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -191,7 +130,8 @@ def prepare(options: Options) -> Prepared:
         OutputStore.check_path(options.out)
     if options.forgive:
         Membership("", past, forgive=options.forgive)
-    note = codable(source.dtype, options.scheme) if options.preprocess is None else None
+    if options.preprocess is None:
+        codable(source.dtype, options.scheme, options.dtype)  # before the model is loaded
     handle = open_model(
         options.model,
         state=options.state,
@@ -204,16 +144,14 @@ def prepare(options: Options) -> Prepared:
     features = options.compared_by  # on the client alone: need not be importable
     if isinstance(features, str):
         features = resolve_callable(features, "order")
-    wide = options.dtype == "float64"
-    queries = Queries(source, preprocess, features, options.scheme, wide=wide)
+    queries = Queries(source, preprocess, features, options.scheme, options.dtype)
     batch = handle.batches.fit(micro_batch(options.block or MICRO_BATCH))
-    sample = queries.load(0, min(source.rows, 2 * batch))
     if handle.preprocess is not None:
         probe_preprocess(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
+    queries, found, sample, note = probe_model(queries, handle, batch)
     if features is not None:
         name = getattr(features, "__qualname__", repr(features))
         probe_features(name, queries.compared, sample)
-    found = probe(handle, sample, batch)
     if SCHEMES[options.scheme].mixes and found.output_dtype.kind not in "fc":
         raise ConfigError(
             f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "

@@ -395,6 +395,36 @@ def test_integers_are_passed_on_as_they_are() -> None:
     assert runner(np.array([[1, 2], [3, 4]], np.int32)).shape == (2, 2, 3)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int32", "int64", "float16", "float64"])
+def test_rows_and_module_are_left_as_they_are(kind: str) -> None:
+    class Kind(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            same = str(x.dtype) == f"torch.{kind}" and self.weight.dtype is torch.float64
+            return torch.full((len(x), 1), float(same))
+
+    runner = open_model(Kind(), dtype="stored").load()
+    assert runner(np.zeros((2, 3), kind)).all()
+
+
+def test_a_program_takes_what_is_stored(tmp_path: Path, program: bytes, rows: Array) -> None:
+    path = tmp_path / "linear.pt2"
+    path.write_bytes(program)
+    assert open_model(path, dtype="stored").load()(rows).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "output", [["cat", "dog"], [b"cat", b"dog"], [object(), None], ["2026-11-29", "NaT"]]
+)
+def test_outputs_must_be_numbers(output: list[Any]) -> None:
+    array = np.array(output, "M8[D]") if "NaT" in output else np.array(output)
+    with pytest.raises(ModelError, match="only numbers can be scored"):
+        open_model(lambda rows: array).load()(np.zeros((2, 3), np.float32))
+
+
 def test_outputs_must_be_one_array(importable: Write, rows: Array) -> None:
     outputs = importable(
         "outputs",

@@ -47,6 +47,28 @@ def raises_on_large(rows: np.ndarray) -> np.ndarray:
     return linear(rows)
 
 
+def raises_on_mark(rows: np.ndarray) -> np.ndarray:
+    """Cannot take a value of 5000, as only a row itself has, and no mixture of rows."""
+    if (rows == 5000).any():
+        raise ValueError("a value of 5000")
+    return slow_linear(rows)
+
+
+def rotated(rows: np.ndarray) -> np.ndarray:
+    """(M, *feature) -> (M, 3) complex, with more in its imaginary part than in its real one."""
+    return linear(rows) * np.complex64(0.1 + 2j)
+
+
+def type_names(rows: np.ndarray) -> np.ndarray:
+    """(M, *feature) -> (M, 1): NumPy's number of the rows' dtype."""
+    return np.full((len(rows), 1), rows.dtype.num)
+
+
+def same(rows: np.ndarray) -> np.ndarray:
+    """The rows."""
+    return rows
+
+
 def exits_on_large(rows: np.ndarray) -> np.ndarray:
     """Ends its process, in two ways, at a value above 1000."""
     if (rows > 2000).any():
@@ -139,3 +161,19 @@ def cyclic() -> Cyclic:
 def tripled(rows: np.ndarray) -> np.ndarray:
     """Three times each number: exact, whatever the batch."""
     return 3 * rows
+
+
+def embedding():  # type: ignore[no-untyped-def]
+    """A network of token ids."""
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Embedding(300, 4), torch.nn.Flatten())
+
+
+def float_network():  # type: ignore[no-untyped-def]
+    """A network of four measurements."""
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 3)
