@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,14 @@ from approxifer.pipeline.cluster.batch_spec import tls_files
 from approxifer.pipeline.cluster.spec import ClusterSpec, load_cluster
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 __all__ = ["ClusterSpec", "OpenCluster", "load_cluster", "open_cluster", "refuse_import_of_main"]
 
 Say = Callable[[str], None]
+
+#: Seconds that a lost worker of a local cluster has to come back.
+BACK = 30.0
 
 
 class OpenCluster:
@@ -42,12 +46,36 @@ class OpenCluster:
     """
 
     def __init__(
-        self, client: Client, *, owned: bool, threads: int, cleanup: contextlib.ExitStack
+        self,
+        client: Client,
+        *,
+        owned: bool,
+        threads: int,
+        cleanup: contextlib.ExitStack,
+        lasting: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self.owned = owned
         self.threads = threads
         self._cleanup = cleanup
+        self._lasting = lasting
+        self._check = check
+
+    def count(self) -> int:
+        """Workers that there are; on a local cluster of ours, one that is just being started again
+        is waited for.
+
+        Raises
+        ------
+        ClusterError
+            It will end again.
+        """
+        end = time.monotonic() + BACK
+        while (there := _count(self.client)) < self._lasting and time.monotonic() < end:
+            self._check()
+            time.sleep(0.1)
+        return there
 
     def close(self) -> None:
         """Disconnect; stop what was started. A client that was given stays open."""
@@ -113,7 +141,7 @@ def open_cluster(
                 threads=threads or _threads(client),
                 cleanup=stack.pop_all(),
             )
-        spec = spec or ClusterSpec()
+        spec, more = spec or ClusterSpec(), dict[str, Any]()
         if spec.kind == "address":
             client = _connect(spec, needed, timeout, stack)
             threads = spec.threads or _threads(client)
@@ -123,7 +151,11 @@ def open_cluster(
                 n_workers, needed, f"{spec.origin} asks for workers: {n_workers}, so it has"
             )
             if (batch := spec.batch) is None:
-                client = _start(spec, n_workers, say, stack)
+                from approxifer.pipeline.cluster.local import check_memory
+
+                cluster = _start(spec, n_workers, say, stack)
+                client = _join(cluster, stack)
+                more = {"lasting": n_workers, "check": partial(check_memory, cluster)}
             else:
                 from approxifer.pipeline.cluster.batch import batch_cluster
 
@@ -134,7 +166,11 @@ def open_cluster(
                 client = _join(stack.enter_context(jobs), stack)
             threads = spec.threads or 1
         return OpenCluster(
-            client, owned=spec.kind != "address", threads=threads, cleanup=stack.pop_all()
+            client,
+            owned=spec.kind != "address",
+            threads=threads,
+            cleanup=stack.pop_all(),
+            **more,
         )
 
 
@@ -240,10 +276,10 @@ def _start(
     n_workers: int,
     say: Say | None,
     stack: contextlib.ExitStack,
-) -> Client:
+) -> LocalCluster:
     from approxifer.pipeline.cluster.local import local_cluster
 
-    cluster = stack.enter_context(
+    return stack.enter_context(
         local_cluster(
             n_workers=n_workers,
             memory=spec.memory,
@@ -251,7 +287,6 @@ def _start(
             say=say,
         )
     )
-    return _join(cluster, stack)
 
 
 def _join(cluster: Any, stack: contextlib.ExitStack) -> Client:
