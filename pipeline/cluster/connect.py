@@ -151,6 +151,7 @@ def open_cluster(
                 n_workers, needed, f"{spec.origin} asks for workers: {n_workers}, so it has"
             )
             if (batch := spec.batch) is None:
+                refuse_in_daemon()
                 from approxifer.pipeline.cluster.local import check_memory
 
                 cluster = _start(spec, n_workers, say, stack)
@@ -189,6 +190,22 @@ def refuse_import_of_main() -> None:
         )
 
 
+def refuse_in_daemon() -> None:
+    """Refuse to start a local cluster in a process that may have no children.
+
+    Raises
+    ------
+    ClusterError
+        It is a Dask worker's, most likely: the call is made in a task.
+    """
+    if multiprocessing.current_process().daemon:
+        raise ClusterError(
+            "a local cluster cannot be started in this process, which may start no others (a Dask "
+            "worker's, where the call is made in a task): make the call outside of any task, or "
+            "give client="
+        )
+
+
 def _check_client(client: Any) -> None:
     from distributed import Client
 
@@ -196,7 +213,8 @@ def _check_client(client: Any) -> None:
         raise ConfigError(
             f"client: {type(client).__name__} given; give a distributed.Client, or leave it out"
         )
-    if client.asynchronous:
+    # client.asynchronous is true only in the thread of its loop, which this one may not be.
+    if client.asynchronous or client._asynchronous:
         raise ConfigError("client: it is asynchronous; give one made with asynchronous=False")
     if client.status != "running":
         raise ConfigError(f"client: its status is {client.status!r}; give one that is connected")
