@@ -200,10 +200,10 @@ class Code(ABC):
         missing, weights = self.weights(received)
         if len(missing):
             samples = np.stack(list(received.values()))
-            if samples.dtype.kind != "f":
+            if samples.dtype.kind not in "fc":
                 raise ConfigError(
                     f"outputs are {samples.dtype}, and those of blocks {missing.tolist()} must be "
-                    "computed from others; let the model return floating-point scores, or take "
+                    "computed from others; let the model return real or complex numbers, or take "
                     "scheme 'uncoded' or 'replication'"
                 )
             decoded.blocks[missing] = combine(weights, samples)
@@ -309,6 +309,13 @@ class Code(ABC):
         )
 
 
+def as_reals(values: Array) -> Array:
+    """Return complex numbers as pairs along a further dimension, others as they are."""
+    if values.dtype.kind != "c":
+        return values
+    return np.stack([values.real, values.imag], axis=-1)
+
+
 def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
     """Mix arrays: result m is sum_j weights[m, j] * samples[j].
 
@@ -318,7 +325,7 @@ def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
     Parameters
     ----------
     weights : array (m, p)
-    samples : floating-point array (p, *shape)
+    samples : floating-point or complex array (p, *shape)
     out : array (m, *shape), optional
         Contiguous; where to write.
 
@@ -338,7 +345,7 @@ def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
 
 
 def root_mean_square(found: Array, expected: Array) -> NDArray[np.float32]:
-    """Root mean square difference per codeword.
+    """Root mean square difference per codeword, of complex numbers the modulus.
 
     Parameters
     ----------
@@ -352,8 +359,9 @@ def root_mean_square(found: Array, expected: Array) -> NDArray[np.float32]:
     """
     if not found.size:
         return np.full(found.shape[1], np.nan, np.float32)
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     with np.errstate(all="ignore"):
-        squares = np.square(found.astype(np.float64) - expected.astype(np.float64))
+        squares = np.square(np.abs(found.astype(wide) - expected.astype(wide)))
         mean = squares.reshape(*found.shape[:2], -1).mean(axis=(0, 2))
         result: NDArray[np.float32] = np.sqrt(mean).astype(np.float32)
     return result

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from approxifer.coding.berrut import InterpolatingCode
-from approxifer.coding.code import Array, Decoded, Reals, combine
+from approxifer.coding.code import Array, Decoded, Reals, as_reals, combine
 from approxifer.errors import ConfigError
 
 FOLDS = 5
@@ -65,8 +65,8 @@ class FittedDecoder:
             )
         parts = np.array_split(np.arange(outputs.shape[1]), FOLDS)
         for gram, part in zip(self._grams, parts, strict=True):
-            known = np.concatenate([outputs[:, part], blocks[:, part]]).reshape(n + k, -1)
-            known = known.astype(np.float64, copy=False)
+            known = np.concatenate([outputs[:, part], blocks[:, part]])
+            known = as_reals(known).reshape(n + k, -1).astype(np.float64, copy=False)
             gram += known @ known.T
         self.codewords += outputs.shape[1]
 

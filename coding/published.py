@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.code import Array, Reals
+from approxifer.coding.code import Array, Reals, as_reals
 from approxifer.coding.interpolation import COINCIDENT, berrut_matrix
 from approxifer.errors import ConfigError
 
@@ -54,13 +54,15 @@ def suspects(
     Parameters
     ----------
     outputs : mapping of share to array (B, *out)
-        What came back, all of one shape and dtype. Nothing is compared but floating point.
+        What came back, all of one shape and dtype. Nothing is compared but floating point and
+        complex numbers.
     nodes : N numbers
         Where all shares lie: the b_i.
     k, byzantine : int
         K and E.
     """
     shares = sorted(outputs)
+    outputs = {share: as_reals(outputs[share]) for share in shares}
     if not byzantine or outputs[shares[0]].dtype.kind != "f" or not outputs[shares[0]].size:
         return frozenset()
     broken = [share for share in shares if not _finite(outputs[share])]

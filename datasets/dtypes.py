@@ -6,6 +6,8 @@ which one can interpolate. Half of token 17 and half of token 42 is no token.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -14,19 +16,62 @@ from approxifer.errors import InputError
 #: The schemes whose shares are the queries themselves, so that any number will do.
 PLAIN_SCHEMES = ("uncoded", "replication")
 
-_KEPT = {"float32"}
-_CAST = {"float16", "float64", "bool", "uint8", "int8", "int16", "uint16"}
+#: ``dtype`` of a run whose model takes the rows in their own type.
+STORED = "stored"
+
+_SMALL = {"bool", "uint8", "int8", "int16", "uint16"}
+_FLOATS = {"float16", "float32", "float64"}
+#: Integers that float64 holds exactly.
+_WIDE = {"int32", "uint32"}
 
 
-def codable(dtype: DTypeLike, scheme: str) -> str | None:
-    """Say what happens to rows of this dtype under this scheme.
+def sent_dtype(dtype: DTypeLike, scheme: str, wanted: str = "float32") -> np.dtype[Any]:
+    """Return the dtype in which rows are sent to the workers.
 
     Parameters
     ----------
     dtype
-        The dtype of the input, ``Source.dtype``.
+        Of the rows: as they are stored, or as ``preprocess`` returns them.
     scheme
         ``CodeSpec.scheme``.
+    wanted
+        The precision that the model takes, or `STORED`: rows are sent as they are.
+
+    Raises
+    ------
+    InputError
+        The rows are not made of numbers; or their numbers cannot be interpolated and the scheme
+        does.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "biufc":
+        raise InputError(
+            f"The input has dtype {dtype}, which is not made of numbers. "
+            "Real numbers can be scored: floats, bool and integers. "
+            "Choose another variable, or encode this one as numbers first."
+        )
+    plain = scheme in PLAIN_SCHEMES
+    if dtype.name in _FLOATS:
+        keep = wanted == STORED or (dtype.name, wanted) == ("float64", "float64")
+        return dtype if keep else np.dtype(np.float32)
+    if dtype.name in _SMALL and wanted != STORED:
+        return np.dtype(np.float32)
+    if plain:
+        return dtype
+    if dtype.name in _WIDE and wanted == "float64":
+        return np.dtype(np.float64)
+    raise InputError(
+        f"The input has dtype {dtype}, and scheme={scheme!r} interpolates between rows: "
+        "integers such as token ids, and numbers wider than float64, cannot be interpolated. "
+        'Take scheme="uncoded" or scheme="replication", which send the rows as they are. '
+        "Where the integers are measurements: int32 and uint32 are sent as float64 with "
+        'dtype="float64"; bool and integers of 8 and 16 bits as float32 (but not with '
+        f'dtype="{STORED}"); store others as float32, or cast them in preprocess=.'
+    )
+
+
+def codable(dtype: DTypeLike, scheme: str, wanted: str = "float32") -> str | None:
+    """Describe what happens to rows of this dtype; the arguments are those of `sent_dtype`.
 
     Returns
     -------
@@ -36,25 +81,8 @@ def codable(dtype: DTypeLike, scheme: str) -> str | None:
     Raises
     ------
     InputError
-        The dtype is not made of numbers; or its numbers cannot be interpolated and the scheme does.
+        As `sent_dtype`.
     """
     dtype = np.dtype(dtype)
-    if dtype.name in _KEPT:
-        return None
-    if dtype.name in _CAST:
-        return f"{dtype.name} rows are cast to float32"
-    if dtype.kind not in "iufc":
-        raise InputError(
-            f"The input has dtype {dtype}, which is not made of numbers. "
-            "Real numbers can be scored: floats, bool and integers. "
-            "Choose another variable, or encode this one as numbers first."
-        )
-    if scheme in PLAIN_SCHEMES:
-        return None
-    raise InputError(
-        f"The input has dtype {dtype}, and scheme={scheme!r} interpolates between rows: "
-        "wide integers such as token ids, and numbers wider than float64, cannot be interpolated. "
-        "Allowed are float16, float32, float64, bool, int8, uint8, int16 and uint16. "
-        'Take scheme="uncoded" or scheme="replication", which send the rows as they are; '
-        "or, where the integers are measurements, store them as float32."
-    )
+    sent = sent_dtype(dtype, scheme, wanted)
+    return None if sent.name == dtype.name else f"{dtype.name} rows are cast to {sent.name}"

@@ -165,6 +165,13 @@ class OutputStore:
         self._update({UUID: uuid})
         self.uuid = uuid
 
+    def keep(self, attrs: Mapping[str, Any]) -> None:
+        """Replace attributes that are not those which `check` compares; on the disk on return."""
+        self._writable()
+        not_reserved(attrs)
+        if (plain := jsonable(attrs)) != {name: self._attrs.get(name) for name in attrs}:
+            self._update(plain)
+
     def forget_writers(self) -> bool:
         """Let no row name a worker or a group any more: who they were is not known.
 

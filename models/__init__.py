@@ -7,7 +7,7 @@
 `ensure`, `get`        the once-per-process cache of runners that workers use
 `run_rows`             any number of rows through micro-batches of exactly M
 `probe`                proves on sample rows that rows do not depend on their batch; measures speed
-`resolve_callable`     ``"module:function"`` or an importable function -> the function
+`resolve_callable`     ``"module:function"`` or a function -> the function
 ====================== =====================================================================
 
 Importing this package, and running a NumPy callable with it, never imports torch: a worker that

@@ -58,7 +58,7 @@ def get(fingerprint: str) -> Runner:
     if runner.fingerprint != fingerprint:
         raise ModelError(
             f"model {runner.name!r} is {runner.fingerprint[:12]} in this process, expected"
-            f" {fingerprint[:12]}: other code or data lies under that name here. Install the same"
+            f" {fingerprint[:12]}: other code or data has that name here. Install the same"
             " version everywhere."
         )
     return runner

@@ -37,8 +37,8 @@ def fingerprint(text: str, state: Iterable[Entry], *, dtype: str, preprocess: st
 
     Notes
     -----
-    The same over processes, machines and devices. Code is known by its name only: another body
-    under the same name and with the same weights is not seen.
+    The same over processes, machines and devices. Code is known by its name only; what it
+    is, `approxifer.models.user_code.identity` determines.
     """
     digest = hashlib.sha256()
 

@@ -1,24 +1,34 @@
 """The handle: a model as a small, picklable, self-contained object.
 
 Workers need no access to the client's file system: the handle carries the bytes of a program or of
-weights. Code, on the other hand, is only named, and must be importable where the model is loaded.
+weights. Code that can be imported is only named, and must be importable where the model is loaded;
+what cannot (of a script, a notebook, a lambda, a closure) is carried as it is.
 """
 
+import hashlib
 import io
+import json
 import os
-import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
+
+import cloudpickle
 
 from approxifer.errors import ConfigError, ModelError
 from approxifer.models.archive import read_program
 from approxifer.models.batches import BatchSizes
 from approxifer.models.files import read_file
 from approxifer.models.fingerprint import fingerprint
-from approxifer.models.names import REMEDY, first_line, is_spec, qualified_name, resolve_callable
+from approxifer.models.names import (
+    first_line,
+    full_name,
+    is_importable,
+    is_spec,
+    resolve_callable,
+)
 from approxifer.models.pt2.program import ProgramSource, is_program, pack_program
 from approxifer.models.pt2.trial import ensure_tried
 from approxifer.models.runner import DTYPES, Runner
@@ -30,8 +40,11 @@ from approxifer.models.sources import (
     ModuleSource,
     Source,
     dump,
+    dump_object,
     is_module,
 )
+from approxifer.models.user_code.exits import NoExit
+from approxifer.models.user_code.identity import code_parts, data_digest
 from approxifer.models.weights import pack_state, read_state
 
 GIVE = "Give the path of a .pt2 program, or 'package.module:factory'."
@@ -49,7 +62,10 @@ class ModelHandle:
     kind : str
         ``"pt2"``, ``"factory"``, ``"module"`` or ``"callable"``.
     fingerprint : str
-        sha256 in hex: the same for the same weights, graph or code name, dtype and preprocess.
+        sha256 in hex: the same for the same weights, graph or code, dtype and preprocess. Workers
+        know the model by it.
+    stored_fingerprint : str
+        The same without `code`: what stores and parity models keep. Code is compared part by part.
     dtype : str
         Precision in which rows are given to the model.
     device : str
@@ -59,6 +75,8 @@ class ModelHandle:
     preprocess : str or None
         Name of the function that prepares rows *before* they are coded and batched. The runner
         does not call it.
+    code : mapping
+        The user's own code that the model runs, part by part (`user_code.identity`).
     source : Source
         How to build the model.
     """
@@ -66,10 +84,12 @@ class ModelHandle:
     name: str
     kind: str
     fingerprint: str
+    stored_fingerprint: str
     dtype: str
     device: str
     batches: BatchSizes
     preprocess: str | None
+    code: Mapping[str, str] = field(repr=False, hash=False)
     source: Source = field(repr=False)
 
     def load(self, threads: int = 1) -> Runner:
@@ -94,12 +114,12 @@ class ModelHandle:
             raise ConfigError(f"threads={threads}: a model needs at least one thread.")
         raise_malloc_thresholds()
         use_threads(threads)
-        with torch_lock:
+        with torch_lock, NoExit(f"model {self.name!r}: loading it"):
             built = self.source.build(dtype=self.dtype, device=self.device)
         use_threads(threads)  # again: building may have imported torch
         return Runner(
             name=self.name,
-            fingerprint=_fingerprint(built, self.dtype, self.preprocess),
+            fingerprint=_with_code(_fingerprint(built, self.dtype, self.preprocess), self.code),
             dtype=self.dtype,
             device=built.device,
             threads=threads,
@@ -125,13 +145,14 @@ def open_model(
         A ``torch.export`` program, or the path or fsspec URL of one (``.pt2``);
         ``"package.module:factory"``, a function or class that is called without arguments and
         returns a module or a function of arrays (**importing and calling it runs its code**, here
-        and on every worker); an importable
-        ``nn.Module`` instance; or an importable callable from (M, *feature) to (M, *out) arrays.
+        and on every worker); an ``nn.Module`` instance; or a callable from (M, *feature) to
+        (M, *out) arrays. Code that workers cannot import is sent to them.
     state : path, optional
         Weights for the factory's module: ``torch.save(module.state_dict(), path)`` or
         ``.safetensors``. Only tensors are ever read from it.
-    dtype : {"float32", "float64", "float16", "bfloat16"}
+    dtype : {"float32", "float64", "float16", "bfloat16", "stored"}
         Floating rows are cast to it; a module that has no parameters of it is converted.
+        ``"stored"``: rows and module are left as they are.
     device : str
         ``"auto"``: CUDA where a worker has it, else the CPU.
     trust_model : bool
@@ -139,7 +160,7 @@ def open_model(
         child process (some 3 s, once for each file). **This runs whatever code its author put into
         it**, here and on every worker.
     preprocess : str or callable, optional
-        ``"package.module:function"``, part of the fingerprint.
+        ``"package.module:function"``, or a function; its name is part of the fingerprint.
 
     Raises
     ------
@@ -154,22 +175,26 @@ def open_model(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}.")
+    shown = repr(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
     if not DEVICE.fullmatch(device):
         raise ConfigError(f"device={device!r} is not 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
-    with torch_lock:
+    with torch_lock, NoExit(f"model={shown}: loading it"):
         prepared = _preprocess_name(preprocess)
-        name, kind, source = _source(model, state, dtype, trust_model, prepared)
+        name, kind, source, code = _source(model, state, dtype, trust_model, prepared)
         built = source.build(dtype=dtype, device="cpu")
     if built.numpy and dtype == "bfloat16":
         raise ConfigError("dtype='bfloat16': NumPy has no such type. Use 'float32' or 'float16'.")
+    stored = _fingerprint(built, dtype, prepared)
     return ModelHandle(
         name=name,
         kind=kind,
-        fingerprint=_fingerprint(built, dtype, prepared),
+        fingerprint=_with_code(stored, code),
+        stored_fingerprint=stored,
         dtype=dtype,
         device=device,
         batches=built.batches,
         preprocess=prepared,
+        code=code,
         source=source,
     )
 
@@ -180,10 +205,12 @@ def _source(
     dtype: str,
     trust_model: bool,
     preprocess: str | None,
-) -> tuple[str, str, Source]:
-    """Return the model's name and kind, and the recipe for it."""
+) -> tuple[str, str, Source, dict[str, str]]:
+    """Return the model's name and kind, the recipe for it, and the parts of the user's code."""
     if isinstance(model, str) and is_spec(model) and not os.path.exists(model):
-        return model, "factory", _factory(FactorySource(model), state, dtype, preprocess)
+        made = FactorySource(model).make()
+        factory = _factory(FactorySource(model), made, state, dtype, preprocess)
+        return model, "factory", factory, code_parts(model, made)
     if state is not None:
         raise ConfigError(
             f"state={os.fspath(state)!r} goes with model='package.module:factory' only; a program"
@@ -194,33 +221,42 @@ def _source(
         program = read_program(data, name=name, trust_model=trust_model)
         if not trust_model:
             ensure_tried(program.data, name)
-        return name, "pt2", ProgramSource(name, program)
+        return name, "pt2", ProgramSource(name, program), {}
     if is_program(model):
-        source = pack_program(model)
-        return source.name, "pt2", source
+        packed = pack_program(model)
+        return packed.name, "pt2", packed, {}
     if is_module(model):
-        name = qualified_name(type(model))
-        return name, "module", ModuleSource(name, _module_payload(model))
+        name = full_name(type(model))
+        return name, "module", ModuleSource(name, _module_payload(model)), code_parts(model)
     name, source = _callable(model)
-    return name, "callable", source
+    return name, "callable", source, code_parts(model)
 
 
 def _fingerprint(built: Built, dtype: str, preprocess: str | None) -> str:
     return fingerprint(built.text, built.entries, dtype=dtype, preprocess=preprocess)
 
 
+def _with_code(stored: str, code: Mapping[str, str]) -> str:
+    if not code:
+        return stored
+    return hashlib.sha256(json.dumps([stored, dict(code)], sort_keys=True).encode()).hexdigest()
+
+
 def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
     if preprocess is None:
         return None
     found = resolve_callable(preprocess, "preprocess")
-    return preprocess if isinstance(preprocess, str) else qualified_name(found, "preprocess")
+    return preprocess if isinstance(preprocess, str) else full_name(found)
 
 
 def _factory(
-    source: FactorySource, state: str | os.PathLike[str] | None, dtype: str, preprocess: str | None
+    source: FactorySource,
+    made: Any,
+    state: str | os.PathLike[str] | None,
+    dtype: str,
+    preprocess: str | None,
 ) -> FactorySource:
     """Add the weights: those of the file, or the client's if the factory makes others each time."""
-    made = source.make()
     if not is_module(made):
         if state is not None:
             raise ConfigError(
@@ -237,14 +273,12 @@ def _factory(
 
 
 def _module_payload(module: Any) -> bytes:
-    """Pickle a module whose every part can be imported by a worker."""
+    """Pickle a module, with the code of its parts that workers could not import."""
     import torch
 
-    for part in module.modules():
-        qualified_name(type(part))
     buffer = io.BytesIO()
     try:
-        torch.save(module, buffer)
+        torch.save(module, buffer, pickle_module=cloudpickle)
     except Exception as error:
         raise ModelError(
             f"model={type(module).__name__} cannot be sent to workers: {first_line(error)}. Export"
@@ -255,17 +289,17 @@ def _module_payload(module: Any) -> bytes:
 
 
 def _callable(model: Any) -> tuple[str, CallableSource]:
-    """Name a function; pickle a callable object."""
+    """Name a function that workers can import; pickle all other callables."""
     if isinstance(model, type) or not callable(model):
         raise ModelError(
             f"model={model!r} is not a model. Give a .pt2 path, 'package.module:factory', a"
             " torch.nn.Module instance or a function of (M, *feature) arrays."
         )
+    name = full_name(model)
     if isinstance(model, FunctionType):
-        name = qualified_name(model)
-        return name, CallableSource(name)
-    payload = dump(model, "model")
-    if any(argument == "__main__" for _, argument, _ in pickletools.genops(payload)):
-        raise ModelError(f"model={model!r} uses something defined in __main__. {REMEDY}.")
-    kind = type(model)
-    return f"{kind.__module__}:{kind.__qualname__}", CallableSource(kind.__qualname__, payload)
+        if is_importable(model):
+            return name, CallableSource(name)
+        return name, CallableSource(name, dump(model, "model"), data_digest(model))
+    payload, by_value = dump_object(model, "model")
+    digest = data_digest(model) if by_value else None
+    return name, CallableSource(type(model).__qualname__, payload, digest)

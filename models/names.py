@@ -1,26 +1,21 @@
-"""Importable names: what can be told to another process by ``"package.module:name"``.
-
-A worker is another process, often on another machine: it can import a module, but it cannot see a
-lambda, a function inside a function, or what a script or notebook defined in ``__main__``.
-"""
+"""Names of code: what another process can import by ``"package.module:name"``."""
 
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from approxifer.errors import ModelError, ModelNotFoundError
 from approxifer.models.runtime import torch_lock
+from approxifer.models.user_code.exits import NoExit
 
 SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
-REMEDY = (
-    "Workers are other processes and can only import it: put it at the top level of a module that"
-    " they can import (a .py file of an installed package, or one on PYTHONPATH) and give it as"
-    " 'package.module:name'"
-)
+#: The modules that are another one in each process: scripts and notebooks, and what a worker that
+#: has imported its parent's script calls it.
+MAIN = ("__main__", "__mp_main__")
 
 
 def first_line(error: BaseException) -> str:
@@ -30,7 +25,7 @@ def first_line(error: BaseException) -> str:
 
 
 def is_spec(text: str) -> bool:
-    """Tell whether `text` has the form ``package.module:name``."""
+    """True if `text` has the form ``package.module:name``."""
     return SPEC.fullmatch(text) is not None
 
 
@@ -50,79 +45,72 @@ def import_name(spec: str, what: str = "model") -> Any:
             " 'approxifer.models.zoo:lenet5'."
         )
     module_name, _, path = spec.partition(":")
-    if module_name == "__main__":
-        raise ModelError(f"{what}={spec!r} lies in __main__. {REMEDY}.")
+    if module_name in MAIN:
+        raise ModelError(
+            f"{what}={spec!r} lies in {module_name}, which is another module in each process. Give"
+            " the object itself, in Python, or put it into a module of its own."
+        )
+    with torch_lock, NoExit(f"{what}={spec!r}: importing {module_name}"):
+        return _import(module_name, path, f"{what}={spec!r}")
+
+
+def _import(module_name: str, path: str, what: str) -> Any:
     try:
-        with torch_lock:
-            found: Any = importlib.import_module(module_name)
+        found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModelNotFoundError(
-            f"{what}={spec!r}: there is no module {error.name!r} here. Install the package that"
+            f"{what}: there is no module {error.name!r} here. Install the package that"
             " has it (on the workers too), or add its folder to PYTHONPATH."
         ) from error
     except Exception as error:
-        raise ModelError(
-            f"{what}={spec!r}: importing {module_name} raised {first_line(error)}."
-        ) from error
+        raise ModelError(f"{what}: importing {module_name} raised {first_line(error)}.") from error
     for part in path.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, [n for n in dir(found) if n[0] != "_"], n=3)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ModelNotFoundError(
-                f"{what}={spec!r}: {module_name} was imported but has no {path!r}.{hint}"
+                f"{what}: {module_name} was imported but has no {path!r}.{hint}"
             )
         found = getattr(found, part)
     return found
 
 
-def qualified_name(obj: Any, what: str = "model") -> str:
-    """Return the ``"package.module:name"`` under which a worker can import `obj`.
+def is_importable(obj: Any) -> bool:
+    """True for a function or class that another process can find under its own name.
 
-    Parameters
-    ----------
-    obj : function or class
-
-    Raises
-    ------
-    ModelError
-        It is a lambda, local to a function, defined in ``__main__``, or its own name leads to
-        something else.
+    Not a lambda, nor what is defined within a function, in a script or in a notebook, nor what was
+    replaced under its name since, by a decorator for instance.
     """
-    module = getattr(obj, "__module__", None)
-    name = getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise ModelError(f"{what}={obj!r} has no import name. {REMEDY}.")
-    if "<lambda>" in name:
-        raise ModelError(f"{what} is a lambda ({module}). {REMEDY}.")
-    if "<locals>" in name:
-        raise ModelError(f"{what}={name} is defined inside a function of {module}. {REMEDY}.")
-    if module == "__main__":
-        raise ModelError(f"{what}={name} is defined in __main__ (script or notebook). {REMEDY}.")
-    spec = f"{module}:{name}"
-    if import_name(spec, what) is not obj:
-        raise ModelError(
-            f"{what}={spec!r} is not the object of that name in {module}: it was replaced or"
-            f" decorated. {REMEDY}."
-        )
-    return spec
+    found = sys.modules.get(obj.__module__ or "")
+    if found is None or obj.__module__ in MAIN:
+        return False
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+def full_name(obj: Any) -> str:
+    """Return the ``"package.module:name"`` of a function or class; of others that of their type."""
+    named = obj if hasattr(obj, "__qualname__") else type(obj)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def resolve_callable(
     spec: str | Callable[..., Any], what: str = "preprocess"
 ) -> Callable[..., Any]:
-    """Return the function that `spec` names, sure to be importable on a worker.
+    """Return the function that `spec` names, for use in this process.
 
     Parameters
     ----------
     spec : str or callable
-        ``"package.module:function"`` (importing it runs that module's code), or the function.
+        ``"package.module:function"`` (importing it runs that module's code), or any function.
     what : str
         The argument's name, for messages.
 
     Raises
     ------
     ModelError
-        It cannot be imported by name elsewhere, or is not callable.
+        It cannot be imported, or is not callable.
     ModelNotFoundError
         No such module or name.
     """
@@ -131,11 +119,4 @@ def resolve_callable(
         raise ModelError(
             f"{what}={spec!r} is a {type(found).__name__}, which cannot be called. Give a function."
         )
-    if not isinstance(found, (FunctionType, BuiltinFunctionType, type)):
-        # An instance has no name of its own: the spec by which it was found must be that name.
-        if isinstance(spec, str):
-            return found
-        raise ModelError(f"{what}={found!r} is not a plain function. {REMEDY}.")
-    if not isinstance(spec, str):
-        qualified_name(found, what)
     return found

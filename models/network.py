@@ -10,6 +10,7 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.names import first_line
+from approxifer.models.runner import STORED
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +48,11 @@ def module_forward(module: "torch.nn.Module", *, dtype: str, device: str) -> "Mo
     """
     import torch
 
-    wanted: torch.dtype = getattr(torch, dtype)
     module.eval()
     floating = {p.dtype for p in module.parameters() if p.is_floating_point()}
     module.to(device)
-    if floating and wanted not in floating:
-        module.to(wanted)
+    if floating and dtype != STORED and getattr(torch, dtype) not in floating:
+        module.to(getattr(torch, dtype))
     return ModuleForward(module, dtype, device)
 
 
@@ -78,8 +78,8 @@ class ModuleForward:
         import torch
 
         tensor = torch.from_numpy(rows)
-        wanted: torch.dtype = getattr(torch, self.dtype)
-        tensor = tensor.to(self.device, wanted if tensor.is_floating_point() else None)
+        cast = tensor.is_floating_point() and self.dtype != STORED
+        tensor = tensor.to(self.device, getattr(torch, self.dtype) if cast else None)
         with torch.no_grad():  # inference_mode() would refuse a model that enables gradients inside
             out = self.run(tensor)
             if not isinstance(out, torch.Tensor):

@@ -104,7 +104,7 @@ def load_parity(
     """
     meta = _trained(folder)
     k = meta["k"] if k is None else k
-    wanted = {"model": model.fingerprint, "k": k}
+    wanted = {"model": model.stored_fingerprint, "k": k}
     names = {"model": "another model (its fingerprint differs)", "k": f"k={meta['k']}"}
     for name, value in wanted.items():
         if meta[name] != value:

@@ -32,6 +32,7 @@ from approxifer.models.names import first_line, import_name
 from approxifer.models.network import ModuleForward
 from approxifer.models.parity import FORMAT, META, program, read_meta
 from approxifer.models.rows import run_rows
+from approxifer.models.user_code.exits import NoExit
 from approxifer.quiet import quiet
 
 EPOCHS = 10
@@ -147,7 +148,7 @@ def train_parity(
         )
     asked = {
         "format": FORMAT,
-        "model": model.fingerprint,
+        "model": model.stored_fingerprint,
         "k": k,
         "stragglers": stragglers,
         "encoder": encoder,
@@ -172,7 +173,8 @@ def train_parity(
     lessons = Lessons(rows, outputs, spec.build(), seed)
     parities = []
     for number in range(stragglers):
-        history = _train(lessons, number, model, asked, folder, on_epoch)
+        with NoExit(f"training from {arch or model.name!r}"):
+            history = _train(lessons, number, model, asked, folder, on_epoch)
         handle = open_model(program(folder, number), dtype=model.dtype, device=model.device)
         parities.append({"fingerprint": handle.fingerprint, "history": history})
     write_whole(folder / META, json.dumps(asked | {"parities": parities}, indent=1).encode())

@@ -6,7 +6,7 @@ rows, whatever asked for it: first try, repair, check or resume.
 
 Within that shape, a row's place may still count for small M: on CPUs, matrix products of 2, 3, 5 or
 7 rows gave the last rows other last bits, while every multiple of 8 gave all places the same bits.
-Choose M as a multiple of 8 where bitwise equal results matter; `approxifer.models.probe` says what
+Choose M as a multiple of 8 where bitwise equal results matter; `approxifer.models.probe` finds what
 holds for a model.
 """
 

@@ -8,10 +8,14 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.runtime import use_threads
+from approxifer.models.user_code.exits import NoExit
 
+#: In which rows are given to a model as they are.
+STORED = "stored"
 #: Precisions in which rows are given to a model, and how they travel there in NumPy, which has no
 #: bfloat16.
-DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any] | None] = {
+    STORED: None,
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
     "float16": np.dtype(np.float16),
@@ -30,8 +34,8 @@ class Runner:
     fingerprint : str
         Of what was really loaded here; another one than the handle's means another model.
     dtype : str
-        Rows of any floating type are cast to it. Integer and boolean rows (token ids, masks) are
-        passed on in their own type.
+        Rows of any floating type are cast to it, but for ``"stored"``. Integer and boolean rows
+        (token ids, masks) are passed on in their own type.
     device : str
     threads : int
         torch threads during a call.
@@ -58,7 +62,8 @@ class Runner:
         Raises
         ------
         ModelError
-            The model returned anything but one array, or takes another number of rows.
+            The model returned anything but one array, takes another number of rows, or would
+            have ended the process.
         """
         rows = np.asarray(rows)
         if self.static_batch is not None and rows.shape[:1] != (self.static_batch,):
@@ -68,10 +73,16 @@ class Runner:
                 " or export it with a dynamic first dimension (dynamic_shapes)."
             )
         use_threads(self.threads)
-        floating = np.issubdtype(rows.dtype, np.floating)
-        dtype = DTYPES[self.dtype] if floating else rows.dtype.newbyteorder("=")
-        out = self.forward(rows.astype(dtype, order="C", copy=True))
-        if not isinstance(out, np.ndarray) or out.dtype.hasobject or out.ndim == 0:
+        wanted = DTYPES[self.dtype] if np.issubdtype(rows.dtype, np.floating) else None
+        dtype = wanted or rows.dtype.newbyteorder("=")
+        with NoExit(f"model {self.name!r}"):
+            out = self.forward(rows.astype(dtype, order="C", copy=True))
+        if isinstance(out, np.ndarray) and out.dtype.kind not in "biufc":
+            raise ModelError(
+                f"model {self.name!r} returned {describe(out)}; only numbers can be scored. Let it"
+                " return classes by their numbers, or scores, and name them afterwards."
+            )
+        if not isinstance(out, np.ndarray) or out.ndim == 0:
             raise ModelError(
                 f"model {self.name!r} returned {describe(out)} instead of one array with a row per"
                 " input row. Wrap it in a module or function that returns the one output to score."
@@ -80,7 +91,7 @@ class Runner:
 
 
 def describe(value: Any) -> str:
-    """Say in a few words what a model returned."""
+    """Describe in a few words what a model returned."""
     if isinstance(value, dict):
         return f"a dict with {', '.join(repr(k) for k in list(value)[:5]) or 'nothing'}"
     if isinstance(value, (tuple, list)):

@@ -4,7 +4,7 @@
 `ProgramSource`    a ``torch.export`` program: the checked archive's bytes (`models.pt2.program`)
 `FactorySource`    ``"package.module:factory"``, with the weights to put into what it returns
 `ModuleSource`     an ``nn.Module`` given in Python: its pickle
-`CallableSource`   a function by name, or a callable object by its pickle
+`CallableSource`   a function by name, or any callable by its pickle
 ================== ===========================================================================
 
 The pickles in `ModuleSource` and `CallableSource` were made by the client for its own workers.
@@ -12,17 +12,19 @@ The pickles in `ModuleSource` and `CallableSource` were made by the client for i
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import cloudpickle
 import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models import network
 from approxifer.models.batches import ANY, BatchSizes
 from approxifer.models.fingerprint import Entry, object_entries, tensor_entries
-from approxifer.models.names import first_line, import_name
+from approxifer.models.names import MAIN, first_line, import_name
 from approxifer.models.runtime import imported_torch
 from approxifer.models.weights import module_tensors, put_state
 
@@ -111,10 +113,14 @@ class ModuleSource:
 
 @dataclass(frozen=True)
 class CallableSource:
-    """A function of arrays by its name, or a callable object by its pickle."""
+    """A function of arrays by its name, or a callable object by its pickle.
+
+    `digest` is of its data, where its pickle holds code too, and is another one each time.
+    """
 
     spec: str
     payload: bytes | None = field(default=None, repr=False)
+    digest: str | None = None
 
     def build(self, *, dtype: str, device: str) -> Built:
         """Import the function, or unpickle the client's object."""
@@ -122,11 +128,12 @@ class CallableSource:
         if self.payload is None:
             return Built(import_name(self.spec), text, [], "cpu", numpy=True)
         obj = pickle.loads(self.payload)
-        return Built(obj, text, object_entries(obj, self.payload), "cpu", numpy=True)
+        data = self.payload if self.digest is None else self.digest.encode()
+        return Built(obj, text, object_entries(obj, data), "cpu", numpy=True)
 
 
 def is_module(obj: Any) -> bool:
-    """Tell whether `obj` is an ``nn.Module``, without importing torch for the answer."""
+    """True if `obj` is an ``nn.Module``, without importing torch for the answer."""
     torch = imported_torch()
     return torch is not None and isinstance(obj, torch.nn.Module)
 
@@ -142,17 +149,29 @@ def build_module(module: "torch.nn.Module", text: str, *, dtype: str, device: st
 
 
 def dump(obj: Any, what: str) -> bytes:
-    """Pickle `obj` for the workers.
+    """Pickle `obj` for the workers, with the code that they could not import.
 
     Raises
     ------
     ModelError
-        It contains something that has no import name.
+        It contains something that cannot be pickled.
     """
     try:
-        return pickle.dumps(obj, protocol=4)
+        return bytes(cloudpickle.dumps(obj))
     except Exception as error:
         raise ModelError(
             f"{what}={type(obj).__name__} cannot be sent to workers: {first_line(error)}. It must"
-            " pickle: no lambdas, local functions, open files or locks in it."
+            " pickle: no open files, locks or connections in it, nor in the globals that its"
+            " functions use."
         ) from error
+
+
+def dump_object(obj: Any, what: str) -> tuple[bytes, bool]:
+    """Pickle an object; also return whether its pickle holds code, not only names of code."""
+    try:
+        payload = pickle.dumps(obj, protocol=4)
+    except Exception:  # a lambda in it, for instance
+        return dump(obj, what), True
+    if any(argument in MAIN for _, argument, _ in pickletools.genops(payload)):
+        return dump(obj, what), True
+    return payload, False

@@ -65,7 +65,7 @@ def _load(data: bytes, name: str) -> Any:
     except pickle.UnpicklingError as error:
         raise UntrustedModelError(
             f"state={name!r} is not a plain file of weights: {first_line(error)} Only tensors are"
-            " read from it, whatever trust_model says: write it with"
+            " read from it, whatever trust_model is: write it with"
             " torch.save(module.state_dict(), path)."
         ) from error
     except Exception as error:

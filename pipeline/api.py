@@ -88,18 +88,19 @@ def score(
     data
         Path or fsspec URL of a Zarr store, or a DataArray.
     model
-        ``.pt2`` file of ``torch.export``, ``"package.module:factory"``, an importable
-        ``nn.Module``, or an importable callable of arrays (M, *feature) -> (M, *out).
+        ``.pt2`` file of ``torch.export``, ``"package.module:factory"``, an ``nn.Module``, or a
+        callable of arrays (M, *feature) -> (M, *out). What workers cannot import is sent to them.
     out
         Path of the output store; begun if it is not there, gone on with if it is ours.
     state
         Weights for a factory's module.
     preprocess
-        ``"module:function"`` or an importable callable, rows (n, *stored) -> (n, *feature), applied
+        ``"module:function"`` or any callable, rows (n, *stored) -> (n, *feature), applied
         on the client before encoding. A row's result must depend on nothing but that row: no random
         numbers, no statistics of the rows it comes with. That is tried on sample rows.
     dtype, device
-        The model's precision; ``"auto"``: a GPU where a worker has one.
+        The model's precision, or ``"stored"``: rows reach it as they are stored, token ids of 8
+        bits for instance; ``"auto"``: a GPU where a worker has one.
     trust_model
         Load a ``.pt2`` that could run code of its author's.
     variable, sample_dim

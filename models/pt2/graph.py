@@ -119,7 +119,7 @@ def _check_number(key: str, number: int | float) -> None:
 
 
 def tree_spec(text: str) -> bool:
-    """Tell whether this describes nested tuples, lists and dicts of tensors only."""
+    """True if this describes nested tuples, lists and dicts of tensors only."""
     if len(text) > 20_000:
         return False
     try:

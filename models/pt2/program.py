@@ -15,6 +15,7 @@ from approxifer.models.fingerprint import tensor_entries
 from approxifer.models.names import first_line
 from approxifer.models.network import ModuleForward, pick_device
 from approxifer.models.pt2.guards import guard
+from approxifer.models.runner import STORED
 from approxifer.models.runtime import imported_torch
 from approxifer.models.sources import Built
 from approxifer.quiet import quiet
@@ -39,7 +40,8 @@ class ProgramSource:
         exported = load_program(self.program, self.name)
         inputs = read_inputs(exported, self.name)
         expected = inputs.dtype
-        if expected.is_floating_point and expected is not getattr(torch, dtype):
+        cast = expected.is_floating_point and dtype != STORED
+        if cast and expected is not getattr(torch, dtype):
             wanted = str(expected).removeprefix("torch.")
             raise ModelError(
                 f"model {self.name!r} was exported for {wanted} rows, but dtype={dtype!r}. Pass"
@@ -145,8 +147,8 @@ class Inputs:
                 raise ModelError(
                     f"model {self.name!r} was exported for {wanted} rows, and gets {given} ones."
                     " Rows that are coded, and the sums of them, are float32: export a model that"
-                    f" takes float32 rows, or take scheme='uncoded' or 'replication' with {wanted}"
-                    " rows, sent as they are stored."
+                    f" takes float32 rows, or take scheme='uncoded' or 'replication' and"
+                    f" dtype='stored' with {wanted} rows, which are sent as they are."
                 )
             rows = rows.to(self.dtype)
         leaves = [*self.leaves[: self.place], rows, *self.leaves[self.place + 1 :]]

@@ -169,7 +169,7 @@ def _nudged(
     run: Runner, rows: np.ndarray, micro_batch: int, times: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Outputs of real rows in which each number is moved up or down by a step of the model's."""
-    dtype = DTYPES[run.dtype]
+    dtype = DTYPES[run.dtype] or rows.dtype
     for _ in range(times if rows.dtype.kind == "f" else 0):
         with np.errstate(over="ignore"):
             moved = rows.astype(dtype) * (1 + _step(run, dtype) * rng.choice([-1, 1], rows.shape))

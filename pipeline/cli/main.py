@@ -7,6 +7,7 @@ Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wro
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -51,6 +52,8 @@ TrustOption = Annotated[
 def main() -> None:
     """Run the command line. SIGTERM, of a batch system for instance, stops it as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # of MODULE:FACTORY, as with python -m; workers inherit it
     if logging.lastResort is not None:  # where nobody has said where to
         logging.lastResort.setFormatter(ShownFormatter())
     format_warning = warnings.formatwarning

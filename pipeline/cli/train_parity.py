@@ -12,6 +12,7 @@ from approxifer.datasets import open_source
 from approxifer.models import open_model, resolve_callable
 from approxifer.models.parity_training import ParityEpoch, train_parity
 from approxifer.models.samples import npz_split
+from approxifer.models.user_code.exits import NoExit
 from approxifer.text import duration, say
 
 #: Places of a store that rows are read from: the first ones alone may be all alike.
@@ -32,7 +33,8 @@ def train(
     handle = open_model(model, **model_options)
     found = read_rows(data, variable, rows)
     if handle.preprocess is not None:
-        found = np.asarray(resolve_callable(handle.preprocess)(found))
+        with NoExit("preprocess"):
+            found = np.asarray(resolve_callable(handle.preprocess)(found))
     if found.dtype != np.float64 or handle.dtype != "float64":
         found = found.astype(np.float32)
     epochs: list[ParityEpoch] = []

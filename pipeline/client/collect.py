@@ -38,6 +38,7 @@ class DecodedGroup:
     batch: RowGroup
     told: dict[int, ShareOutput]  #: by share: those that stand
     raised: frozenset[str]  #: workers on which the model raised
+    refused: frozenset[int | None]  #: blocks on which it raised
     failed: frozenset[str]  #: workers that did not bring their share back
     evicted: frozenset[str]  #: workers whose outputs are not used
     decoded: Decoded | None  #: None: not decodable, whatever was tried
@@ -97,6 +98,11 @@ def decode_group(
         batch,
         told,
         raised=_workers(history, AttemptOutcome.FAILED),
+        refused=frozenset(
+            batch.code.carries[int(str(a["share"]))]
+            for a in history
+            if a["fate"] == AttemptOutcome.FAILED
+        ),
         failed=_workers(
             history, AttemptOutcome.DROPPED, AttemptOutcome.LOST, AttemptOutcome.FAILED
         ),
@@ -200,7 +206,7 @@ class Collector:
             self._failed(window, rows, returned)
         elif not batch.coded:
             window.ask_repair(rows, batch.status, avoid)
-        elif decoded is None:
+        elif decoded is None or (self._keep_decoded and block in returned.refused):
             window.ask_repair(rows, Status.REPAIRED, avoid)
         elif self._keep_decoded:
             blocks = decoded.blocks[block][: len(rows)]

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import spawn
 from typing import Any
 
 import dask
@@ -53,10 +54,36 @@ _forking = SharedContext(
     lambda: dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 )
 
-_LOOK = (
-    "look at the workers' messages above, at the options in the cluster file, and whether your "
-    "script makes the call under if __name__ == '__main__':"
-)
+_LOOK = "look at the workers' messages above, and at the options in the cluster file"
+#: What Dask's nannies call the processes of their workers.
+_WORKER = "Dask Worker process (from Nanny)"
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Workers do not import the user's script, as Python would have its child processes do.
+
+    What it defines is sent by value. A script needs no ``if __name__ == "__main__":`` then, may
+    come from stdin, and what it does at its beginning is not done again in each worker.
+    """
+    real = spawn.get_preparation_data
+
+    def prepared(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = real(name)
+        if name == _WORKER:
+            data = {key: data[key] for key in data if not key.startswith("init_main")}
+        return data
+
+    spawn.get_preparation_data = prepared
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = real
+
+
+#: For as long as any of our clusters lives: nannies start workers at any time.
+_mainless = SharedContext(_without_main)
+
 _START_SECONDS = 300.0
 _CLOSE_SECONDS = 30.0
 
@@ -105,6 +132,7 @@ def local_cluster(
         if "silence_logs" not in options:
             stack.enter_context(silent)
         try:
+            stack.enter_context(_mainless)
             with starting:
                 if sys.platform == "linux":
                     stack.enter_context(_forking)

@@ -36,7 +36,7 @@ VOTING = ("replication", "berrut")
 
 #: Arguments that are texts of any kind, true or false, or paths.
 _TEXTS = ("variable", "sample_dim", "dtype", "device", "scheme")
-_FLAGS = ("trust_model", "adaptive", "retry_failed")
+_FLAGS = ("trust_model", "adaptive", "retry_failed", "accept_code_change")
 _PATHS = ("state", "parity")
 
 
@@ -84,6 +84,7 @@ class Options:
     hang_after: float = 30.0
     stall_after: float = 300.0
     retry_failed: bool = False
+    accept_code_change: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

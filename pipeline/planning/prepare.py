@@ -22,7 +22,7 @@ from approxifer.coding import CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
-from approxifer.datasets.dtypes import PLAIN_SCHEMES
+from approxifer.datasets.dtypes import PLAIN_SCHEMES, sent_dtype
 from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError, InputError, ModelError, StoreError
 from approxifer.models import (
@@ -36,6 +36,8 @@ from approxifer.models import (
 )
 from approxifer.models.names import first_line
 from approxifer.models.parity import Parity, load_parity
+from approxifer.models.user_code.exits import NoExit
+from approxifer.models.user_code.identity import code_parts
 from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.cluster.batch_spec import check_installed
@@ -59,6 +61,7 @@ from approxifer.pipeline.planning.partition import (
     row_bytes,
     workers_needed,
 )
+from approxifer.pipeline.planning.user_code import USER_CODE, check_code
 from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
 from approxifer.version import __version__
 
@@ -78,14 +81,12 @@ class Queries:
     preprocess: Callable[..., Any] | None
     features: Callable[..., Any] | None  #: what rows are compared by
     scheme: str
-    wide: bool  #: float64 stays as it is
+    dtype: str  #: what the model takes
 
     def load(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop): (stop - start, *feature)."""
         rows = self.preprocessed(self.source.read(start, stop))
-        if codable(rows.dtype, self.scheme) is None or (self.wide and rows.dtype == np.float64):
-            return rows
-        return rows.astype(np.float32)
+        return rows.astype(sent_dtype(rows.dtype, self.scheme, self.dtype), copy=False)
 
     def preprocessed(self, rows: np.ndarray) -> np.ndarray:
         """Rows (n, *stored), which the user's function may overwrite, as it returns them:
@@ -119,7 +120,10 @@ def _called(what: str, function: Callable[..., Any], rows: np.ndarray) -> np.nda
     """Call a function of the user's."""
     count = len(rows)
     try:
-        return np.asarray(function(rows))
+        with NoExit(what):
+            return np.asarray(function(rows))
+    except ModelError:
+        raise
     except Exception as error:
         raise InputError(
             f"{what} raised on {count} {rows.dtype} rows of shape {rows.shape[1:]}: "
@@ -140,6 +144,7 @@ class Prepared:
     probe: Probe
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
     notes: list[str]
+    user_code: dict[str, dict[str, str]]  #: the parts of each use
 
     @property
     def source(self) -> Source:
@@ -177,7 +182,8 @@ def prepare(options: Options) -> Prepared:
         OutputStore.check_path(options.out)
     if options.forgive:
         Membership("", past, forgive=options.forgive)
-    note = codable(source.dtype, options.scheme) if options.preprocess is None else None
+    wanted = options.dtype
+    note = codable(source.dtype, options.scheme, wanted) if options.preprocess is None else None
     handle = open_model(
         options.model,
         state=options.state,
@@ -190,8 +196,7 @@ def prepare(options: Options) -> Prepared:
     features = options.features  # on the client alone: need not be importable
     if isinstance(features, str):
         features = resolve_callable(features, "features")
-    wide = options.dtype == "float64"
-    queries = Queries(source, preprocess, features, options.scheme, wide=wide)
+    queries = Queries(source, preprocess, features, options.scheme, options.dtype)
     batch = handle.batches.fit(micro_batch(options.block or MICRO_BATCH))
     sample = queries.load(0, min(source.rows, 2 * batch))
     if handle.preprocess is not None:
@@ -211,12 +216,17 @@ def prepare(options: Options) -> Prepared:
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
     parity = _open_parity(options, handle, sample, found)
+    with NoExit("preprocess"):
+        user_code = {"model": dict(handle.code), "preprocess": code_parts(options.preprocess)}
     prepared = Prepared(
-        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes
-    )
+        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes,
+        user_code,
+    )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
         given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
         check_same(Path(options.out), given=given, stored=stored)
+        accept = options.accept_code_change
+        notes += check_code(Path(options.out), given=user_code, stored=stored, accept=accept)
     return prepared
 
 
@@ -353,8 +363,8 @@ def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict
         "code": code | {"repair": prepared.options.repair},
         **({BYZANTINE: byzantine} if spec.byzantine != byzantine else {}),
         "layout": layout.attrs(),
-        "model": prepared.handle.fingerprint,
-        **({"parity": [one.fingerprint for one in parity]} if parity else {}),
+        "model": prepared.handle.stored_fingerprint,
+        **({"parity": [one.stored_fingerprint for one in parity]} if parity else {}),
         "input": prepared.source.fingerprint(),
         "version": __version__,
     }
@@ -421,6 +431,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store = OutputStore.open(options.out)
         stack.callback(store.release)
         store.check(attrs)
+        store.keep({USER_CODE: prepared.user_code})
     else:
         store = OutputStore.create(
             options.out,
@@ -428,7 +439,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
             output_shape=prepared.probe.output_shape,
             output_dtype=prepared.probe.output_dtype,
             chunk=layout.chunk,
-            attrs=attrs,
+            attrs=attrs | {USER_CODE: prepared.user_code},
         )
         stack.callback(store.release)
     past, notes = claim_journal(store)

@@ -273,7 +273,7 @@ def test_integers_are_not_mixed(scheme):
     with pytest.raises(ConfigError, match=r"blocks are uint8.*astype\(np.float32\)"):
         code.encode(np.zeros((3, 2, 4), np.uint8))
     labels = {i: np.arange(2) for i in range(1, 4)}
-    with pytest.raises(ConfigError, match=r"outputs are int64.*floating-point scores"):
+    with pytest.raises(ConfigError, match=r"outputs are int64.*real or complex numbers"):
         code.decode(labels)
 
 

@@ -19,7 +19,7 @@ HOURS = 60
 
 
 def wave() -> np.ndarray[Any, Any]:
-    """Hourly temperatures of waves that travel at one speed: each field tells its increment."""
+    """Hourly temperatures of waves that travel at one speed: a field determines its increment."""
     time, lat, lon = np.ogrid[:HOURS, :6, :8]
     phase = 2 * np.pi * (time / 24 + lon / 8)
     return 280 + 3 * np.sin(phase) + np.cos(phase + lat)

@@ -1,4 +1,4 @@
-"""What models share in one process: one at a time is imported and built."""
+"""Models of one process are imported and built one at a time."""
 
 import subprocess
 import sys

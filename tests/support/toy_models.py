@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,37 @@ def raises_on_large(rows: np.ndarray) -> np.ndarray:
     """Cannot take a batch that holds a value above 1000."""
     if (rows > 1000).any():
         raise ValueError("a value above 1000")
+    return linear(rows)
+
+
+def raises_on_mark(rows: np.ndarray) -> np.ndarray:
+    """Cannot take a value of 5000, as only a row itself has, and no mixture of rows."""
+    if (rows == 5000).any():
+        raise ValueError("a value of 5000")
+    return slow_linear(rows)
+
+
+def rotated(rows: np.ndarray) -> np.ndarray:
+    """(M, *feature) -> (M, 3) complex, with more in its imaginary part than in its real one."""
+    return linear(rows) * np.complex64(0.1 + 2j)
+
+
+def type_names(rows: np.ndarray) -> np.ndarray:
+    """(M, *feature) -> (M, 1): NumPy's number of the rows' dtype."""
+    return np.full((len(rows), 1), rows.dtype.num)
+
+
+def same(rows: np.ndarray) -> np.ndarray:
+    """The rows."""
+    return rows
+
+
+def exits_on_large(rows: np.ndarray) -> np.ndarray:
+    """Ends its process, in two ways, at a value above 1000."""
+    if (rows > 2000).any():
+        sys.exit(0)
+    if (rows > 1000).any():
+        raise KeyboardInterrupt
     return linear(rows)
 
 
