@@ -147,8 +147,8 @@ class Inputs:
                 raise ModelError(
                     f"model {self.name!r} was exported for {wanted} rows, and gets {given} ones."
                     " Rows that are coded, and the sums of them, are float32: export a model that"
-                    f" takes float32 rows, or take scheme='uncoded' or 'replication' with {wanted}"
-                    " rows, sent as they are stored."
+                    f" takes float32 rows, or take scheme='uncoded' or 'replication' and"
+                    f" dtype='stored' with {wanted} rows, which are sent as they are."
                 )
             rows = rows.to(self.dtype)
         leaves = [*self.leaves[: self.place], rows, *self.leaves[self.place + 1 :]]

@@ -19,16 +19,25 @@ from approxifer.pipeline.records import WorkerRecord
 from approxifer.pipeline.scheduler.plugin import StragglerPlugin
 from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.worker import ModelOnWorker
+from approxifer.text import duration
 from approxifer.version import __version__
 
 logger = logging.getLogger(__name__)
+
+_INSTALL = (
+    f"approxifer {__version__} and what the model imports must be installed on all workers, the "
+    "same as here"
+)
 
 #: Seconds to wait for the rest of the workers once as many are ready as the code wants.
 SHORT_WAIT = 2.0
 #: The same once there are enough for an output, though fewer than the code wants.
 LONG_WAIT = 10.0
-#: Seconds to wait for workers to load the model at all.
-SLOWEST_START = 300.0
+#: Seconds after which workers that are not there, and without which there is no output, will not
+#: come.
+MISSING = 30.0
+#: Seconds of waiting after which a person is told of it.
+SLOW = 10.0
 
 
 class Connection:
@@ -43,7 +52,8 @@ class Connection:
     present : int
         Workers that are there.
     ledger : dict
-        The plugin's last summary: ``workers``, ``typical`` share time, ``unready`` workers.
+        The plugin's last summary: ``workers``, ``typical`` share time, ``unready`` workers, and how
+        many are ``able`` to get ready.
     """
 
     def __init__(self, client: Client, run: str) -> None:
@@ -52,7 +62,7 @@ class Connection:
         self.opened = 0.0
         self.ready = 0
         self.present = 0
-        self.ledger: dict[str, Any] = {"workers": [], "typical": None, "unready": {}}
+        self.ledger: dict[str, Any] = {"workers": [], "typical": None, "unready": {}, "able": 1}
 
     @contextlib.asynccontextmanager
     async def registered(
@@ -150,7 +160,9 @@ class Connection:
             for event in events:
                 handle(event)
 
-    async def wait_until_ready(self, needed: int, enough: int) -> None:
+    async def wait_until_ready(
+        self, needed: int, enough: int, *, patience: float, say: Callable[[str], None]
+    ) -> None:
         """Wait until the workers have the model: all of them, or after a while enough of them.
 
         Parameters
@@ -159,15 +171,21 @@ class Connection:
             Workers that the code wants.
         enough
             Workers without which there is no output.
+        patience
+            Seconds without another worker getting ready, after which it is given up.
+        say
+            Called with how a slow start gets on.
 
         Raises
         ------
         ClusterError
             Too few can load it.
         """
-        begin, since = time.monotonic(), None
+        moved, since, before = time.monotonic(), None, 0
+        enough_there = moved
         while True:
             now = time.monotonic()
+            moved, before = (now, self.ready) if self.ready > before else (moved, before)
             unready = self.ledger["unready"]
             if self.ready >= max(needed, self.present):
                 return
@@ -175,15 +193,43 @@ class Connection:
                 since = since or now
                 if now - since > (SHORT_WAIT if self.ready >= needed else LONG_WAIT):
                     return
-            hopeless = len(unready) > 0 and self.present - len(unready) < enough
-            if hopeless or now - begin > SLOWEST_START:
-                reasons = "; ".join(f"{name}: {why}" for name, why in unready.items())
-                raise ClusterError(
-                    f"only {self.ready} of {self.present} workers got the model ready, {enough} "
-                    f"are needed ({reasons or 'the others did not answer'}): approxifer "
-                    f"{__version__} and what the model imports must be installed on all workers"
+            if self.ledger["able"] >= enough:
+                enough_there = now
+            hopeless = now - enough_there > (0 if unready else MISSING)
+            if hopeless or now - moved > patience:
+                raise ClusterError(self._not_ready(enough, now - moved))
+            if now - moved > SLOW:
+                tens = (now - moved) // SLOW * SLOW
+                say(
+                    f"{self.ready} of {self.present} workers have the model ready, and no other got"
+                    f" it ready for {duration(tens)}; given up after {duration(patience)}"
+                    " (stall_after=)"
                 )
             await asyncio.sleep(0.02)
+
+    def _not_ready(self, enough: int, waited: float) -> str:
+        """The reason for which too few workers have the model, and what to do."""
+        unready = self.ledger["unready"]
+        reasons = [f"{name}: {why}" for name, why in unready.items()]
+        if len(reasons) < self.present - self.ready:
+            reasons.append(f"no other got it ready for {duration(waited)}")
+        elif not reasons:
+            reasons.append(f"{self.present} are there, and no other came for {duration(waited)}")
+        every = " ".join(unready.values())
+        remedies = {
+            "memory limit": "give each worker more memory (memory: in the cluster file, or "
+            "--memory-limit of dask worker), or score with a smaller model",
+            "ModuleNotFound": _INSTALL, "ImportError": _INSTALL, "approxifer ": _INSTALL,
+            "NotFoundError": _INSTALL, "fingerprint": _INSTALL,
+            "no other got": "where loading it, or its first call, takes that long, raise "
+            "stall_after=",
+        }  # fmt: skip
+        text = f"{every} {reasons[-1]}" if reasons else ""
+        remedy = next((do for sign, do in remedies.items() if sign in text), "look at their logs")
+        return (
+            f"only {self.ready} workers got the model ready, and {enough} are needed "
+            f"({'; '.join(reasons)}): {remedy}"
+        )
 
     def worker_records(self) -> dict[str, WorkerRecord]:
         """The ledger, by worker name."""

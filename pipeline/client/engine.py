@@ -169,8 +169,12 @@ class Engine:
                     news = tasks.create_task(self.session.poll_forever(self._handle))
                     await self.guard.open()
                     await self.session.wait_until_ready(
-                        workers_needed(spec, setup.byzantine), fewest_workers(spec, setup.byzantine)
+                        workers_needed(spec, setup.byzantine),
+                        fewest_workers(spec, setup.byzantine),
+                        patience=setup.policy.stall_after,
+                        say=self._say,
                     )
+                    self.trouble = ""
                     queues = tasks.create_task(self.guard.send_old())
                     self.started = time.monotonic()
                     await self.guard.finish_verdicts()
@@ -368,6 +372,9 @@ class Engine:
         await self.guard.adopt_conviction(bars, event)
         self._hearings -= 1
         self._news.set()
+
+    def _say(self, trouble: str) -> None:
+        self.trouble = trouble
 
     def _stalled(self, event: dict[str, Any]) -> None:
         """No share has come back for long: say who holds what; the second time give up.

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,14 @@ from approxifer.pipeline.cluster.batch_spec import tls_files
 from approxifer.pipeline.cluster.spec import ClusterSpec, load_cluster
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 __all__ = ["ClusterSpec", "OpenCluster", "load_cluster", "open_cluster", "refuse_import_of_main"]
 
 Say = Callable[[str], None]
+
+#: Seconds that a lost worker of a local cluster has to come back.
+BACK = 30.0
 
 
 class OpenCluster:
@@ -42,12 +46,36 @@ class OpenCluster:
     """
 
     def __init__(
-        self, client: Client, *, owned: bool, threads: int, cleanup: contextlib.ExitStack
+        self,
+        client: Client,
+        *,
+        owned: bool,
+        threads: int,
+        cleanup: contextlib.ExitStack,
+        lasting: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self.owned = owned
         self.threads = threads
         self._cleanup = cleanup
+        self._lasting = lasting
+        self._check = check
+
+    def count(self) -> int:
+        """Workers that there are; on a local cluster of ours, one that is just being started again
+        is waited for.
+
+        Raises
+        ------
+        ClusterError
+            It will end again.
+        """
+        end = time.monotonic() + BACK
+        while (there := _count(self.client)) < self._lasting and time.monotonic() < end:
+            self._check()
+            time.sleep(0.1)
+        return there
 
     def close(self) -> None:
         """Disconnect; stop what was started. A client that was given stays open."""
@@ -113,7 +141,7 @@ def open_cluster(
                 threads=threads or _threads(client),
                 cleanup=stack.pop_all(),
             )
-        spec = spec or ClusterSpec()
+        spec, more = spec or ClusterSpec(), dict[str, Any]()
         if spec.kind == "address":
             client = _connect(spec, needed, timeout, stack)
             threads = spec.threads or _threads(client)
@@ -123,7 +151,12 @@ def open_cluster(
                 n_workers, needed, f"{spec.origin} asks for workers: {n_workers}, so it has"
             )
             if (batch := spec.batch) is None:
-                client = _start(spec, n_workers, say, stack)
+                refuse_in_daemon()
+                from approxifer.pipeline.cluster.local import check_memory
+
+                cluster = _start(spec, n_workers, say, stack)
+                client = _join(cluster, stack)
+                more = {"lasting": n_workers, "check": partial(check_memory, cluster)}
             else:
                 from approxifer.pipeline.cluster.batch import batch_cluster
 
@@ -134,7 +167,11 @@ def open_cluster(
                 client = _join(stack.enter_context(jobs), stack)
             threads = spec.threads or 1
         return OpenCluster(
-            client, owned=spec.kind != "address", threads=threads, cleanup=stack.pop_all()
+            client,
+            owned=spec.kind != "address",
+            threads=threads,
+            cleanup=stack.pop_all(),
+            **more,
         )
 
 
@@ -153,6 +190,22 @@ def refuse_import_of_main() -> None:
         )
 
 
+def refuse_in_daemon() -> None:
+    """Refuse to start a local cluster in a process that may have no children.
+
+    Raises
+    ------
+    ClusterError
+        It is a Dask worker's, most likely: the call is made in a task.
+    """
+    if multiprocessing.current_process().daemon:
+        raise ClusterError(
+            "a local cluster cannot be started in this process, which may start no others (a Dask "
+            "worker's, where the call is made in a task): make the call outside of any task, or "
+            "give client="
+        )
+
+
 def check_client(client: Any) -> None:
     """Refuse what is no client, or one that would never answer the thread that calls this.
 
@@ -166,7 +219,8 @@ def check_client(client: Any) -> None:
         raise ConfigError(
             f"client: {type(client).__name__} given; give a distributed.Client, or leave it out"
         )
-    if client.asynchronous:
+    # client.asynchronous is true only in the thread of its loop, which this one may not be.
+    if client.asynchronous or client._asynchronous:
         raise ConfigError(
             "client: it is asynchronous, or this is called on its own event loop, and the run "
             "would wait for itself; give one made with asynchronous=False, and call this from "
@@ -250,10 +304,10 @@ def _start(
     n_workers: int,
     say: Say | None,
     stack: contextlib.ExitStack,
-) -> Client:
+) -> LocalCluster:
     from approxifer.pipeline.cluster.local import local_cluster
 
-    cluster = stack.enter_context(
+    return stack.enter_context(
         local_cluster(
             n_workers=n_workers,
             memory=spec.memory,
@@ -261,7 +315,6 @@ def _start(
             say=say,
         )
     )
-    return _join(cluster, stack)
 
 
 def _join(cluster: Any, stack: contextlib.ExitStack) -> Client:

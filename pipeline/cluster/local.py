@@ -30,6 +30,7 @@ from distributed.utils import get_mp_context
 
 from approxifer.errors import ClusterError
 from approxifer.pipeline.cluster.dask_process import keep_lost_workers, silent, starting
+from approxifer.pipeline.scheduler.starting import killed_for_memory, megabytes
 from approxifer.together import SharedContext
 
 Say = Callable[[str], None]
@@ -53,6 +54,7 @@ _forking = SharedContext(
     lambda: dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 )
 
+_LOOK = "look at the workers' messages above, and at the options in the cluster file"
 #: What Dask's nannies call the processes of their workers.
 _WORKER = "Dask Worker process (from Nanny)"
 
@@ -144,13 +146,14 @@ def local_cluster(
             names = [f"worker-{number}" for number in range(n_workers)]
             cluster.worker_spec = dict.fromkeys(names, cluster.new_spec)
             cluster.sync(_start_workers, cluster, n_workers, say)
+        except ClusterError:
+            raise
         except Exception as error:
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise ClusterError(
-                f"the local cluster did not start: {cause or type(cause).__name__}; look at the "
-                "workers' messages above, and at the options in the cluster file"
+                f"the local cluster did not start: {cause or type(cause).__name__}: {_LOOK}"
             ) from error
         yield cluster
 
@@ -164,18 +167,44 @@ async def _start_workers(cluster: LocalCluster, n_workers: int, say: Say | None)
 
     began = time.monotonic()
     task = asyncio.ensure_future(ready())
-    while not task.done():
-        await asyncio.wait({task}, timeout=3)
-        elapsed = time.monotonic() - began
-        if task.done():
-            break
-        if elapsed > _START_SECONDS:
-            raise ClusterError(f"workers still missing after {elapsed:.0f} s")
-        if say is not None:
-            say(f"starting local workers: {joined()} of {n_workers} after {elapsed:.0f} s")
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=3)
+            elapsed = time.monotonic() - began
+            if task.done():
+                break
+            check_memory(cluster)
+            if elapsed > _START_SECONDS:
+                raise ClusterError(
+                    f"only {joined()} of {n_workers} local workers came up within {elapsed:.0f} s:"
+                    f" {_LOOK}"
+                )
+            if say is not None:
+                say(f"starting local workers: {joined()} of {n_workers} after {elapsed:.0f} s")
+    finally:
+        task.cancel()  # where it is given up: it would hold up the closing
+    if task.exception() is not None or joined() < n_workers:
+        check_memory(cluster)
     task.result()
     if joined() < n_workers:
-        raise ClusterError(f"only {joined()} of {n_workers} workers came up")
+        raise ClusterError(f"only {joined()} of {n_workers} local workers came up: {_LOOK}")
+
+
+def check_memory(cluster: LocalCluster) -> None:
+    """Refuse a memory limit by which a worker was killed before it had anything to do.
+
+    Raises
+    ------
+    ClusterError
+    """
+    for name, nanny in cluster.workers.items():
+        if isinstance(nanny, Nanny) and killed_for_memory(nanny.get_logs()):
+            limit = megabytes(nanny.memory_manager.memory_limit or 0)
+            raise ClusterError(
+                f"the local cluster did not start: {name} was killed by its memory limit of"
+                f" {limit} before it had anything to do; give each worker more (memory: in the"
+                " cluster file), or start fewer of them (workers:)"
+            )
 
 
 def _close(cluster: LocalCluster) -> None:

@@ -96,7 +96,10 @@ class Options(Arguments):
         if self.cluster is not None and self.client is not None:
             raise ConfigError("cluster= and client= are both given: give one of the two")
         if not isinstance(self.cluster, str | os.PathLike | Mapping | None):
-            raise ConfigError(f"cluster={self.cluster!r}: give the path of a cluster file")
+            raise ConfigError(
+                f"cluster={type(self.cluster).__name__}: give a cluster file, or "
+                "client=distributed.Client(cluster)"
+            )
         self._check_trust()
         self.code_for(self.k or 1)
         self._check_parity()

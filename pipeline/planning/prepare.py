@@ -45,7 +45,6 @@ from approxifer.pipeline.cluster.connect import (
     OpenCluster,
     load_cluster,
     open_cluster,
-    workers_of,
 )
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import (
@@ -362,7 +361,7 @@ def open_workers(
     if _fixed_k(prepared) is None:  # half of K costs twice the redundancy, but is better than none
         fewest = workers_needed(options.code_for(-(-code.k // 2)), options.byzantine)
     cluster = open_cluster(sized, needed=needed, fewest=fewest, say=say, check=check)
-    there = len(workers_of(cluster.client))
+    there = cluster.count()
     if there < needed:
         smaller = choose_k(options.code_for, None, there, byzantine=options.byzantine)
         prepared.notes.append(
@@ -375,7 +374,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
     """Open or create the output store, and gather what the engine needs. The store and the journal
     are closed with ``stack``."""
     options, client = prepared.options, cluster.client
-    present = len(workers_of(client))
+    present = cluster.count()
     spec, layout = settle(prepared, present)
     attrs = store_attributes(prepared, spec, layout)
     if prepared.stored is not None:

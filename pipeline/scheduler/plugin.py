@@ -27,6 +27,7 @@ from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_na
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.policy import GroupState, Policy
 from approxifer.pipeline.scheduler.run_state import MAX_RESTARTS, RunState
+from approxifer.pipeline.scheduler.starting import killed_for_memory
 from approxifer.pipeline.scheduler.state import Bar, WorkerState
 from approxifer.version import __version__
 
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 TICK = 0.025  #: seconds between two looks at the clock
 POLL = 1.0  #: seconds after which a poll without news returns
 SUMMARY = 0.25  #: seconds between two summaries of the ledger
+NANNY = 2.0  #: seconds that a nanny is given to answer
 
 
 class StragglerPlugin(SchedulerPlugin):
@@ -176,6 +178,7 @@ class StragglerPlugin(SchedulerPlugin):
         if (now := time.monotonic()) - self._summed.get(run, 0.0) > SUMMARY:
             self._summed[run] = now
             reply |= state.summary()
+            reply["able"] = state.starts.able(self.workers.values())
         return reply
 
     async def close_run(self, run: str) -> dict[str, Any]:
@@ -258,6 +261,9 @@ class StragglerPlugin(SchedulerPlugin):
             slots=ws.nthreads,
             seen=time.monotonic(),
             incarnation=next(self._incarnations),
+            memory=ws.memory_limit or 0,
+            pid=ws.pid,
+            nanny_address=ws.nanny or "",
         )
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
@@ -267,12 +273,28 @@ class StragglerPlugin(SchedulerPlugin):
             return
         self._seen.pop(worker, None)
         now = time.monotonic()
+        loading = [r for r, s in self.runs.items() if r not in gone.ready | s.unready.keys()]
+        if loading and not gone.retiring:
+            scheduler.loop.add_callback(self._ended_loading, gone, loading)
         for state in self.runs.values():
             for group in state.worker_gone(worker, now):
                 self._look(state, state.groups.get(group))
             if state.run in gone.ready and not gone.hung:
                 state.notify(gone, "gone", now)
                 self._news[state.run].set()
+
+    async def _ended_loading(self, gone: WorkerState, runs: list[str]) -> None:
+        """Learn from its nanny why a worker's process ended while it loaded a model."""
+        logs: Any = ()
+        if gone.nanny_address:
+            with contextlib.suppress(OSError):
+                ask = self.scheduler.rpc(gone.nanny_address).get_logs()
+                logs = await asyncio.wait_for(ask, NANNY)
+        memory = killed_for_memory(logs, gone.pid)
+        for run in runs:
+            if run in self.runs:
+                self.runs[run].starts.ended(gone, memory=memory, now=time.monotonic())
+                self._news[run].set()
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """A client has left or died: its runs end."""
@@ -391,6 +413,7 @@ class StragglerPlugin(SchedulerPlugin):
             if ws is None:
                 continue
             worker.closed = ws not in self.scheduler.running
+            worker.paused = ws.status is Status.paused
             worker.retiring |= ws.status is Status.closing_gracefully
             if ws.last_seen != self._seen.get(address):
                 self._seen[address] = ws.last_seen
@@ -408,6 +431,7 @@ class StragglerPlugin(SchedulerPlugin):
             for group in list(state.groups.values()):
                 self._advance(state, group)
             state.look_for_stall(now)
+            state.starts.look(state.run, self.workers.values(), now)
             if state.events:
                 self._news[state.run].set()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from math import ceil, inf
 from statistics import median
 from typing import Any
@@ -31,6 +32,7 @@ from approxifer.pipeline.scheduler.policy import (
     decide_bound,
 )
 from approxifer.pipeline.scheduler.stall import held
+from approxifer.pipeline.scheduler.starting import Starts
 from approxifer.pipeline.scheduler.state import CLAIMS, Bar, WorkerState, unfit
 
 #: How often one worker (by name) is restarted in one run before it is left alone.
@@ -70,6 +72,11 @@ class RunState:
     served: float = 0.0  #: seconds of shares that it has asked for: its place in the queues
     moved: float = inf  #: when a share came back last, or there was nothing to wait for
     warned: bool = False  #: since then, that nothing comes back
+
+    @cached_property
+    def starts(self) -> Starts:
+        """Workers that leave while they load the model."""
+        return Starts(self.unready)
 
     # ---- what happens -------------------------------------------------------------------------
 
@@ -518,8 +525,9 @@ class RunState:
         return any(bar.holds(worker) for bar in self.barred)
 
     def ready_workers(self) -> int:
-        """Workers that have this run's model, are not hung, and may be given shares."""
-        return sum(self._may_serve(w) and not w.hung for w in self.workers.values())
+        """Workers that have this run's model, are neither hung nor paused, and may be given
+        shares."""
+        return sum(self._may_serve(w) and not (w.hung or w.paused) for w in self.workers.values())
 
     def summary(self) -> dict[str, Any]:
         """The ledger: a record for each worker."""

@@ -42,6 +42,10 @@ class WorkerState:
     #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
     retiring: bool = False  #: it was asked to leave, or its lifetime is over
+    paused: bool = False  #: it is short of memory
+    memory: int = 0  #: its limit in bytes; 0: none
+    pid: int = 0
+    nanny_address: str = ""  #: what watches over its process; "": nothing does
 
     @property
     def queued(self) -> int:

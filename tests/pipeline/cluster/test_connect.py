@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -191,6 +192,11 @@ class TestLocal:
         with open_cluster(spec, needed=2) as found:
             assert not found.owned
 
+    def test_no_local_cluster_within_a_task(self, local):
+        done = local.client.submit(open_cluster, None, needed=1)
+        with pytest.raises(ClusterError, match="outside of any task"):
+            done.result(timeout=60)
+
     def test_asynchronous_and_closed_clients(self, local):
         async def try_it():
             address = local.client.scheduler_info()["address"]
@@ -198,7 +204,15 @@ class TestLocal:
                 with pytest.raises(ConfigError, match="it is asynchronous"):
                     open_cluster(None, client=client, needed=1)
 
+        async def try_elsewhere():
+            address = local.client.scheduler_info()["address"]
+            async with Client(address, asynchronous=True, set_as_default=False) as client:
+                call = partial(open_cluster, None, client=client, needed=1)
+                with pytest.raises(ConfigError, match="it is asynchronous"):
+                    await asyncio.get_running_loop().run_in_executor(None, call)
+
         local.client.sync(try_it)
+        local.client.sync(try_elsewhere)
         client = Client(local.client.scheduler_info()["address"], set_as_default=False)
         client.close()
         with pytest.raises(ConfigError, match="its status is 'closed'"):

@@ -117,7 +117,9 @@ def test_no_announcement_is_an_error(plugin: StragglerPlugin) -> None:
 
 def test_no_two_workers_are_one(plugin: StragglerPlugin) -> None:
     """Not even where a name comes back at the same address."""
-    there = SimpleNamespace(name="w1", host="10.0.0.1", nthreads=2)
+    there = SimpleNamespace(
+        name="w1", host="10.0.0.1", nthreads=2, memory_limit=None, pid=1, nanny=None
+    )
     scheduler, seen = plugin.scheduler, []
     scheduler.workers["tcp://10.0.0.1:1"] = there  # type: ignore[assignment]
     for _ in range(3):
