@@ -40,6 +40,7 @@ from approxifer.pipeline.client.single_shares import SingleResult
 from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.planning.partition import micro_batch
+from approxifer.pipeline.protocol import Attempt, Complete
 from approxifer.pipeline.records import AttemptOutcome, ShareOutput, Status
 from approxifer.pipeline.scheduler.placement import Candidate, place
 
@@ -242,11 +243,8 @@ class _Run:
             group.outputs[share, 0] = output = self._ask(name, rows[share])
             self.done.shares[name] += 1
             self._look(batch, share, name, rows[share], output)
-            attempts.append(
-                {"share": share, "attempt": 0, "worker": name, "member": int(address),
-                 "fate": AttemptOutcome.USED}
-            )  # fmt: skip
-        group.completion = {"used": list(group.outputs), "attempts": attempts}
+            attempts.append(Attempt(share, 0, name, int(address), AttemptOutcome.USED))
+        group.completion = Complete(batch.number, False, tuple(group.outputs), tuple(attempts))
         return group
 
     def _rows(self, batch: RowGroup, share: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from approxifer.errors import DecodeError
 from approxifer.pipeline.client.calibration import SelectiveRepair
 from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.protocol import Attempt
 from approxifer.pipeline.records import AttemptOutcome, Block, ShareOutput, Status
 
 
@@ -64,7 +65,7 @@ def decode_group(
     batch: RowGroup,
     told: dict[int, ShareOutput],
     *,
-    history: Sequence[Mapping[str, object]] = (),
+    history: Sequence[Attempt] = (),
     evicted: frozenset[str] = frozenset(),
     decoder: FittedDecoder | None = None,
     doubtful: bool = False,
@@ -92,7 +93,7 @@ def decode_group(
         decoded, residual = decode(outputs), batch.code.residual(outputs)
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
-    errors = [str(a["error"]) for a in history if a["fate"] == AttemptOutcome.FAILED]
+    errors = [str(a.error) for a in history if a.fate is AttemptOutcome.FAILED]
     return DecodedGroup(
         batch,
         told,
@@ -108,9 +109,9 @@ def decode_group(
     )
 
 
-def _workers(history: Sequence[Mapping[str, object]], *fates: AttemptOutcome) -> frozenset[str]:
+def _workers(history: Sequence[Attempt], *fates: AttemptOutcome) -> frozenset[str]:
     """The workers with an attempt that ended so."""
-    return frozenset(str(a["worker"]) for a in history if a["fate"] in fates)
+    return frozenset(a.worker for a in history if a.fate in fates)
 
 
 class Collector:

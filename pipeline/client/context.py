@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any
 
@@ -119,7 +119,7 @@ class Context:
             group=group.number,
             shares={str(share): one.worker for share, one in told},
             members={str(share): self.index(one.member) for share, one in told},
-            attempts=group.history,
+            attempts=[asdict(attempt) for attempt in group.history],
             **fields,
         )
 

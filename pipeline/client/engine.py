@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from math import ceil
-from typing import Any
 
 import numpy as np
 
@@ -36,8 +36,17 @@ from approxifer.pipeline.client.used_rows import DrawnRows
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.planning.partition import fewest_workers, groups_in_flight, workers_needed
 from approxifer.pipeline.planning.windows import windows
+from approxifer.pipeline.protocol import (
+    Complete,
+    Contradiction,
+    ConvictedElsewhere,
+    Returned,
+    RunEvent,
+    Send,
+    Stalled,
+    WorkerChange,
+)
 from approxifer.pipeline.records import Block, ShareOutput, Status
-from approxifer.pipeline.scheduler.stall import tell
 from approxifer.pipeline.worker import ModelOnWorker
 
 #: Codewords of which all shares are run first, for ``decoder="fitted"``.
@@ -109,7 +118,7 @@ class Engine:
         self.started: float | None = None
         self.finished: float | None = None
         self._in_flight = 0
-        self._hearings = 0  #: of other runs' convictions
+        self._adopting = 0  #: convictions by other runs
         self._news = asyncio.Event()
         self._open_windows = asyncio.Semaphore(OPEN_WINDOWS)
         self._spans = spans
@@ -237,7 +246,7 @@ class Engine:
             if spans:
                 await self._all_done.wait()
             await self.guard.finish_checks()
-            while self._hearings:
+            while self._adopting:
                 self._news.clear()
                 await self._news.wait()
             spans = [span for span in self._spans if span[0] in self._again]
@@ -337,50 +346,53 @@ class Engine:
             ),
             code="coded" if batch.coded else "plain",
             first=not batch.coded,  # repairs: so that the oldest windows close first
-            avoid=avoid,
+            avoid=tuple(avoid),
         )
 
-    def _handle(self, event: dict[str, Any]) -> None:
-        if event["op"] == "stalled":
-            self._stalled(event)
-        elif event["op"] == "worker":
-            name, what, incarnation = event["worker"], event["what"], event["incarnation"]
-            self.context.journal("worker", time=event["time"], worker=name, what=what)
-            place = {key: event[key] for key in ("host", "node", "device", "hardware")}
-            self.members.joined(incarnation, name, **place)
-            if what != "ready":
-                self.members.departed(incarnation)
-            self._news.set()
-        elif event["op"] == "changed":
-            self.context.journal("changed", worker=event["worker"], said=event["said"])
-            self.setup.notes.append(
-                f"worker {event['worker']} says another place of itself than before, and is not "
-                f"believed: {event['said']} instead of {event['kept']}"
-            )
-        elif event["op"] == "conviction":
-            self._hearings += 1
-            self.context.spawn(self._hear_of_conviction(event["bars"], event["conviction"]))
-        else:
-            self.trouble = ""
-            self.courier.handle(event)
+    def _handle(self, event: RunEvent) -> None:
+        match event:
+            case Stalled():
+                self._stalled(event)
+            case WorkerChange():
+                self.context.journal(
+                    "worker", time=event.time, worker=event.worker, what=event.what
+                )
+                place = {"host": event.host} | asdict(event.place)
+                self.members.joined(event.incarnation, event.worker, **place)
+                if event.what != "ready":
+                    self.members.departed(event.incarnation)
+                self._news.set()
+            case Contradiction():
+                stated, kept = asdict(event.stated), asdict(event.kept)
+                self.context.journal("changed", worker=event.worker, said=stated)
+                self.setup.notes.append(
+                    f"worker {event.worker} states another place than before, which is not "
+                    f"trusted: {stated} instead of {kept}"
+                )
+            case ConvictedElsewhere():
+                self._adopting += 1
+                self.context.spawn(self._adopt(event))
+            case Send() | Returned() | Complete():
+                self.trouble = ""
+                self.courier.handle(event)
 
-    async def _hear_of_conviction(self, bars: list[dict[str, Any]], event: dict[str, Any]) -> None:
-        await self.guard.adopt_conviction(bars, event)
-        self._hearings -= 1
+    async def _adopt(self, event: ConvictedElsewhere) -> None:
+        await self.guard.adopt_conviction(event.bars, event.conviction)
+        self._adopting -= 1
         self._news.set()
 
-    def _stalled(self, event: dict[str, Any]) -> None:
-        """No share has come back for long: say who holds what; the second time give up.
+    def _stalled(self, event: Stalled) -> None:
+        """No share has come back for long: show where shares are; the second time give up.
 
         Raises
         ------
         ClusterError
         """
-        found = {name: event[name] for name in ("shares", "unplaced")}
-        counts = {name: event[name] for name in ("ready", "present")}
-        self.context.journal("stalled", seconds=event["seconds"], **found, **counts)
-        self.trouble = tell(event["seconds"], found, **counts)
-        if event["final"]:
+        fields = asdict(event)
+        del fields["final"]
+        self.context.journal("stalled", **fields)
+        self.trouble = str(event)
+        if event.final:
             raise ClusterError(
                 f"{self.trouble}. What is written stays, and the same command goes on from there: "
                 "start workers, or a new cluster, and give it again (stall_after= sets the time)"

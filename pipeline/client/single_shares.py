@@ -47,11 +47,16 @@ class SingleShares:
 
         group = GroupTransfer(next(self.context.numbers), rows[None], finish, (model,))
         await self.courier.dispatch(
-            group, code="plain", first=True, forbid=forbid, only=only, check=kind == "check"
+            group,
+            code="plain",
+            first=True,
+            forbid=tuple(forbid),
+            only=only,
+            check=kind == "check",
         )
         await told
         found = group.testimonies
         self.context.journal_group(group, used=found, kind=kind)
         await self.context.session.call("report", done=[group.number])
-        raised = any(attempt["fate"] == AttemptOutcome.FAILED for attempt in group.history)
+        raised = any(attempt.fate is AttemptOutcome.FAILED for attempt in group.history)
         return SingleResult(found.get(0), raised)

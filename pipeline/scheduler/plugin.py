@@ -23,7 +23,17 @@ from distributed import Scheduler, SchedulerPlugin, Status
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.handlers import Handler
-from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, read_key, run_of
+from approxifer.pipeline.keys import PLUGIN, TOPIC, Key, as_key, model_plugin_name, run_of
+from approxifer.pipeline.protocol import (
+    ConvictedElsewhere,
+    Ended,
+    GroupRequest,
+    Ready,
+    Started,
+    Unready,
+    read_report,
+    to_wire,
+)
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.policy import GroupState, Policy
 from approxifer.pipeline.scheduler.run_state import MAX_RESTARTS, RunState
@@ -106,22 +116,21 @@ class StragglerPlugin(SchedulerPlugin):
         return {"version": __version__, "workers": len(self.workers)}
 
     async def open_groups(self, run: str, groups: list[dict[str, Any]]) -> None:
-        """Take groups in: ``group``, ``code``, ``rows`` of a share, whether it goes ``first``,
-        names to ``avoid``, incarnations to ``forbid``, the ``only`` incarnation that may run it (or
-        None), and whether it is a ``check``."""
+        """Take groups in: the fields of `GroupRequest`."""
         state = self.runs[run]
         others = [other for other in self.runs.values() if other is not state]
         for fields in groups:
-            code = state.codes[fields["code"]]
+            asked = GroupRequest(**fields)
+            code = state.codes[asked.code]
             group = GroupState(
-                group=fields["group"],
+                group=asked.group,
                 code=code,
-                rows=fields["rows"],
-                priority=state.rank(code.n, first=fields["first"], others=others),
-                avoid=frozenset(fields["avoid"]),
-                forbid=frozenset(fields["forbid"]),
-                only=fields["only"],
-                check=fields["check"],
+                rows=asked.rows,
+                priority=state.rank(code.n, first=asked.first, others=others),
+                avoid=frozenset(asked.avoid),
+                forbid=frozenset(asked.forbid),
+                only=asked.only,
+                check=asked.check,
             )
             state.open_group(group)
             self._advance(state, group)
@@ -132,8 +141,8 @@ class StragglerPlugin(SchedulerPlugin):
         done: list[int] | None = None,
         lost: list[tuple[Key, str]] | None = None,
     ) -> None:
-        """Hear from the client: groups it is done with; shares (key, why)
-        that it could not send or fetch."""
+        """Take a client's report: groups it is done with; shares (key, why) that it could not
+        send or fetch."""
         state = self.runs[run]
         for group in done or ():
             state.settle(group)
@@ -156,8 +165,7 @@ class StragglerPlugin(SchedulerPlugin):
         for state in self.runs.values():
             self._shut_out(state, named)
             if state.run != run:
-                told = {"op": "conviction", "bars": bars, "conviction": conviction}
-                state.events.append(told)
+                state.events.append(ConvictedElsewhere(tuple(bars), conviction))
 
     def _shut_out(self, state: RunState, bars: list[Bar]) -> None:
         for key in state.bar(bars, time.monotonic()):
@@ -171,7 +179,7 @@ class StragglerPlugin(SchedulerPlugin):
             news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), POLL)
-        events, state.events = state.events, []
+        events, state.events = [to_wire(event) for event in state.events], []
         reply = {"events": events, "ready": state.ready_workers(), "present": len(self.workers)}
         if (now := time.monotonic()) - self._summed.get(run, 0.0) > SUMMARY:
             self._summed[run] = now
@@ -285,32 +293,26 @@ class StragglerPlugin(SchedulerPlugin):
             await self.close_run(run)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Hear from the workers: model loaded or not, share started, share ended.
+        """Take a worker's report: model loaded or not, share started, share ended.
 
         Dask puts the sender's address into each message; the rest of it may be anything.
         """
-        if topic != TOPIC or not isinstance(msg, dict):
+        if topic != TOPIC or (report := read_report(msg)) is None:
             return
-        now, op, address = time.monotonic(), msg.get("op"), msg.get("worker")
+        now, address = time.monotonic(), msg.get("worker")
         worker = self.workers.get(address) if isinstance(address, str) else None
         if worker is None:
             return
-        if op in ("ready", "unready"):
-            run = msg.get("run")
-            if isinstance(run, str) and run in self.runs:
-                self.runs[run].heard_of_model(worker, msg, now)
-                self._news[run].set()
-            return
-        if op not in ("started", "ended") or (key := read_key(msg.get("key"))) is None:
-            return
-        state = self._run_of(key)
-        if op == "started" and state is not None:
-            state.started(key, worker.address, now)
-        elif state is not None:
-            rows, whole = msg.get("rows"), msg.get("whole")
-            state.ended(key, worker.address, now, rows=rows, whole=whole)
-        elif op == "ended":
-            worker.running.pop(key, None)  # of a run that is over
+        match report:
+            case Ready() | Unready() if report.run in self.runs:
+                self.runs[report.run].model_loaded(worker, report, now)
+                self._news[report.run].set()
+            case Started(key) if state := self._run_of(key):
+                state.started(key, worker.address, now)
+            case Ended(key, rows, whole) if state := self._run_of(key):
+                state.ended(key, worker.address, now, rows=rows, whole=whole)
+            case Ended(key):
+                worker.running.pop(key, None)  # of a run that is over
 
     # ---- acting ---------------------------------------------------------------------------------
 

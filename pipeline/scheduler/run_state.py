@@ -18,6 +18,19 @@ import numpy as np
 
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key, new_key, run_of
+from approxifer.pipeline.protocol import (
+    Attempt,
+    Complete,
+    Contradiction,
+    Ready,
+    Returned,
+    RunEvent,
+    Send,
+    Sent,
+    Stalled,
+    Unready,
+    WorkerChange,
+)
 from approxifer.pipeline.records import AttemptOutcome, WorkerRecord
 from approxifer.pipeline.scheduler.placement import Candidate, place
 from approxifer.pipeline.scheduler.policy import (
@@ -31,7 +44,7 @@ from approxifer.pipeline.scheduler.policy import (
     decide_bound,
 )
 from approxifer.pipeline.scheduler.stall import held
-from approxifer.pipeline.scheduler.state import CLAIMS, Bar, WorkerState, unfit
+from approxifer.pipeline.scheduler.state import Bar, WorkerState, unfit
 
 #: How often one worker (by name) is restarted in one run before it is left alone.
 MAX_RESTARTS = 3
@@ -63,7 +76,7 @@ class RunState:
     unreported: dict[Key, tuple[str, int]] = field(default_factory=dict)  #: started, rows not told
     unready: dict[str, str] = field(default_factory=dict)  #: worker name to why it has no model
     changed: set[int] = field(default_factory=set)  #: incarnations that contradicted themselves
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[RunEvent] = field(default_factory=list)
     barred: set[Bar] = field(default_factory=set)  #: convicted workers: given no more shares
     shut_out: set[int] = field(default_factory=set)  #: incarnations told of as such
     waves: int = 0  #: how often shares were sent
@@ -98,7 +111,7 @@ class RunState:
         self.groups[group.group] = group
 
     def started(self, key: Key, address: str, now: float) -> None:
-        """A worker says that it has begun a share: heard once, and only from where it was sent."""
+        """A worker reports that it has begun a share: once, and only from where it was sent."""
         found, worker = self.by_key.get(key), self.workers.get(address)
         if found is None or worker is None:
             return
@@ -112,13 +125,13 @@ class RunState:
         worker.waiting.discard(key)
         self.unreported[key] = (attempt.name, group.rows)
 
-    def ended(self, key: Key, address: str, now: float, *, rows: Any, whole: Any) -> None:
-        """A worker says that it has left a share which it had begun: ``whole``, or stopped, or
-        failed, after starting ``rows``. Heard once, and only from where it was sent.
+    def ended(self, key: Key, address: str, now: float, *, rows: int, whole: bool) -> None:
+        """A worker reports that it has left a share which it had begun: ``whole``, or stopped, or
+        failed, after starting ``rows``. It counts once, and only from where it was sent.
 
-        Its word frees it of a share that is dropped; of one that is awaited only the output does.
+        The report frees it of a share that is dropped; of one that is awaited only the output does.
         """
-        if type(rows) is not int or type(whole) is not bool or key not in self.unreported:
+        if key not in self.unreported:
             return
         group, attempt = self.by_key[key]
         if attempt.address != address:
@@ -147,18 +160,7 @@ class RunState:
         if attempt.seconds is not None:
             self._learn(attempt, attempt.seconds)
         self.record(attempt.name).run += 1
-        self.events.append(
-            {
-                "op": "in",
-                "group": group.group,
-                "share": attempt.share,
-                "attempt": attempt.attempt,
-                "address": attempt.address,
-                "key": key,
-                "member": attempt.incarnation,
-                "nbytes": nbytes,
-            }
-        )
+        self.events.append(Returned(group.group, key, nbytes))
         return group
 
     def lost(
@@ -307,7 +309,7 @@ class RunState:
                 yield worker
 
     def look_for_stall(self, now: float) -> None:
-        """Tell the client when nothing has come back for half of the limit, and for all of it."""
+        """Notify the client when nothing has come back for half of the limit, and for all of it."""
         if all(group.complete for group in self.groups.values()):
             self.moved, self.warned = now, False
             return
@@ -319,16 +321,9 @@ class RunState:
         final, self.warned = self.warned, True
         if final:
             self.moved = now
-        self.events.append(
-            {
-                "op": "stalled",
-                "seconds": round(seconds, 1),
-                "final": final,
-                "ready": self.ready_workers(),
-                "present": len(self.workers),
-                **held(self.groups.values(), now),
-            }
-        )
+        shares, unplaced = held(self.groups.values(), now)
+        ready, present = self.ready_workers(), len(self.workers)
+        self.events.append(Stalled(round(seconds, 1), final, ready, present, shares, unplaced))
 
     def _send(self, group: GroupState, shares: Iterable[int], now: float) -> None:
         held, live, raised = defaultdict(set), defaultdict(set), defaultdict(set)
@@ -384,8 +379,8 @@ class RunState:
                 flight = self._out(sent[0])
                 for attempt in sent:
                     attempt.flight = flight
-            to = [[a.share, a.attempt, a.address, a.key] for a in sent]
-            self.events.append({"op": "send", "group": group.group, "to": to})
+            to = tuple(Sent(a.share, a.attempt, a.address, a.key) for a in sent)
+            self.events.append(Send(group.group, to))
 
     def candidates(self, now: float, *, forbid: Collection[int] = ()) -> list[Candidate]:
         """The workers that may be given this run's shares, but for incarnations to ``forbid``."""
@@ -419,31 +414,25 @@ class RunState:
                 needed = not exact.all() or group.code.carries[attempt.share] is not None
                 first = present[attempt.share] is attempt
                 attempt.fate = AttemptOutcome.USED if needed and first else AttemptOutcome.SPARE
-        self.events.append(
-            {
-                "op": "complete",
-                "group": group.group,
-                "broken": broken,
-                "used": [[share, a.attempt] for share, a in present.items()],
-                "attempts": [self._history(a) for a in group.attempts],
-            }
-        )
+        used = tuple((share, a.attempt) for share, a in present.items())
+        attempts = tuple(self._ended(a) for a in group.attempts)
+        self.events.append(Complete(group.group, broken, used, attempts))
 
-    def _history(self, attempt: AttemptState) -> dict[str, Any]:
+    def _ended(self, attempt: AttemptState) -> Attempt:
         def since(t: float | None) -> float | None:
             return None if t is None else round(t - self.began, 4)
 
         assert attempt.fate is not None
-        return {
-            "share": attempt.share,
-            "attempt": attempt.attempt,
-            "worker": attempt.name,
-            "member": attempt.incarnation,
-            "fate": attempt.fate.value,
-            "start": since(attempt.start),
-            "stop": since(attempt.stop),
-            "error": attempt.error,
-        }
+        return Attempt(
+            attempt.share,
+            attempt.attempt,
+            attempt.name,
+            attempt.incarnation,
+            attempt.fate,
+            since(attempt.start),
+            since(attempt.stop),
+            attempt.error,
+        )
 
     # ---- bookkeeping --------------------------------------------------------------------------
 
@@ -452,49 +441,35 @@ class RunState:
         return self.records.setdefault(name, WorkerRecord(name))
 
     def notify(self, worker: WorkerState, what: str, now: float) -> None:
-        """Tell the client that a worker became ``ready`` (or, where it is barred, ``convicted``),
-        ``hung``, ``restarting``, ``convicted`` or ``gone``."""
+        """Notify the client that a worker became ``ready`` (or, where it is barred,
+        ``convicted``), ``hung``, ``restarting``, ``convicted`` or ``gone``."""
         if what in ("ready", "convicted") and self.is_barred(worker):
             what = "convicted"
             self.shut_out.add(worker.incarnation)
         record = self.record(worker.name)
-        record.host = worker.node or worker.host
+        record.host = worker.place.node or worker.host
         record.restarts += what == "restarting"
         if record.state != "convicted":  # for good
             record.state = what
+        time, incarnation = round(now - self.began, 4), worker.incarnation
         self.events.append(
-            {
-                "op": "worker",
-                "worker": worker.name,
-                "what": what,
-                "time": round(now - self.began, 4),
-                "incarnation": worker.incarnation,
-                "host": worker.host,
-                **worker.claims,
-            }
+            WorkerChange(worker.name, what, time, incarnation, worker.host, worker.place)
         )
 
-    def heard_of_model(self, worker: WorkerState, message: Mapping[str, Any], now: float) -> None:
-        """A worker says that it has loaded the run's model, or could not, and who it is.
+    def model_loaded(self, worker: WorkerState, report: Ready | Unready, now: float) -> None:
+        """A worker reports that it has loaded the run's model, or could not, and its place.
 
-        What it has said first holds: of what it says later the client is told, once.
+        The place that it states first holds: of another one the client is notified, once.
         """
-        if why := unfit(message, self.fingerprint):
+        why = unfit(report, self.fingerprint)
+        if why or isinstance(report, Unready):
             if self.run not in worker.ready:
                 self.unready[worker.name] = why
             return
-        said = {name: message[name] for name in CLAIMS}
-        if not worker.introduce(said) and worker.incarnation not in self.changed:
-            self.changed.add(worker.incarnation)
-            self.events.append(
-                {
-                    "op": "changed",
-                    "worker": worker.name,
-                    "incarnation": worker.incarnation,
-                    "said": said,
-                    "kept": worker.claims,
-                }
-            )
+        stated, incarnation = report.place, worker.incarnation
+        if not worker.introduce(stated) and incarnation not in self.changed:
+            self.changed.add(incarnation)
+            self.events.append(Contradiction(worker.name, incarnation, stated, worker.place))
         if self.run not in worker.ready:
             worker.ready.add(self.run)
             self.unready.pop(worker.name, None)

@@ -1,24 +1,19 @@
 """Workers as the scheduler sees them: identity and present work. Pure.
 
-What a worker says of itself is believed once: it only tells apart what one address may stand for.
+What a worker states about itself holds once: it only separates what one address may stand for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from approxifer.pipeline.keys import Key
+from approxifer.pipeline.protocol import Place, Ready, Unready
 from approxifer.version import __version__
 
 #: Seconds without a sign of life after which a worker is given no shares (it is restarted much
 #: later: a call that holds Python's lock keeps a healthy worker silent for a while).
 SILENT = 5.0
-#: What a worker says of itself: its node, the device that the model runs on, its class of hardware.
-CLAIMS = ("node", "device", "hardware")
-#: Characters of a text from a worker that are kept.
-LONGEST = 500
 
 
 @dataclass
@@ -34,10 +29,8 @@ class WorkerState:
     running: dict[Key, float] = field(default_factory=dict)  #: since when, dropped shares included
     waiting: set[Key] = field(default_factory=set)  #: sent there, not started, not idle-time work
     ready: set[str] = field(default_factory=set)  #: runs whose model it has loaded
-    introduced: bool = False  #: whether it has said who it is: node, device and hardware
-    node: str = ""  #: what its environment calls it; "": as its host
-    device: str = ""  #: what the model runs on there
-    hardware: str = ""  #: see `approxifer.pipeline.byzantine.hardware`
+    introduced: bool = False  #: whether it has stated its place
+    place: Place = field(default_factory=Place)  #: as it stated first
     hung: bool = False
     #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
@@ -51,19 +44,13 @@ class WorkerState:
     @property
     def where(self) -> str:
         """The place that it shares with others: several nodes may have one address."""
-        return f"{self.host} {self.node}"
+        return f"{self.host} {self.place.node}"
 
-    @property
-    def claims(self) -> dict[str, str]:
-        """Its own statements about itself."""
-        return {name: getattr(self, name) for name in CLAIMS}
-
-    def introduce(self, said: Mapping[str, str]) -> bool:
-        """Learn who it is from what it says first; whether this is what it said then."""
+    def introduce(self, place: Place) -> bool:
+        """Keep the place that it states first; whether this is it."""
         if not self.introduced:
-            self.introduced = True
-            self.node, self.device, self.hardware = (said[name] for name in CLAIMS)
-        return self.claims == dict(said)
+            self.introduced, self.place = True, place
+        return self.place == place
 
     def stuck(self, now: float, limit: float) -> bool:
         """True if all its slots have run one share for more than ``limit`` s, or it is silent."""
@@ -71,7 +58,7 @@ class WorkerState:
         return late >= self.slots or self.silent(now)
 
     def silent(self, now: float, seconds: float = SILENT) -> bool:
-        """True if nothing was heard of it for that long."""
+        """True if it showed no sign of life for that long."""
         return now - self.seen > seconds
 
 
@@ -96,37 +83,25 @@ class Bar:
 
     def holds(self, worker: WorkerState) -> bool:
         """True if it shuts this worker out."""
-        return all(value in (None, getattr(worker, name)) for name, value in vars(self).items())
+        found = (worker.name, worker.host, worker.place.node, worker.place.device)
+        wanted = (self.name, self.host, self.node, self.device)
+        return all(one in (None, other) for one, other in zip(wanted, found, strict=True))
 
 
-def unfit(message: Mapping[str, Any], fingerprint: str) -> str:
-    """The reason for which a worker is given no shares of a run.
+def unfit(report: Ready | Unready, fingerprint: str) -> str:
+    """The reason for which a worker is given no shares of a run; "" where it is fit.
 
     Parameters
     ----------
-    message
-        What it says once it has loaded the run's model, or could not; anything may be in it.
+    report
+        Its own, once it has loaded the run's model, or could not.
     fingerprint
         Of the client's model.
-
-    Returns
-    -------
-    str
-        "" where it is fit.
     """
-    version, error = message.get("version"), message.get("error")
-    if version != __version__:
-        return f"approxifer {_text(version)} there, {__version__} on the scheduler"
-    if message.get("op") != "ready":
-        return _text(error)
-    if message.get("fingerprint") != fingerprint:
+    if report.version != __version__:
+        return f"approxifer {report.version} there, {__version__} on the scheduler"
+    if isinstance(report, Unready):
+        return report.error
+    if report.fingerprint != fingerprint:
         return "what it loaded is not the client's model (another fingerprint)"
-    for name in CLAIMS:
-        said = message.get(name)
-        if not isinstance(said, str) or len(said) > LONGEST:
-            return f"what it says of its {name} is no text of at most {LONGEST} characters"
     return ""
-
-
-def _text(said: Any) -> str:
-    return said[:LONGEST] if isinstance(said, str) and said else "(something unreadable)"

@@ -30,6 +30,7 @@ from approxifer.pipeline.client.dispatch import GroupTransfer
 from approxifer.pipeline.client.integrity import Hooks, IntegrityMonitor
 from approxifer.pipeline.client.single_shares import SingleResult
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.protocol import Attempt, Complete
 from approxifer.pipeline.records import AttemptOutcome, Status
 
 ROWS, WINDOW = 24, 12
@@ -209,11 +210,9 @@ class Scene:
             output = (outputs or {}).get(share)
             output = self.runs[who](shares[share]) if output is None else output
             told[share] = records.ShareOutput(f"w{who}", output, None, who)
-            fate = AttemptOutcome.USED.value
-            attempts.append(
-                {"share": share, "attempt": 0, "worker": f"w{who}", "member": who, "fate": fate}
-            )
-        group.completion = {"used": [[share, 0] for share in by], "attempts": attempts}
+            attempts.append(Attempt(share, 0, f"w{who}", who, AttemptOutcome.USED))
+        used = tuple((share, 0) for share in by)
+        group.completion = Complete(number, False, used, tuple(attempts))
         batch = RowGroup(number, code, window, order, Status.EXACT, coded=True)
         returned = decode_group(batch, told, history=attempts)
         drawn = self.guard.draw(batch, group, returned)

@@ -1,4 +1,4 @@
-"""The scheduler plugin without a scheduler: what it makes of messages."""
+"""The scheduler plugin without a scheduler: messages of any kind, bars, restarts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import TOPIC, new_key
+from approxifer.pipeline.protocol import (
+    ConvictedElsewhere,
+    Ended,
+    Place,
+    WorkerChange,
+    to_wire,
+)
 from approxifer.pipeline.scheduler.plugin import StragglerPlugin
 from approxifer.pipeline.scheduler.policy import GroupState, Policy
 from approxifer.pipeline.scheduler.run_state import RunState
@@ -78,23 +85,23 @@ def messages(right: dict[str, dict[str, Any]]) -> Iterator[Any]:
             yield from ({"op": op, **fields, name: wrong} for wrong in GARBAGE)
 
 
-def hear_all(plugin: StragglerPlugin, right: dict[str, dict[str, Any]]) -> None:
-    """Hear all of these messages, from whomever Dask may say that they come."""
+def send_all(plugin: StragglerPlugin, right: dict[str, dict[str, Any]]) -> None:
+    """Send all of these messages, from whatever address Dask may give."""
     for message, address in product(messages(right), ("a0", "a1", None, [], {}, 3)):
-        told = isinstance(message, dict)
-        plugin.log_event(TOPIC, {**message, "worker": address} if told else message)
+        of_worker = isinstance(message, dict)
+        plugin.log_event(TOPIC, {**message, "worker": address} if of_worker else message)
 
 
 def test_no_message_about_a_share_is_an_error(plugin: StragglerPlugin) -> None:
     run = plugin.runs["r"]
     ((key, (_, attempt)),) = run.by_key.items()
     strange = {"key": list(new_key("r"))}
-    hear_all(plugin, {"started": strange, "ended": strange | {"rows": 8, "whole": True}})
+    send_all(plugin, {"started": strange, "ended": strange | {"rows": 8, "whole": True}})
     assert (attempt.start, plugin.workers["a0"].running, run.records) == (None, {}, {})
-    hear_all(plugin, {"started": {"key": list(key)}})
+    send_all(plugin, {"started": {"key": list(key)}})
     plugin.log_event(TOPIC, {"op": "started", "key": list(key), "worker": "a0"})
     assert list(plugin.workers["a0"].running) == [key]
-    hear_all(plugin, {"ended": {"key": list(key), "rows": 8, "whole": True}})
+    send_all(plugin, {"ended": {"key": list(key), "rows": 8, "whole": True}})
     assert run.record("w0").evaluations in range(9)
     assert run.by_key == {key: (run.groups[0], attempt)}
     for topic in ("x", None, [TOPIC], {}):
@@ -105,14 +112,19 @@ def test_no_announcement_is_an_error(plugin: StragglerPlugin) -> None:
     run, place = plugin.runs["r"], plugin.workers["a0"]
     place.ready.clear()
     ready = {"run": "r", "version": __version__, "fingerprint": "f"}
-    ready |= {"node": "", "device": "cpu", "hardware": "cpu | One"}
-    hear_all(plugin, {"unready": {"run": "r", "version": __version__, "error": "no"}})
+    place_of = {"node": "", "device": "cpu", "hardware": "cpu | One"}
+    for name in place_of:
+        for wrong in [one for one in GARBAGE if one not in ("", "x", "\x1b[2J")]:
+            stated = place_of | {name: wrong}
+            plugin.log_event(TOPIC, {"op": "ready", **ready, "place": stated, "worker": "a0"})
+    assert place.ready == set()
+    ready |= {"place": place_of}
+    send_all(plugin, {"unready": {"run": "r", "version": __version__, "error": "no"}})
     assert (place.ready, set(run.unready)) == (set(), {"w0"})
-    hear_all(plugin, {"ready": ready})
+    send_all(plugin, {"ready": ready})
     plugin.log_event(TOPIC, {"op": "ready", **ready, "worker": "a0"})
     assert place.ready == {"r"}
-    assert all(type(claim) is str and len(claim) <= 500 for claim in place.claims.values())
-    assert len([e for e in run.events if e["op"] == "changed"]) <= 1
+    assert place.place == Place(**place_of)
 
 
 def test_no_two_workers_are_one(plugin: StragglerPlugin) -> None:
@@ -128,12 +140,14 @@ def test_no_two_workers_are_one(plugin: StragglerPlugin) -> None:
     assert {(one.name, one.host, one.slots) for one in seen} == {("w1", "10.0.0.1", 2)}
 
 
-def test_the_runs_are_told_of_a_conviction_with_its_bars(plugin: StragglerPlugin) -> None:
+def test_the_other_runs_are_notified_of_a_conviction_with_its_bars(
+    plugin: StragglerPlugin,
+) -> None:
     first, second = plugin.runs["r"], add_run(plugin, "s")
     bars, conviction = [{"host": "here", "node": "", "device": None}], {"anything": [1, 2]}
     asyncio.run(plugin.bar("r", bars, conviction))
-    assert second.events[-1] == {"op": "conviction", "bars": bars, "conviction": conviction}
-    assert [event["op"] for event in first.events] == ["worker"]
+    assert second.events[-1] == ConvictedElsewhere(tuple(bars), conviction)
+    assert [type(event) for event in first.events] == [WorkerChange]
     assert first.barred == second.barred == {Bar(host="here", node="")}
     asyncio.run(plugin.bar("s", [{"name": "w0"}]))
     assert (len(first.barred), len(second.barred)) == (1, 2), "without one only that run's"
@@ -152,7 +166,7 @@ def test_a_worker_that_one_run_has_barred_is_restarted_by_none(
     assert second.record("w0").restarts + first.record("w0").restarts == (0 if barred else 1)
 
 
-def test_a_share_of_a_run_that_is_over_runs_until_its_worker_says_its_end(
+def test_a_share_of_a_run_that_is_over_runs_until_its_worker_reports_its_end(
     plugin: StragglerPlugin,
 ) -> None:
     run, place = plugin.runs["r"], plugin.workers["a0"]
@@ -162,7 +176,7 @@ def test_a_share_of_a_run_that_is_over_runs_until_its_worker_says_its_end(
     del plugin.runs["r"]
     plugin.log_event(TOPIC, {"op": "started", "key": list(key), "worker": "a0"})
     assert list(place.running) == [key]
-    plugin.log_event(TOPIC, {"op": "ended", "key": list(key), "worker": "a0"})
+    plugin.log_event(TOPIC, to_wire(Ended(key, 3, False)) | {"worker": "a0"})
     assert place.running == {}
 
 

@@ -6,22 +6,37 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import Key, new_key
+from approxifer.pipeline.protocol import (
+    Complete,
+    Contradiction,
+    Place,
+    Ready,
+    Returned,
+    RunEvent,
+    Send,
+    Sent,
+    Unready,
+    WorkerChange,
+    read_report,
+)
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.hedging import Hedge
 from approxifer.pipeline.scheduler.policy import AttemptState, GroupState, Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import CLAIMS, SILENT, WorkerState
+from approxifer.pipeline.scheduler.state import SILENT, WorkerState
 from approxifer.version import __version__
 
 ROWS = 10
+Event = TypeVar("Event", bound=RunEvent)
 
 
 def worker(number: int, *, slots: int = 1, seen: float = 0.0) -> WorkerState:
@@ -107,8 +122,8 @@ def come_back(
     assert run.returned(key, now) is group
 
 
-def events(run: RunState, op: str) -> list[dict[str, Any]]:
-    return [event for event in run.events if event["op"] == op]
+def events(run: RunState, kind: type[Event]) -> list[Event]:
+    return [event for event in run.events if isinstance(event, kind)]
 
 
 def totals(run: RunState) -> dict[str, int]:
@@ -126,11 +141,9 @@ def test_a_group_is_sent_to_distinct_ready_workers() -> None:
     group = begin(run)
     assert [a.share for a in sorted(group.attempts, key=lambda a: a.share)] == [0, 1, 2]
     assert {a.address for a in group.attempts} == {"a0", "a2", "a4"}
-    (event,) = events(run, "send")
-    assert event["group"] == 0
-    assert {tuple(to) for to in event["to"]} == {
-        (a.share, 0, a.address, a.key) for a in group.attempts
-    }
+    (event,) = events(run, Send)
+    assert event.group == 0
+    assert set(event.to) == {Sent(a.share, 0, a.address, a.key) for a in group.attempts}
     assert all(run.workers[a.address].queued == 1 for a in group.attempts)
     assert run.ready_workers() == 3
     assert run.advance(group, 0.1) == []
@@ -161,23 +174,20 @@ def test_the_life_of_a_group() -> None:
     run.returned(key_of(group, 1), 2.0)
     assert run.advance(group, 2.0) == [key_of(group, 2)]  # parity: not needed, not started
     assert group.complete
-    (event,) = events(run, "complete")
-    assert event["broken"] is False
-    assert sorted(event["used"]) == [[0, 0], [1, 0]]
-    told = {a["share"]: a for a in event["attempts"]}
-    assert {share: a["fate"] for share, a in told.items()} == {
+    (event,) = events(run, Complete)
+    assert event.broken is False
+    assert sorted(event.used) == [(0, 0), (1, 0)]
+    ends = {a.share: a for a in event.attempts}
+    assert {share: a.fate for share, a in ends.items()} == {
         0: "used",
         1: "used",
         2: "unstarted",
     }
-    assert (told[1]["start"], told[1]["stop"]) == (0.5, 2.0)
-    assert (told[2]["start"], told[2]["stop"]) == (None, 2.0)
-    assert told[1]["worker"] == find(group, 1).name
-    assert told[1]["member"] == run.workers[find(group, 1).address].incarnation
-    assert [(e["share"], e["attempt"], e["address"], e["key"]) for e in events(run, "in")] == [
-        (0, 0, find(group, 0).address, key_of(group, 0)),
-        (1, 0, find(group, 1).address, key_of(group, 1)),
-    ]
+    assert (ends[1].start, ends[1].stop) == (0.5, 2.0)
+    assert (ends[2].start, ends[2].stop) == (None, 2.0)
+    assert ends[1].worker == find(group, 1).name
+    assert ends[1].member == run.workers[find(group, 1).address].incarnation
+    assert [event.key for event in events(run, Returned)] == [key_of(group, 0), key_of(group, 1)]
     run.settle(0)
     assert not run.groups
     assert not run.by_key
@@ -199,11 +209,11 @@ def test_times_in_events_count_from_the_runs_begin() -> None:
     group = begin(run, now=101.0)
     come_back(run, group, 0, since=102.0, now=103.0)
     run.advance(group, 103.0)
-    (told,) = events(run, "complete")[0]["attempts"]
-    assert (told["start"], told["stop"]) == (2.0, 3.0)
+    (attempt,) = events(run, Complete)[0].attempts
+    assert (attempt.start, attempt.stop) == (2.0, 3.0)
     run.notify(run.workers["a0"], "gone", 104.0)
-    (told,) = events(run, "worker")
-    assert (told["worker"], told["what"], told["time"]) == ("w0", "gone", 4.0)
+    (change,) = events(run, WorkerChange)
+    assert (change.worker, change.what, change.time) == ("w0", "gone", 4.0)
 
 
 def test_a_complete_group_is_left_alone() -> None:
@@ -400,20 +410,6 @@ def test_rows_are_as_many_as_a_share_may_have(rows: int, counted: int) -> None:
     assert ran(run, attempt.name) == counted
 
 
-@pytest.mark.parametrize("rows", ["x", None, 3.0, float("nan"), [], True, {}, b"3"])
-@pytest.mark.parametrize("whole", [True, 1])
-def test_an_end_that_makes_no_sense_is_not_heard(rows: Any, whole: Any) -> None:
-    run = make("uncoded", 1)
-    group = begin(run)
-    attempt = find(group, 0)
-    start(run, group, 0, 0.0)
-    run.ended(attempt.key, attempt.address, 1.0, rows=rows, whole=whole)
-    run.ended(attempt.key, attempt.address, 1.0, rows=ROWS, whole=None)
-    assert attempt.key in run.workers[attempt.address].running
-    assert run.unreported == {attempt.key: (attempt.name, ROWS)}  # it counts whole
-    assert (run.pace, run.times.typical) == ({}, None)
-
-
 def test_an_end_without_an_output_neither_frees_a_worker_nor_makes_it_fast() -> None:
     run = make("uncoded", 1, workers=2, hang_after=30.0)
     for _ in range(3):
@@ -450,8 +446,8 @@ def test_a_late_share_goes_to_another_worker_and_the_first_to_return_counts() ->
     assert first.key != second.key
     come_back(run, group, 0, since=3.2, now=4.0, number=1)
     assert run.advance(group, 4.0) == [first.key]
-    (event,) = events(run, "complete")
-    assert event["used"] == [[0, 1]]
+    (event,) = events(run, Complete)
+    assert event.used == ((0, 1),)
     assert (first.fate, second.fate) == (AttemptOutcome.DROPPED, AttemptOutcome.USED)
 
 
@@ -469,8 +465,8 @@ def test_two_copies_that_both_return_are_not_both_used() -> None:
     assert run.returned(key_of(group, 0), 4.1) is group
     come_back(run, group, 1, since=3.2, now=4.2, number=1)
     run.advance(group, 4.2)
-    (event,) = events(run, "complete")
-    assert sorted(event["used"]) == [[0, 0], [1, 1]]
+    (event,) = events(run, Complete)
+    assert sorted(event.used) == [(0, 0), (1, 1)]
     fates = {(a.share, a.attempt): a.fate for a in group.attempts}
     assert fates[0, 0] is AttemptOutcome.USED
     assert fates[0, 1] is AttemptOutcome.SPARE
@@ -538,7 +534,7 @@ def test_a_share_returns_once() -> None:
     group = begin(run)
     come_back(run, group, 0)
     assert run.returned(key_of(group, 0), 1.1) is None
-    assert len(events(run, "in")) == 1
+    assert len(events(run, Returned)) == 1
     assert totals(run)["run"] == 1
     assert run.returned(new_key("r"), 1.2) is None
 
@@ -570,11 +566,11 @@ def test_a_model_that_always_raises_breaks_the_group() -> None:
         end(run, group, 0, 0.1, 5, number)
         assert run.lost(key, 1.5 + number, fate=AttemptOutcome.FAILED, error="no") is group
         run.advance(group, 1.5 + number)
-    (event,) = events(run, "complete")
-    assert event["broken"] is True
-    assert event["used"] == [[1, 0]]
-    assert [a["fate"] for a in event["attempts"] if a["share"] == 0] == ["failed"] * 3
-    assert {a["error"] for a in event["attempts"]} == {None, "no"}
+    (event,) = events(run, Complete)
+    assert event.broken is True
+    assert event.used == ((1, 0),)
+    assert [a.fate for a in event.attempts if a.share == 0] == ["failed"] * 3
+    assert {a.error for a in event.attempts} == {None, "no"}
     assert totals(run) == {
         "run": 1,
         "dropped": 0,
@@ -670,9 +666,9 @@ def test_an_output_that_cannot_be_fetched_opens_its_group_again() -> None:
     assert again.address != find(group, 1).address
     come_back(run, group, 1, since=1.7, now=2.0, number=1)
     run.advance(group, 2.0)
-    first, second = events(run, "complete")
-    assert sorted(first["used"]) == [[0, 0], [1, 0]]
-    assert sorted(second["used"]) == [[0, 0], [1, 1]]
+    first, second = events(run, Complete)
+    assert sorted(first.used) == [(0, 0), (1, 0)]
+    assert sorted(second.used) == [(0, 0), (1, 1)]
     counts = totals(run)
     assert (counts["run"], counts["erased"], counts["unstarted"]) == (2, 1, 1)
     run.settle(0)
@@ -689,7 +685,7 @@ def test_a_lost_spare_is_no_loss() -> None:
     run.advance(group, 1.6)
     assert group.complete
     assert len(group.attempts) == 3
-    assert sorted(events(run, "complete")[-1]["used"]) == [[0, 0], [1, 0]]
+    assert sorted(events(run, Complete)[-1].used) == [(0, 0), (1, 0)]
 
 
 # ---- idle-time parity ----------------------------------------------------------------------------
@@ -857,7 +853,7 @@ def test_a_slow_worker_waits_longer() -> None:
 # ---- what is told --------------------------------------------------------------------------------
 
 
-def test_tell_keeps_the_state_and_counts_restarts() -> None:
+def test_notify_keeps_the_state_and_counts_restarts() -> None:
     run = make()
     run.notify(run.workers["a1"], "hung", 1.0)
     run.notify(run.workers["a1"], "restarting", 1.0)
@@ -865,7 +861,7 @@ def test_tell_keeps_the_state_and_counts_restarts() -> None:
     run.notify(run.workers["a1"], "restarting", 9.0)
     record = run.record("w1")
     assert (record.state, record.restarts) == ("restarting", 2)
-    assert [e["what"] for e in events(run, "worker")] == [
+    assert [change.what for change in events(run, WorkerChange)] == [
         "hung",
         "restarting",
         "ready",
@@ -873,10 +869,15 @@ def test_tell_keeps_the_state_and_counts_restarts() -> None:
     ]
 
 
-def said(**fields: Any) -> dict[str, Any]:
-    """A worker's announcement that it has the model of the run."""
+PLACE = {"node": "n1", "device": "cpu", "hardware": "cpu | One"}
+
+
+def report(*, place: Any = PLACE, **fields: Any) -> Ready | Unready:
+    """A worker's report that it has the model of the run, as it is read."""
     plain = {"op": "ready", "run": "r", "version": __version__, "fingerprint": "f"}
-    return plain | {"node": "n1", "device": "cpu", "hardware": "cpu | One"} | fields
+    read = read_report(plain | {"place": place} | fields)
+    assert isinstance(read, Ready | Unready)
+    return read
 
 
 def newcomer(run: RunState, number: int = 7) -> WorkerState:
@@ -885,51 +886,43 @@ def newcomer(run: RunState, number: int = 7) -> WorkerState:
     return made
 
 
-def test_who_a_worker_is_stands_in_what_is_told_of_it_and_of_its_shares() -> None:
+def test_events_name_a_worker_by_incarnation_and_place() -> None:
     run = make("uncoded", 1, workers=0)
     made = newcomer(run)
-    run.heard_of_model(made, said(), 1.0)
-    (event,) = events(run, "worker")
-    assert {name: event[name] for name in ("what", "incarnation", "host", *CLAIMS)} == {
-        "what": "ready", "incarnation": 8, "host": "here",
-        "node": "n1", "device": "cpu", "hardware": "cpu | One",
-    }  # fmt: skip
+    run.model_loaded(made, report(), 1.0)
+    (change,) = events(run, WorkerChange)
+    assert change == WorkerChange("w7", "ready", 1.0, 8, "here", Place(**PLACE))
     assert run.record("w7").host == "n1"
     group = begin(run, now=1.0)
     key = start(run, group, 0, 1.0)
     run.returned(key, 2.0, nbytes=320)
     run.advance(group, 2.0)
-    assert [(e["member"], e["nbytes"]) for e in events(run, "in")] == [(8, 320)]
-    assert [a["member"] for a in events(run, "complete")[0]["attempts"]] == [8]
+    assert events(run, Returned) == [Returned(0, key, 320)]
+    assert [a.member for a in events(run, Complete)[0].attempts] == [8]
 
 
-def test_a_worker_is_who_it_said_first_in_whatever_run() -> None:
+def test_a_worker_has_the_place_that_it_stated_first_in_whatever_run() -> None:
     run, other = make(workers=0), make()
     other.run, other.workers = "other", run.workers
-    made = newcomer(run)
-    run.heard_of_model(made, said(), 1.0)
+    made, first = newcomer(run), Place(**PLACE)
+    run.model_loaded(made, report(), 1.0)
     for _ in range(9):
-        other.heard_of_model(made, said(node="n2", device="cuda"), 2.0)
+        other.model_loaded(made, report(place=PLACE | {"node": "n2", "device": "cuda"}), 2.0)
     assert made.ready == {"r", "other"}
-    (told,) = other.events[:1]
-    assert told == {
-        "op": "changed", "worker": "w7", "incarnation": 8,
-        "said": {"node": "n2", "device": "cuda", "hardware": "cpu | One"},
-        "kept": {"node": "n1", "device": "cpu", "hardware": "cpu | One"},
-    }  # fmt: skip
-    (ready,) = other.events[1:]
-    assert (ready["what"], ready["node"], ready["device"]) == ("ready", "n1", "cpu")
-    assert [event["op"] for event in run.events] == ["worker"]
-    for claim in ("node", "device", "hardware"):
+    contradiction, ready = other.events
+    assert contradiction == Contradiction("w7", 8, Place("n2", "cuda", "cpu | One"), first)
+    assert ready == WorkerChange("w7", "ready", 2.0, 8, "here", first)
+    assert [type(event) for event in run.events] == [WorkerChange]
+    for name in PLACE:
         run.changed.clear()
-        run.heard_of_model(made, said(**{claim: ""}), 3.0)
-        assert run.events[-1]["said"][claim] == ""
-        assert made.claims == {name: said()[name] for name in CLAIMS}
+        run.model_loaded(made, report(place=PLACE | {name: ""}), 3.0)
+        assert getattr(events(run, Contradiction)[-1].stated, name) == ""
+        assert made.place == first
     # A process of the same name at the same address is another one.
     again = newcomer(run)
     again.incarnation = 9
-    run.heard_of_model(again, said(node="n2"), 4.0)
-    assert (run.events[-1]["op"], run.events[-1]["node"]) == ("worker", "n2")
+    run.model_loaded(again, report(place=PLACE | {"node": "n2"}), 4.0)
+    assert events(run, WorkerChange)[-1].place.node == "n2"
 
 
 @pytest.mark.parametrize(
@@ -943,32 +936,33 @@ def test_a_worker_is_who_it_said_first_in_whatever_run() -> None:
         ({"version": {}}, "unreadable"),
         ({"fingerprint": "g"}, "another fingerprint"),
         ({"fingerprint": None}, "another fingerprint"),
-        ({"node": None}, "its node"),
-        ({"device": 3}, "its device"),
-        ({"hardware": ["cpu"]}, "its hardware"),
-        ({"hardware": "x" * 501}, "its hardware"),
+        ({"place": PLACE | {"node": None}}, "its node"),
+        ({"place": PLACE | {"device": 3}}, "its device"),
+        ({"place": PLACE | {"hardware": ["cpu"]}}, "its hardware"),
+        ({"place": PLACE | {"hardware": "x" * 501}}, "its hardware"),
+        ({"place": [1]}, "its node"),
     ],
 )
 def test_a_worker_that_is_not_fit_is_given_nothing(fields: dict[str, Any], why: str) -> None:
     run = make(workers=0)
     made = newcomer(run)
-    run.heard_of_model(made, said(**fields), 1.0)
+    run.model_loaded(made, report(**fields), 1.0)
     assert (made.ready, made.introduced, run.events) == (set(), False, [])
     assert why in run.unready["w7"]
     assert len(run.unready["w7"]) < 600
-    run.heard_of_model(made, said(), 2.0)
+    run.model_loaded(made, report(), 2.0)
     assert (made.ready, run.unready) == ({"r"}, {})
-    run.heard_of_model(made, said(**fields), 3.0)  # too late
+    run.model_loaded(made, report(**fields), 3.0)  # too late
     assert (made.ready, run.unready) == ({"r"}, {})
 
 
 def test_shares_of_a_group_avoid_nodes_that_have_one_address() -> None:
     run = make("systematic", 2, 1, workers=6)
     for number, other in enumerate(run.workers.values()):
-        other.node = f"n{number // 2}"
+        other.place = Place(f"n{number // 2}")
     for number in range(20):
         group = begin(run, number)
-        assert {run.workers[a.address].node for a in group.attempts} == {"n0", "n1", "n2"}
+        assert {run.workers[a.address].place.node for a in group.attempts} == {"n0", "n1", "n2"}
         run.settle(number)
 
 
@@ -981,8 +975,8 @@ def test_the_ledger_goes_by_name_not_by_address() -> None:
     again.address = "elsewhere"
     run.workers["elsewhere"] = again
     come_back(run, begin(run, 1), 0)
-    (told,) = run.summary()["workers"]
-    assert (told["name"], told["run"], told["evaluations"]) == ("w0", 2, 2 * ROWS)
+    (record,) = run.summary()["workers"]
+    assert (record["name"], record["run"], record["evaluations"]) == ("w0", 2, 2 * ROWS)
 
 
 # ---- what is kept --------------------------------------------------------------------------------
@@ -1096,15 +1090,15 @@ class Simulation:
     def _hear(self, waiting: Any) -> None:
         news, self.run.events = self.run.events, []
         for event in news:
-            if event["op"] == "send":
-                for *_, address, key in event["to"]:
-                    item = (self.run.by_key[key][1].lazy, next(self._order), key)
-                    self.after(0.01, lambda a=address, i=item: self._arrive(a, i))  # type: ignore[misc]
-            elif event["op"] == "complete":
-                assert not event["broken"]
-                self.completed[event["group"]] += 1
+            if isinstance(event, Send):
+                for one in event.to:
+                    item = (self.run.by_key[one.key][1].lazy, next(self._order), one.key)
+                    self.after(0.01, partial(self._arrive, one.address, item))
+            elif isinstance(event, Complete):
+                assert not event.broken
+                self.completed[event.group] += 1
                 self.ended = self.now
-                self.after(0.01, lambda g=event["group"]: self._settle(g, waiting))  # type: ignore[misc]
+                self.after(0.01, partial(self._settle, event.group, waiting))
 
     def _settle(self, group: int, waiting: Any) -> None:
         self.run.settle(group)
@@ -1270,7 +1264,7 @@ def test_where_each_share_needs_a_worker_of_its_own_a_model_that_raises_ends_the
         run.lost(key_of(group, 2), 1.0, fate=AttemptOutcome.FAILED, error="it raised")
     run.advance(group, 3.0)
     assert group.complete
-    assert run.events[-1]["broken"]
+    assert events(run, Complete)[-1].broken
 
 
 def test_where_workers_were_lost_such_a_group_waits_for_others() -> None:

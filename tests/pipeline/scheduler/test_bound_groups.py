@@ -9,6 +9,7 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import new_key
+from approxifer.pipeline.protocol import Complete, Send, WorkerChange
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.policy import GroupState, Policy, ShareTimes
 from approxifer.pipeline.scheduler.run_state import RunState
@@ -53,18 +54,18 @@ def begin(run: RunState, number: int = 0, now: float = 0.0, **fields: Any) -> Gr
     return group
 
 
-def ends(run: RunState) -> list[dict[str, Any]]:
-    """How groups were completed."""
-    return [event for event in run.events if event["op"] == "complete"]
+def ends(run: RunState) -> list[Complete]:
+    """The ends of groups."""
+    return [event for event in run.events if isinstance(event, Complete)]
 
 
 def sends(run: RunState) -> list[str]:
     """The addresses to which shares were sent."""
-    return [to[2] for event in run.events if event["op"] == "send" for to in event["to"]]
+    return [to.address for event in run.events if isinstance(event, Send) for to in event.to]
 
 
-def fates(event: dict[str, Any]) -> list[tuple[int, str]]:
-    return [(attempt["member"], attempt["fate"]) for attempt in event["attempts"]]
+def fates(event: Complete) -> list[tuple[int, str]]:
+    return [(attempt.member, attempt.fate.value) for attempt in event.attempts]
 
 
 # ---- where a check goes --------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def test_a_check_that_its_worker_cannot_run_is_run_by_nobody(run: RunState, why:
     CANNOT[why](run)
     begin(run)
     (event,) = ends(run)
-    assert (event["broken"], event["used"], event["attempts"], sends(run)) == (True, [], [], [])
+    assert (event.broken, event.used, event.attempts, sends(run)) == (True, (), (), [])
 
 
 @pytest.mark.parametrize("why", CANNOT)
@@ -125,7 +126,7 @@ def test_a_check_ends_when_its_worker_can_run_it_no_more(run: RunState, why: str
     CANNOT[why](run)
     dropped = run.advance(group, 0.6)
     (event,) = ends(run)
-    assert (event["broken"], event["used"], sends(run)) == (True, [], ["a1"])
+    assert (event.broken, event.used, sends(run)) == (True, (), ["a1"])
     assert (dropped, fates(event)) in [
         ([key], [(2, "unstarted")]),
         ([], [(2, "lost")]),  # with its worker
@@ -149,7 +150,7 @@ def test_a_check_that_comes_back_is_used(run: RunState) -> None:
     run.workers["a1"].hung = True  # too late to matter
     assert run.advance(group, 1.2) == []
     (event,) = ends(run)
-    assert (event["broken"], event["used"], fates(event)) == (False, [[0, 0]], [(2, "used")])
+    assert (event.broken, event.used, fates(event)) == (False, ((0, 0),), [(2, "used")])
 
 
 def test_a_check_that_cannot_be_fetched_ends_without_an_output(run: RunState) -> None:
@@ -159,7 +160,7 @@ def test_a_check_that_cannot_be_fetched_ends_without_an_output(run: RunState) ->
     run.lost(group.attempts[0].key, 1.1, error="not fetched")
     run.advance(group, 1.2)
     first, second = ends(run)
-    assert (first["used"], second["used"], second["broken"]) == ([[0, 0]], [], True)
+    assert (first.used, second.used, second.broken) == (((0, 0),), (), True)
     assert sends(run) == ["a1"]
 
 
@@ -171,8 +172,8 @@ def test_a_check_that_is_lost_or_on_which_the_model_raises_is_not_sent_again(
     run.lost(group.attempts[0].key, 1.0, fate=fate, error="why")
     run.advance(group, 1.0)
     (event,) = ends(run)
-    assert (event["broken"], event["used"], fates(event)) == (True, [], [(2, fate.value)])
-    assert event["attempts"][0]["error"] == "why"
+    assert (event.broken, event.used, fates(event)) == (True, (), [(2, fate.value)])
+    assert event.attempts[0].error == "why"
     assert sends(run) == ["a1"]
 
 
@@ -183,7 +184,7 @@ def test_a_check_is_dropped_once_it_is_late(run: RunState) -> None:
     assert run.advance(group, 4.0) == []
     assert run.advance(group, 4.01) == [attempt.key]
     (event,) = ends(run)
-    assert (event["broken"], event["used"], fates(event)) == (True, [], [(2, "dropped")])
+    assert (event.broken, event.used, fates(event)) == (True, (), [(2, "dropped")])
     run.settle(0)
     place = run.workers["a1"]
     assert list(place.running) == [attempt.key], "it still takes its worker"
@@ -258,7 +259,7 @@ def test_a_worker_that_hangs_on_checks_only_is_convicted_of_nothing_and_delays_n
             run.started(attempt.key, attempt.address, now)
             run.returned(attempt.key, now)
             run.advance(again, now)
-            assert ends(run)[-1]["used"] == [[0, 0]]
+            assert ends(run)[-1].used == ((0, 0),)
         share = begin(run, 1000 + done, now, only=None, check=False)
         assert share.attempts[0].name != "w1" or now <= 3.0
         run.returned(share.attempts[0].key, now)
@@ -267,4 +268,4 @@ def test_a_worker_that_hangs_on_checks_only_is_convicted_of_nothing_and_delays_n
         done += share.complete
         assert list(run.hung_workers(now)) == []
     assert done == 100
-    assert [event["op"] for event in run.events if event["op"] == "worker"] == []
+    assert not any(isinstance(event, WorkerChange) for event in run.events)
