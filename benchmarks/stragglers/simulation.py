@@ -27,9 +27,9 @@ from approxifer.pipeline.planning.partition import IN_FLIGHT, groups_in_flight
 from approxifer.pipeline.protocol import Attempt, Complete, Send
 from approxifer.pipeline.records import AttemptOutcome, Status
 from approxifer.pipeline.scheduler.plugin import TICK
-from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import WorkerState
+from approxifer.pipeline.scheduler.state import GroupState, WorkerState
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Workers as the scheduler sees them: identity and present work. Pure.
+"""Workers, groups and shares as the scheduler sees them. Pure.
 
 What a worker states about itself holds once: it only separates what one address may stand for.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from approxifer.coding import Code
 from approxifer.pipeline.keys import Key
 from approxifer.pipeline.protocol import Place, Ready, Unready
+from approxifer.pipeline.records import AttemptOutcome
 from approxifer.version import __version__
 
 #: Seconds without a sign of life after which a worker is given no shares (it is restarted much
@@ -35,6 +37,7 @@ class WorkerState:
     #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
     retiring: bool = False  #: it was asked to leave, or its lifetime is over
+    nanny: bool = False  #: it can be restarted
 
     @property
     def queued(self) -> int:
@@ -60,6 +63,75 @@ class WorkerState:
     def silent(self, now: float, seconds: float = SILENT) -> bool:
         """True if it showed no sign of life for that long."""
         return now - self.seen > seconds
+
+
+@dataclass
+class AttemptState:
+    """One share given to one worker. Times are the scheduler's monotonic clock."""
+
+    share: int
+    attempt: int
+    address: str
+    name: str
+    sent: float
+    key: Key = ("", "")  #: Dask's, for this attempt alone
+    incarnation: int = 0  #: of the worker
+    lazy: bool = False
+    wave: int = 0  #: shares sent together have one number, later ones a higher
+    flight: int = 1  #: shares of the run that were in flight once it was sent
+    start: float | None = None
+    stop: float | None = None
+    seconds: float | None = None  #: from its start to its end, as of a full share; None: none yet
+    returned: bool = False
+    fate: AttemptOutcome | None = None  #: None while it is live
+    error: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """True if it may still come back."""
+        return self.fate is None and not self.returned
+
+    def overdue(self, now: float, limit: float, worker: WorkerState | None) -> bool:
+        """True if it has had ``limit`` seconds on its worker, or will not get its turn in time."""
+        if self.start is not None:
+            return now - self.start > limit
+        if worker is None or worker.stuck(now, limit):
+            return True
+        # Behind other people's tasks nothing is known of the queue: one limit for each place in it.
+        return now - self.sent > (1 + worker.queued) * limit + 1.0
+
+
+@dataclass
+class GroupState:
+    """A group's shares and where they are."""
+
+    group: int
+    code: Code
+    rows: int  #: rows of one share
+    priority: float
+    avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
+    forbid: frozenset[int] = frozenset()  #: incarnations that must not run it
+    only: int | None = None  #: the one incarnation that may run it; None: any
+    check: bool = False  #: its time says nothing of shares
+    attempts: list[AttemptState] = field(default_factory=list)
+    complete: bool = False
+    settled: bool = False  #: the client has all that it needs of it
+
+    def present(self) -> dict[int, AttemptState]:
+        """The shares that came back, each by its first attempt to do so."""
+        found: dict[int, AttemptState] = {}
+        for attempt in self.attempts:
+            if attempt.returned and attempt.fate in (
+                None,
+                AttemptOutcome.USED,
+                AttemptOutcome.SPARE,
+            ):
+                found.setdefault(attempt.share, attempt)
+        return found
+
+    def failures(self, share: int) -> int:
+        """The number of times the model raised on a share, or its worker died of it."""
+        return sum(a.share == share and a.fate is AttemptOutcome.FAILED for a in self.attempts)
 
 
 @dataclass(frozen=True, kw_only=True)

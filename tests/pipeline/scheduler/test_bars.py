@@ -8,9 +8,9 @@ import pytest
 
 from approxifer.coding import Code, CodeSpec
 from approxifer.pipeline.protocol import Place, WorkerChange
-from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import Bar, WorkerState
+from approxifer.pipeline.scheduler.state import Bar, GroupState, WorkerState
 
 
 def worker(number: int, *, name: str = "", host: str = "", node: str = "") -> WorkerState:
@@ -63,7 +63,7 @@ def test_a_group_never_goes_to_workers_that_are_forbidden() -> None:
         # Nor when its share is late, or lost, and goes out again.
         for _ in range(2):
             last = group.attempts[-1]
-            run.lost(last.key, 1.0)
+            run.attempts.lost(last.key, 1.0)
             run.advance(group, 1.0)
         assert names(group) == {"w3", "w7"}
 
@@ -115,8 +115,10 @@ def test_convicted_workers_get_nothing_more_and_lose_what_they_have(
     assert set(lost) == theirs
     assert len(lost) == len(theirs)
     assert {c.name for c in run.candidates(1.0)} == {f"w{i}" for i in range(8)} - out
-    assert run.ready_workers() == 8 - len(out)
-    assert {name for name, record in run.records.items() if record.state == "convicted"} == out
+    assert run.ledger.ready_workers() == 8 - len(out)
+    assert {
+        name for name, record in run.ledger.records.items() if record.state == "convicted"
+    } == out
     changes = [(e.worker, e.what) for e in run.events if isinstance(e, WorkerChange)]
     assert sorted(changes) == sorted((name, "convicted") for name in out)
     for number in range(10, 20):
@@ -147,12 +149,12 @@ def test_a_convicted_worker_stays_out_when_it_comes_back() -> None:
         run.notify(run.workers[address], "ready", 2.0)  # one that hung has come back, for instance
     changes = [(e.incarnation, e.what) for e in run.events if isinstance(e, WorkerChange)]
     assert changes == [(21, "convicted"), (22, "convicted")]
-    assert run.record("w3").state == "convicted"
+    assert run.ledger.record("w3").state == "convicted"
 
 
 def test_a_name_on_another_node_is_notified_when_that_is_barred_too() -> None:
     run = run_state(workers=0)
-    run.workers = {"a0": worker(0, name="job"), "a2": worker(2, name="job")}
+    run.workers.update({"a0": worker(0, name="job"), "a2": worker(2, name="job")})
     seen = []
     for host in ("n0", "n1", "n1"):
         run.bar([Bar(host=host)], 1.0)

@@ -20,10 +20,10 @@ from approxifer.datasets import Journal
 from approxifer.errors import ClusterError
 from approxifer.pipeline.protocol import SHOWN, HeldShare, Stalled
 from approxifer.pipeline.reporting.progress import describe
-from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
 from approxifer.pipeline.scheduler.stall import held
-from approxifer.pipeline.scheduler.state import WorkerState
+from approxifer.pipeline.scheduler.state import GroupState, WorkerState
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_long_shares_have_long(run: RunState, look: Look) -> None:
 def test_the_places_of_shares(run: RunState) -> None:
     group = begin(run, 0.0)
     first, second = group.attempts
-    run.started(first.key, first.address, 2.0)
+    run.attempts.started(first.key, first.address, 2.0)
     lonely = GroupState(7, run.codes["coded"], rows=4, priority=0)
     shares, unplaced = held([group, lonely], 10.0)
     assert unplaced == (7,)
