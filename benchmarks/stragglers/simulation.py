@@ -21,8 +21,8 @@ from approxifer.benchmarks.stragglers.schedules import SCHEDULES, Schedule
 from approxifer.benchmarks.stragglers.setup import SCHEMES, Shape, Site
 from approxifer.benchmarks.stragglers.simulated_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
-from approxifer.pipeline.client.engine import OPEN_WINDOWS
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.client.windows import OPEN_WINDOWS
 from approxifer.pipeline.planning.partition import IN_FLIGHT, groups_in_flight
 from approxifer.pipeline.protocol import Attempt, Complete, Send
 from approxifer.pipeline.records import AttemptOutcome, Status

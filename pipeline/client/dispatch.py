@@ -50,7 +50,7 @@ class GroupTransfer:
         return set(self.completion.used) if self.completion else set()
 
     @property
-    def testimonies(self) -> dict[int, ShareOutput]:
+    def share_outputs(self) -> dict[int, ShareOutput]:
         """By share: what is to be decoded from, and who returned it."""
         by = {(a.share, a.attempt): a for a in self.history}
         return {
@@ -87,7 +87,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        session: Connection,
+        connection: Connection,
         *,
         fingerprints: Sequence[str],
         micro_batch: int,
@@ -97,8 +97,8 @@ class Dispatcher:
         keep_malformed: bool,
     ) -> None:
         self.groups: dict[int, GroupTransfer] = {}
-        self._session = session
-        self._client = session.client
+        self._connection = connection
+        self._client = connection.client
         self._fingerprints = fingerprints
         self._micro_batch = micro_batch
         self._output_shape = output_shape
@@ -113,7 +113,7 @@ class Dispatcher:
         self.groups[group.number] = group
         rows = group.shares.shape[1]
         request = GroupRequest(group=group.number, code=code, rows=rows, **asked)
-        await self._session.call("groups", groups=[asdict(request)])
+        await self._connection.call("groups", groups=[asdict(request)])
 
     def handle(self, event: Send | Returned | Complete) -> None:
         """Act on one event."""
@@ -222,7 +222,7 @@ class Dispatcher:
             self._stale[group.sent[key].address].append(key)
 
     async def _lost(self, key: Key, why: str) -> None:
-        await self._session.call("report", lost=[(key, why)])
+        await self._connection.call("report", lost=[(key, why)])
 
 
 def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
