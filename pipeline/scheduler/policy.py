@@ -117,7 +117,7 @@ def decide(
 
     It is complete when it is decodable, and every block is exact or each share that would better
     it has run out of patience. (With Byzantine workers no code is decodable before N - S shares are
-    in: the wrong ones must be told from the others.) Until then shares that are late or lost are
+    in: the wrong ones must be found among the others.) Until then shares that are late or lost are
     submitted again, as few as make an output possible, and with `Policy.exact` all that carry a
     block that is missing. With `Policy.hedge` a share counts as late from its limit on, once
     ``out``, how many of an attempt's flight are still awaited, is low enough; then two copies are

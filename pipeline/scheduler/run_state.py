@@ -75,8 +75,8 @@ class RunState:
     def rank(self, shares: int, *, first: bool, others: Sequence[RunState]) -> float:
         """The priority of a group of so many shares that is opened now, before the others' lower
         ones. One that goes ``first`` (repairs and checks, so that the oldest windows close) has the
-        highest of those in flight, and no higher: a worker cannot tell it from a share that is sent
-        a second time.
+        highest of those in flight, and no higher: to a worker it looks like a share that is sent a
+        second time.
 
         Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): what each run has asked for
         is counted in seconds, and the one that had least goes first. A run without work meanwhile

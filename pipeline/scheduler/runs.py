@@ -36,7 +36,7 @@ MAX_RESTARTS = 3
 
 
 class Actions(Protocol):
-    """What Dask is made to do."""
+    """Calls of Dask."""
 
     def drop(self, client: str, keys: list[Key]) -> None:
         """Take keys from the client that wants them."""

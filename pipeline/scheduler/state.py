@@ -112,7 +112,7 @@ class GroupState:
     avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
     forbid: frozenset[int] = frozenset()  #: incarnations that must not run it
     only: int | None = None  #: the one incarnation that may run it; None: any
-    check: bool = False  #: its time says nothing of shares
+    check: bool = False  #: its time does not count among those of shares
     attempts: list[AttemptState] = field(default_factory=list)
     complete: bool = False
     settled: bool = False  #: the client has all that it needs of it

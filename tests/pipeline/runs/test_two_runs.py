@@ -86,7 +86,7 @@ def test_cancelling_one_leaves_the_other_whole(
 
 
 def test_a_worker_that_one_convicts_is_out_of_both(client: Client, tmp_path: Path) -> None:
-    """The second run would believe it: it checks nothing."""
+    """The second run would trust it: it checks nothing."""
     stores = [begin_store(tmp_path / f"in{n}.zarr", n, rows) for n, rows in ((0, 200), (1, 1600))]
     faults.install(client, {"3": faults.SignFlip()})
     model = toy_models.very_slow_linear

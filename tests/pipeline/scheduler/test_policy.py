@@ -1,4 +1,4 @@
-"""What the policy answers, from records and a clock that the test sets."""
+"""The policy's decisions, from records and a clock that the test sets."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_complete_group_is_left_alone() -> None:
     assert len(run.events) == news
 
 
-def test_a_spare_parity_is_told_from_a_used_one() -> None:
+def test_a_spare_parity_is_distinct_from_a_used_one() -> None:
     run = make(patience=5.0)
     group = begin(run)
     for share in (0, 2, 1):
@@ -338,7 +338,7 @@ def test_a_workers_death_loses_what_it_had() -> None:
 
 
 def test_a_death_after_the_return_loses_nothing_yet() -> None:
-    """The output may have been fetched already; the client will tell."""
+    """The output may have been fetched already; the client will report."""
     run = make("uncoded", 2)
     group = begin(run)
     come_back(run, group, 0)
