@@ -50,7 +50,7 @@ class Hedge:
 
     @classmethod
     def of(cls, given: Any) -> Hedge:
-        """A policy by name, as two numbers, or as a mapping with ``multiple`` and ``after``.
+        """A policy by name, or as two numbers.
 
         Raises
         ------
@@ -63,8 +63,6 @@ class Hedge:
                 return POLICIES[given]
             case str() if re.fullmatch(rf"{NUMBER},{NUMBER}", given):
                 return cls(*map(float, given.split(",")))
-            case {"multiple": multiple, "after": after, **rest} if not rest:
-                return cls(multiple, after)
             case (multiple, after):
                 return cls(multiple, after)
         raise ConfigError(

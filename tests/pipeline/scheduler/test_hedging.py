@@ -13,15 +13,8 @@ from approxifer.errors import ConfigError
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.hedging import POLICIES, Hedge
-from approxifer.pipeline.scheduler.policy import (
-    COMPLETE,
-    WAIT,
-    AttemptState,
-    Decision,
-    GroupState,
-    Policy,
-    decide,
-)
+from approxifer.pipeline.scheduler.policy import COMPLETE, WAIT, Decision, Policy, decide
+from approxifer.pipeline.scheduler.state import AttemptState, GroupState
 
 CUBED, SPARK = POLICIES["cubed"], POLICIES["spark"]
 
@@ -40,7 +33,6 @@ def test_a_part_of_the_others_must_be_back(hedge: Hedge, sent: int, least: int) 
         ("spark", (1.5, 0.75)),
         ("2,.5", (2.0, 0.5)),
         ((2, 0.5), (2.0, 0.5)),
-        ({"multiple": 2, "after": 1}, (2.0, 1.0)),
         (Hedge(4, 0.1), (4.0, 0.1)),
     ],
 )
@@ -55,8 +47,7 @@ def test_policies_are_given_by_name_or_number(given: Any, numbers: tuple[float, 
         ("sparc", "hedge='sparc': give 'cubed' or 'spark'"),
         ("2", "two numbers"),
         ((2.0,), "two numbers"),
-        ({"multiple": 2.0}, "two numbers"),
-        ({"multiple": 2.0, "after": 0.5, "late": 3}, "two numbers"),
+        ({"multiple": 2.0, "after": 0.5}, "earlier version"),
         (True, "hedge=True"),
         ((0.5, 0.5), "multiple=0.5: give a number from 1 to"),
         ((2.0, 1.5), "after=1.5: give a number from 0 to 1"),
