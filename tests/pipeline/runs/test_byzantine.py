@@ -17,6 +17,16 @@ import pytest
 import toy_corruptions
 import toy_models
 import xarray as xr
+from byzantine_runs import (
+    COMMON,
+    VOTES,
+    check_whole,
+    contributors,
+    convicted,
+    nine_workers,
+    of_kind,
+    unneeded,
+)
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from approxifer import score
@@ -29,54 +39,14 @@ from approxifer.pipeline.byzantine.referee import Referee
 from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.client.context import Context
 from approxifer.pipeline.records import Status
-from approxifer.pipeline.reporting.report import Report
 
 SUPPORT = Path(__file__).parents[2] / "support"
-#: Uncoded, K = 4: four shares a group, two groups a window, ten windows. The shares last 20 ms, so
-#: that no worker is left without enough of them to corrupt.
-COMMON: dict[str, Any] = {
-    "model": toy_models.slow_linear,
-    "scheme": "uncoded",
-    "k": 4,
-    "stragglers": 0,
-    "byzantine": 1,
-    "block": 5,
-    "window": 40,
-    "progress": False,
-}
-#: The same without spot checks: what the paper does, and majorities.
-VOTES = COMMON | {"check": 0}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """Nine worker processes: two more than K = 4, E = 1 needs, enough for K = 2, E = 2."""
-    with LocalCluster(
-        n_workers=9,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",
-        memory_limit=None,
-        silence_logs=50,
-    ) as made:
+    with nine_workers() as made:
         yield made
-
-
-def check_whole(report: Report, rows: np.ndarray) -> None:
-    """Every row there, and the model's own output to the last bit."""
-    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
-    assert report.counts["exact"] + report.counts["repaired"] == len(rows)
-    assert report.counts["failed"] == report.counts["decoded"] == 0
-
-
-def convicted(report: Report) -> list[str]:
-    """The names of the convicted."""
-    return [conviction.member.name for conviction in report.convicted]
-
-
-def contributors(found: xr.Dataset) -> set[str]:
-    """The workers that rows of a store are from."""
-    return {found.attrs["workers"][i] for i in np.unique(found.worker.values) if i >= 0}
 
 
 @pytest.fixture
@@ -110,11 +80,6 @@ def found_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> toy_corruptio
     return toy_corruptions.Once(flag=str(flag))
 
 
-def of_kind(out: Path, kind: str) -> list[dict[str, Any]]:
-    """Events of the journal."""
-    return [event for event in Journal.read(out) if event["event"] == kind]
-
-
 @pytest.mark.parametrize("scheme", ["uncoded", "systematic", "berrut", "replication"])
 def test_nobody_is_convicted_on_a_healthy_cluster(
     scheme: str, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
@@ -146,11 +111,11 @@ def test_nobody_is_convicted_on_a_healthy_cluster(
 def test_uncoded_with_checks_needs_no_more_shares(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    report = score(store, out=tmp_path / "out.zarr", client=client, **COMMON | {"check": 1})
+    out = tmp_path / "out.zarr"
+    report = score(store, out=out, client=client, **COMMON | {"check": 1})
     check_whole(report, rows)
-    dropped = sum(worker.dropped + worker.erased for worker in report.workers.values())
     assert report.scheme.endswith("4 shares")
-    assert 1.2 <= report.evaluations_per_query <= 1.2 + 5 * dropped / len(rows)
+    assert 1.2 <= report.evaluations_per_query <= 1.2 + 5 * unneeded(out) / len(rows)
 
 
 @pytest.mark.parametrize(
@@ -441,23 +406,6 @@ def test_nan_that_belongs_to_the_data_convicts_nobody(
     assert report.counts["failed"] == 0
 
 
-def test_without_checks_the_papers_locator_leaves_suspects_out(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
-) -> None:
-    """It may find none, and nobody is convicted; what was decoded is run again."""
-    out = tmp_path / "out.zarr"
-    faults.install(client, {"3": faults.Noise(sigma=100.0)})
-    options = VOTES | {"scheme": "berrut", "k": 2, "repair": "none"}
-    report = score(store, out=out, client=client, **options)
-    assert report.convicted == []
-    assert report.workers["3"].suspected > 0
-    assert sum(w.checked for w in report.workers.values()) == 0
-    suspects = Counter(event["worker"] for event in of_kind(out, "suspect"))
-    assert suspects.most_common(1)[0][0] == "3", "honest shares are suspected too, if seldom"
-    right = toy_models.linear(rows)
-    assert np.abs(report.predictions.prediction.to_numpy() - right).max() < 20
-
-
 def test_assurance_is_reached(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -479,77 +427,6 @@ def test_assurance_is_reached(
         of_kind(half, "session")[0]["session"]
     }
     assert "checked: " in str(again)
-
-
-def test_replication_with_a_majority(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
-) -> None:
-    faults.install(client, {"3": faults.Collude()})
-    options = VOTES | {"scheme": "replication"}
-    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
-    check_whole(report, rows)
-
-
-ADAPTIVE = VOTES | {"scheme": "replication-adaptive"}
-
-
-def test_adaptive_copies_cost_two_evaluations_where_no_worker_is_wrong(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
-) -> None:
-    """Whatever stragglers= is."""
-    options = ADAPTIVE | {"stragglers": 1}
-    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
-    check_whole(report, rows)
-    dropped = sum(worker.dropped for worker in report.workers.values())
-    assert 2.0 <= report.evaluations_per_query <= 2.0 + 5 * dropped / len(rows)
-    assert report.convicted == []
-    assert sum(worker.suspected for worker in report.workers.values()) == 0
-    assert "replication-adaptive K=2 S=1 E=1, 8 shares" in str(report)
-
-
-@pytest.mark.parametrize("shares", [1.0, 0.05])
-def test_without_checks_a_third_copy_decides(
-    shares: float, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.zarr"
-    faults.install(client, {"3": faults.Collude(shares=shares)})
-    report = score(store, out=out, client=client, **ADAPTIVE | {"block": 2})
-    check_whole(report, rows)
-    assert report.convicted == []
-    assert report.counts["exact"] == len(rows)
-    outvoted = of_kind(out, "suspect")
-    assert {event["worker"] for event in outvoted} <= {"3"}
-    thirds = [event for event in of_kind(out, "group") if event["kind"] == "vote"]
-    assert len(thirds) == len(outvoted) == report.workers["3"].suspected
-    assert all(event["shares"]["0"] != "3" for event in thirds)
-    if shares == 1.0:
-        assert len(outvoted) == report.workers["3"].run > 0
-        assert "3" not in contributors(report.predictions)
-    dropped = sum(worker.dropped for worker in report.workers.values())
-    extra = report.evaluations - 2 * len(rows)
-    assert 2 * len(thirds) <= extra <= 2 * (len(thirds) + dropped)
-
-
-def test_two_byzantine_workers_among_adaptive_copies(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
-) -> None:
-    """What the first had touched is run again, and not by the second alone."""
-    faults.install(client, {"1": faults.Collude(shares=0.3), "4": faults.Collude(shares=0.3)})
-    options = ADAPTIVE | {"byzantine": 2, "k": 2}
-    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
-    check_whole(report, rows)
-    assert report.convicted == []
-
-
-def test_adaptive_copies_with_a_byzantine_worker_and_a_straggler(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
-) -> None:
-    faults.install(client, {"3": faults.SignFlip(), "5": faults.Slow(factor=1, seconds=1.0)})
-    options = ADAPTIVE | {"hedge": "spark", "model": toy_models.slow_linear}
-    report = score(store, out=tmp_path / "out.zarr", client=client, **options)
-    check_whole(report, rows)
-    assert report.workers["3"].suspected > 0
-    assert report.workers["5"].dropped > 0
 
 
 def test_workers_to_spare_are_asked_for(client: Client, store: Path, tmp_path: Path) -> None:
