@@ -167,11 +167,11 @@ def begun(tmp_path: Path, **changes: Any) -> None:
     spec = CodeSpec(scheme="systematic", k=4)
     layout = Layout(window=100, block=5, micro_batch=8, chunk=100, order="none", seed=0)
     code = asdict(spec)
-    del code["adaptive"], code["encoder"]  # kept where they mean something; older stores lack them
+    del code["encoder"]  # kept where it means something; older stores lack it
     attrs = {
         "code": code | {"repair": "exact"},
         "layout": layout.attrs(),
-        "model": open_model("bad_models:linear").fingerprint,
+        "model": open_model("bad_models:linear").stored_fingerprint,
         "input": source.fingerprint(),
         "version": approxifer.__version__,
     }

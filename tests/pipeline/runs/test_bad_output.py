@@ -55,8 +55,8 @@ DIFFERENT = {
     "stragglers": (["-s", "2"], "code.stragglers: given 2, stored 1"),
     "scheme": (["--scheme", "berrut"], "code.scheme: given 'berrut', stored 'systematic'"),
     "adaptive": (
-        ["--scheme", "replication", "-e", "1", "--adaptive"],
-        "code.adaptive: given True, stored nothing",
+        ["--scheme", "replication-adaptive", "-e", "1"],
+        "code.scheme: given 'replication-adaptive', stored 'systematic'",
     ),
     "repair": (["--repair", "none"], "code.repair: given 'none', stored 'exact'"),
     "input": (["IN={tmp}/other.zarr"], "input: given"),
