@@ -1,4 +1,4 @@
-"""The Python blocks of the guide run, in order, in one namespace."""
+"""The guide's Python blocks run; links lead somewhere; what is generated is up to date."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from approxifer.benchmarks.accuracy.report import page
 ROOT = Path(__file__).parents[1]
 
 
+#: Pages whose Python blocks run, in this order, in one namespace.
+GUIDE = ["docs/guide.md", "docs/byzantine.md", "docs/resume.md", "docs/clusters.md"]
+
+
 def blocks(page: str) -> list[str]:
     """The Python blocks of a page."""
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
@@ -23,24 +27,16 @@ def blocks(page: str) -> list[str]:
 @pytest.mark.timeout(400)
 def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = blocks("docs/guide.md")
-    assert len(found) >= 6
     namespace: dict[str, object] = {"__name__": "guide"}
-    for block in found:
-        exec(compile(block, "docs/guide.md", "exec"), namespace)
+    for page in GUIDE:
+        found = blocks(page)
+        assert found
+        for block in found:
+            exec(compile(block, page, "exec"), namespace)
 
 
 @pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/guide.md",
-        "docs/slurm.md",
-        "docs/security.md",
-        "docs/architecture.md",
-        "docs/measurements.md",
-        "CONTRIBUTING.md",
-    ],
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
 )
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
