@@ -28,11 +28,11 @@ def blocks(page: str) -> list[str]:
 def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "guide"}
-    for page in GUIDE:
-        found = blocks(page)
+    for name in GUIDE:
+        found = blocks(name)
         assert found
         for block in found:
-            exec(compile(block, page, "exec"), namespace)
+            exec(compile(block, name, "exec"), namespace)
 
 
 @pytest.mark.parametrize(
