@@ -177,7 +177,7 @@ class Options(Arguments):
             )
         if hedge is not None and self.late is not None and self.late <= hedge.multiple:
             raise ConfigError(
-                f"late={self.late}: with hedge={self.hedge!r} it is the last resort; give more "
+                f"late={self.late:g}: with hedge={self.hedge!r} it is the last resort; give more "
                 f"than the {hedge.multiple:g} medians of the hedge, or leave it out"
             )
 
