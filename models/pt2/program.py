@@ -6,7 +6,7 @@ Torch is imported inside functions, so that models without it never load it.
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from approxifer.errors import ModelError
 from approxifer.models.archive import Program, read_program
@@ -56,7 +56,7 @@ class ProgramSource:
         )
 
 
-def is_program(obj: Any) -> bool:
+def is_program(obj: object) -> "TypeGuard[ExportedProgram]":
     """True for an ``ExportedProgram``, without importing torch for the answer."""
     torch = imported_torch()
     return torch is not None and isinstance(obj, torch.export.ExportedProgram)

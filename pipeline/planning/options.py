@@ -152,9 +152,9 @@ class Options:
             if not isinstance(value := getattr(self, name), str | os.PathLike | None):
                 raise ConfigError(f"{name}={value!r}: give a path")
         if not isinstance(self.cluster, str | os.PathLike | Mapping | None):
-            given = f"cluster={type(self.cluster).__name__}"
             raise ConfigError(
-                f"{given}: give a cluster file, or client=distributed.Client(cluster)"
+                f"cluster={self.cluster!r}: give the path of a cluster file, or for a cluster that "
+                "runs client=distributed.Client(cluster)"
             )
         if not isinstance(self.forgive, str | Collection):
             raise ConfigError(f"forgive={self.forgive!r}: give the names of hosts")
