@@ -284,17 +284,17 @@ def _run(job: Job, options: Options) -> Report:
         setup, spec = open_run(prepared, cluster, stack)
         stack.enter_context(garbage.frozen_gc())
         engine = Engine(setup, job.stream)
-        job.stream.read_back = engine.read_back
+        job.stream.read_back = engine.windows.read_back
         job.run(engine, cluster.client.loop.asyncio_loop)  # type: ignore[union-attr]
         status = setup.store.status()
         found = Counter(FLAG_MEANINGS[value] for value in status.tolist())
         counts = {name: found.get(name, 0) for name in ("exact", "decoded", "repaired", "failed")}
         started = engine.started or time.monotonic()
-        evaluations = sum(w["evaluations"] for w in engine.session.ledger["workers"])
+        evaluations = sum(w["evaluations"] for w in engine.connection.ledger["workers"])
         members = engine.members
-        doubts = engine.intake.doubts
+        doubts = engine.collector.doubts
         doubt = doubts.found if doubts is not None and doubts.found.rows else None
-        records, proofs = engine.guard.records()
+        records, proofs = engine.integrity.records()
         aside = [c.sentence for c in members.convictions if c.aside]
         setup.store.close(
             counts=counts,
@@ -324,11 +324,11 @@ def _run(job: Job, options: Options) -> Report:
             wall_seconds=wall,
             setup_seconds=started - begin,
             scheme=_scheme(prepared, spec.scheme, spec.k, spec.n),
-            resumed=engine.resumed,
+            resumed=engine.windows.resumed,
             convicted=[c for c in members.convictions if not c.aside],
-            failures=engine.intake.failures,
+            failures=engine.collector.failures,
             doubt=doubt,
-            notes=prepared.notes + engine.guard.hardware + aside,
+            notes=prepared.notes + engine.integrity.enforcement.hardware + aside,
         )
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from approxifer.pipeline.client.engine import Engine
-from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.records import Block, Progress
 from approxifer.pipeline.reporting.report import Report
+from approxifer.pipeline.stream import BlockStream
 
 
 class Job:
@@ -85,34 +85,34 @@ class Job:
         engine = self.engine
         if engine is None:
             return Progress(stage=self._stage)
-        unchecked = engine.unchecked()
+        unchecked = engine.windows.unchecked()
         counts = {
             name: max(0, rows - unchecked.get(name, 0))
-            for name, rows in engine.intake.counts.items()
+            for name, rows in engine.collector.counts.items()
         }
         done = sum(counts.values())
         rows = engine.setup.store.rows
         end = engine.finished or time.monotonic()
         elapsed = 0.0 if engine.started is None else end - engine.started
         rate = done / elapsed if done and elapsed > 0 else None
-        doubts = engine.intake.doubts
+        doubts = engine.collector.doubts
         loading = self._stage == "running" and engine.started is None
-        workers = engine.session.ledger["workers"]
+        workers = engine.connection.ledger["workers"]
         return Progress(
             rows=rows,
             counts=counts,
-            provisional=engine.intake.provisional,
+            provisional=engine.collector.provisional,
             unchecked=sum(unchecked.get(name, 0) for name in counts),
-            windows=engine.windows,
-            windows_done=engine.windows - len(engine.pending) + engine.windows_done,
-            resumed=engine.resumed,
+            windows=len(engine.windows.spans),
+            windows_done=engine.windows.whole,
+            resumed=engine.windows.resumed,
             shares_run=sum(w["run"] for w in workers),
             shares_dropped=sum(w["dropped"] for w in workers),
             elapsed=elapsed,
             rate=rate,
-            eta=(rows - engine.resumed - done) / rate if rate else None,
+            eta=(rows - engine.windows.resumed - done) / rate if rate else None,
             stage="loading the model on the workers" if loading else self._stage,
-            workers=engine.session.ready,
+            workers=engine.connection.ready,
             disagreement=None if doubts is None or not doubts.found.rows else doubts.found.stated,
             convicted=len(engine.members.convicted_now),
             trouble=engine.trouble,

@@ -17,7 +17,7 @@ PLUGIN = "approxifer"
 def new_key(run: str) -> Key:
     """A key for one attempt at one share; never used twice (a dropped key comes back cancelled).
 
-    It tells a worker nothing: neither group nor share, nor whether others' outputs are checked.
+    A worker learns nothing from it: neither group nor share, nor whether it checks another's.
     """
     return (f"approxifer-{run}", secrets.token_hex(8))
 
@@ -26,14 +26,6 @@ def as_key(sent: Any) -> Key:
     """A key as it comes over the wire, where tuples may have become lists."""
     name, token = sent
     return (name, token)
-
-
-def read_key(said: Any) -> Key | None:
-    """A key out of a worker's message; None where it is none."""
-    match said:
-        case [str() as name, str() as token]:
-            return (name, token)
-    return None
 
 
 def run_of(key: Any) -> str:

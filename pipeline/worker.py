@@ -1,7 +1,7 @@
 """The part of a run on the workers: the model's set-up, and one share.
 
 Both are found by import on the worker; a run ships only data. Events go to the scheduler's plugin
-by ``Worker.log_event`` under the topic `TOPIC`.
+by ``Worker.log_event`` under the topic `TOPIC` (`approxifer.pipeline.protocol`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from approxifer.pipeline import garbage
 from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.handlers import Handler
 from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
+from approxifer.pipeline.protocol import (
+    Ended,
+    Place,
+    Ready,
+    Started,
+    Unready,
+    WorkerReport,
+    to_wire,
+)
 from approxifer.version import __version__
 
 #: Environment variables that name a worker's node: ours, which goes before, and Slurm's.
@@ -54,8 +63,8 @@ class ModelOnWorker(WorkerPlugin):
     Loads the models once per worker process, also on workers that join or restart later: the
     user's, and the parity models, if there are any.
 
-    Readiness is announced, not assumed: a worker whose set-up fails joins all the same, and the
-    scheduler's plugin gives shares only to those that said ``ready`` with the right fingerprint.
+    Readiness is reported, not assumed: a worker whose set-up fails joins all the same, and the
+    scheduler's plugin gives shares only to those that are ready with the right fingerprint.
     """
 
     def __init__(
@@ -81,27 +90,23 @@ class ModelOnWorker(WorkerPlugin):
         return joined(handle.fingerprint for handle in self.handles)
 
     async def setup(self, worker: Worker) -> None:
-        """Load the model off the worker's event loop, then say so."""
+        """Load the model off the worker's event loop, then report it."""
         worker.handlers[put_handler(self.run)] = Handler(self.put)
-        report: dict[str, Any] = {"run": self.run, "version": __version__}
+        report: WorkerReport
         try:
             loop = asyncio.get_running_loop()
             runners = await loop.run_in_executor(None, self._load)
             found = joined(runner.fingerprint for runner in runners)
-            report |= {
-                "op": "ready",
-                "fingerprint": found,
-                "node": node_name(),
-                "device": _device(runners[0]),
-                "hardware": hardware_class(runners[0], self.threads),
-            }
+            hardware = hardware_class(runners[0], self.threads)
+            place = Place(node_name(), _device(runners[0]), hardware)
+            report = Ready(self.run, __version__, found, place)
         except Exception as error:
-            report |= {"op": "unready", "error": f"{type(error).__name__}: {error}"}
+            report = Unready(self.run, __version__, f"{type(error).__name__}: {error}")
         if worker.plugins.get(self.name) is not self:  # the run has ended meanwhile
             self._forget_models(worker)
             return
         self._until_teardown.enter_context(garbage.frozen_gc())
-        worker.log_event(TOPIC, report)
+        worker.log_event(TOPIC, to_wire(report))
 
     def _load(self) -> list[Runner]:
         """Load the models, and run each once: a first pass takes many times as long as the others,
@@ -139,7 +144,7 @@ def joined(fingerprints: Iterable[str]) -> str:
 
 
 def _device(runner: Runner) -> str:
-    """The device that the model runs on, told apart from the other devices of the host."""
+    """The device that the model runs on, distinct from the other devices of the host."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return f"{runner.device}:{visible}" if runner.device == "cuda" and visible else runner.device
 
@@ -153,7 +158,7 @@ def node_name() -> str:
 
 
 def run_share(fingerprint: str, *, micro_batch: int) -> np.ndarray:
-    """Run a model on a share whose input lies here (`ModelOnWorker.put`); see `run_input`.
+    """Run a model on a share whose input is here (`ModelOnWorker.put`); see `run_input`.
 
     Raises
     ------
@@ -203,14 +208,14 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
             raise Stopped(f"share {key} was dropped")
         evaluations += rows_started
 
-    def report(op: str, **fields: Any) -> None:
-        worker.log_event(TOPIC, {"op": op, "key": list(key), **fields})
+    def report(what: Started | Ended) -> None:
+        worker.log_event(TOPIC, to_wire(what))
 
-    report("started")
+    report(Started(key))
     whole = False
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
         whole = True
         return hook.output(outputs)
     finally:
-        report("ended", rows=evaluations, whole=whole)
+        report(Ended(key, evaluations, whole))

@@ -18,7 +18,7 @@ from approxifer.coding import CodeSpec, gather, order_rows
 from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.fitted import FittedDecoder
 from approxifer.models.parity import load_parity
-from approxifer.pipeline.client.engine import LEARNT
+from approxifer.pipeline.client.single_shares import LEARNT
 
 #: Chances with which each share is lost.
 CHANCES = (0.01, 0.05)

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from itertools import count
 from math import ceil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,13 +36,15 @@ from approxifer.pipeline.byzantine.tolerance import Tolerance
 from approxifer.pipeline.client.checking import QUEUE_TIMES
 from approxifer.pipeline.client.collect import Collector, RowGroup, decode_group
 from approxifer.pipeline.client.dispatch import GroupTransfer
-from approxifer.pipeline.client.integrity import Hooks, IntegrityMonitor
+from approxifer.pipeline.client.integrity import IntegrityMonitor
 from approxifer.pipeline.client.single_shares import SingleResult
-from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.client.windows import tainted_rows
 from approxifer.pipeline.planning.partition import micro_batch
+from approxifer.pipeline.protocol import Attempt, Complete
 from approxifer.pipeline.records import AttemptOutcome, ShareOutput, Status
 from approxifer.pipeline.scheduler.placement import Candidate, place
+from approxifer.pipeline.stream import BlockStream
 
 PLAIN = CodeSpec(scheme="uncoded", k=1).build()
 #: Workers of a run.
@@ -97,11 +100,11 @@ def simulate(
 
 
 class _Context:
-    """As much of the engine's `Context` as the guard uses: all is done at once."""
+    """As much of the engine's `Context` as the monitor uses: all is done at once."""
 
     def __init__(self, **setup: Any) -> None:
         self.setup = SimpleNamespace(**setup)
-        self.session = SimpleNamespace(call=self._notified)
+        self.connection = SimpleNamespace(call=self._notified)
         self.events: list[dict[str, Any]] = []
         self._tasks: deque[asyncio.Task[None]] = deque()
 
@@ -125,8 +128,8 @@ class _Context:
         """Take no notice of exclusions, which `_Run` looks up itself."""
 
 
-class _Guard(IntegrityMonitor):
-    """The guard, to which the client's model and tolerance are given."""
+class _Measured(IntegrityMonitor):
+    """The monitor, to which the client's model and tolerance are given."""
 
     def __init__(
         self, measured: tuple[Runner, np.ndarray, Tolerance], *args: Any, **named: Any
@@ -180,13 +183,15 @@ class _Run:
             coded_left=len(recording.members),
         )
         elsewhere: Any = self
-        self.guard = _Guard(
-            (runner, plain[:1, None], tolerance),
-            self.context, recording.code, elsewhere, self.members, spans=[],
-            hooks=Hooks(lambda: [self.window], self._close, self._never, self._never),
-            rng=checking,
+        windows: Any = SimpleNamespace(
+            open=[self.window], changed=self._closed_by_play, sweep=self._nothing_written,
+            fail=self._never, set_pending=self._never, spans=[],
         )  # fmt: skip
-        self.intake = Collector(
+        self.integrity = _Measured(
+            (runner, plain[:1, None], tolerance),
+            self.context, recording.code, elsewhere, self.members, windows, rng=checking,
+        )  # fmt: skip
+        self.collector = Collector(
             BlockStream(),
             keep_decoded=False,
             blank=lambda rows: np.zeros_like(recording.plain[:rows]),
@@ -197,19 +202,19 @@ class _Run:
 
     async def play(self) -> Outcome:
         """Do it, as the engine's `_score` and `_close` do."""
-        await self.guard.open()
+        await self.integrity.open()
         for number, members in enumerate(self.recording.members):
             code = self.recording.code
             await self._run(RowGroup(number, code, self.window, members, Status.EXACT, coded=True))
             self.window.coded_left -= 1
             if (number + 1) % self.wait == 0:
-                self.guard.flush(self.window)
+                self.integrity.flush(self.window)
             await self.context.quiet()
         while True:
             await self._repair()
-            self.guard.flush(self.window)
+            self.integrity.flush(self.window)
             await self.context.quiet()
-            if (tainted := self.guard.tainted(self.window)) is None:
+            if (tainted := tainted_rows(self.window, self.members, Path())) is None:
                 return self._finished()
             self.window.take_back(tainted)
 
@@ -223,9 +228,9 @@ class _Run:
     async def _run(self, batch: RowGroup) -> None:
         """Run a group, take its rows in, and have some checked."""
         group = self._group(batch)
-        returned = decode_group(batch, group.testimonies, history=group.history)
-        self.guard.start(batch, group, self.guard.draw(batch, group, returned))
-        self.intake.take(returned)
+        decoded = decode_group(batch, group.share_outputs, history=group.history)
+        self.integrity.start(batch, group, self.integrity.draw(batch, group, decoded))
+        self.collector.take(decoded)
 
     def _group(self, batch: RowGroup) -> GroupTransfer:
         """Have workers run its shares."""
@@ -242,11 +247,8 @@ class _Run:
             group.outputs[share, 0] = output = self._ask(name, rows[share])
             self.done.shares[name] += 1
             self._look(batch, share, name, rows[share], output)
-            attempts.append(
-                {"share": share, "attempt": 0, "worker": name, "member": int(address),
-                 "fate": AttemptOutcome.USED}
-            )  # fmt: skip
-        group.completion = {"used": list(group.outputs), "attempts": attempts}
+            attempts.append(Attempt(share, 0, name, int(address), AttemptOutcome.USED))
+        group.completion = Complete(batch.number, False, tuple(group.outputs), tuple(attempts))
         return group
 
     def _rows(self, batch: RowGroup, share: int) -> np.ndarray:
@@ -295,8 +297,11 @@ class _Run:
         output = self._ask(name, rows[:, 0], check=True)
         return SingleResult(ShareOutput(name, output, member=only), raised=False)
 
-    async def _close(self, window: Window) -> None:
-        """The window is closed by `play`."""
+    def _closed_by_play(self, window: Window) -> None:
+        """`play` closes the window."""
+
+    async def _nothing_written(self) -> None:
+        """No row is in a store."""
 
     def _never(self, *_: Any) -> Any:
         raise AssertionError("one window, and a model that never raises")

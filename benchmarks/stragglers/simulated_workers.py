@@ -14,9 +14,8 @@ import numpy as np
 from approxifer.benchmarks.stragglers.schedules import Schedule
 from approxifer.pipeline.keys import Key
 from approxifer.pipeline.scheduler.plugin import IDLE
-from approxifer.pipeline.scheduler.policy import GroupState
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import WorkerState
+from approxifer.pipeline.scheduler.state import GroupState, WorkerState
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,15 @@ class Workers:
     def give_up(self, worker: WorkerState) -> None:
         """A worker hangs: its shares are lost, and it gets no more."""
         worker.hung = True
-        for key, (group, attempt) in list(self._run.by_key.items()):
+        for key, (group, attempt) in list(self._run.attempts.by_key.items()):
             if attempt.address == worker.address and attempt.live:
-                self._run.lost(key, self._clock.now)
+                self._run.attempts.lost(key, self._clock.now)
                 self.advance(group)
 
     def send(self, keys: Iterable[Key]) -> None:
         """Send shares to their workers."""
         for key in keys:
-            group, attempt = self._run.by_key[key]
+            group, attempt = self._run.attempts.by_key[key]
             rank = group.priority - (IDLE if attempt.lazy else 0)
             item = (-rank, next(self._order), key)
             self._clock.after(self._delays.send, partial(self._arrive, attempt.address, item))
@@ -135,7 +134,7 @@ class Workers:
             self._next(address)
 
     def _live(self, key: Key) -> bool:
-        found = self._run.by_key.get(key)
+        found = self._run.attempts.by_key.get(key)
         return found is not None and found[1].live
 
     def _next(self, address: str) -> None:
@@ -144,7 +143,7 @@ class Workers:
             key = heapq.heappop(queue)[2]
             if self._live(key):  # else it was dropped unstarted
                 self._busy.add(address)
-                self._run.started(key, address, self._clock.now)
+                self._run.attempts.started(key, address, self._clock.now)
                 length = self._service.begin(self._numbers[address], self._clock.now)
                 self._batch(address, key, 0, length)
 
@@ -154,7 +153,7 @@ class Workers:
         whole = done == self._batches
         if whole or not self._live(key):
             rows = min(done * self._micro_batch, self._block)
-            self._run.ended(key, address, now, rows=rows, whole=whole)
+            self._run.attempts.ended(key, address, now, rows=rows, whole=whole)
             group = self._run.returned(key, now) if whole else None
             if group is not None:
                 self.advance(group)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,14 +21,15 @@ from approxifer.benchmarks.stragglers.schedules import SCHEDULES, Schedule
 from approxifer.benchmarks.stragglers.setup import SCHEMES, Shape, Site
 from approxifer.benchmarks.stragglers.simulated_workers import Clock, Delays, Workers
 from approxifer.coding import CodeSpec, block_rows
-from approxifer.pipeline.client.engine import OPEN_WINDOWS
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.client.windows import OPEN_WINDOWS
 from approxifer.pipeline.planning.partition import IN_FLIGHT, groups_in_flight
+from approxifer.pipeline.protocol import Attempt, Complete, Send
 from approxifer.pipeline.records import AttemptOutcome, Status
 from approxifer.pipeline.scheduler.plugin import TICK
-from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import WorkerState
+from approxifer.pipeline.scheduler.state import GroupState, WorkerState
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,11 @@ class _Client:
         """Until the last window is whole."""
         self._tick()
         self._feed()
-        self._hear()
+        self._follow()
         while self._windows:
             if not self._clock.step():
                 raise RuntimeError("nothing is under way, and windows are open")
-            self._hear()
+            self._follow()
 
     def _tick(self) -> None:
         now = self._clock.now
@@ -215,17 +216,17 @@ class _Client:
         self._run.open_group(group)
         self._workers.advance(group)
 
-    def _hear(self) -> None:
+    def _follow(self) -> None:
         while self._run.events:
             news, self._run.events = self._run.events, []
             for event in news:
-                if event["op"] == "send":
-                    self._workers.send(key for *_, key in event["to"])
-                elif event["op"] == "complete":
+                if isinstance(event, Send):
+                    self._workers.send(one.key for one in event.to)
+                elif isinstance(event, Complete):
                     self._finish(event)
 
-    def _finish(self, event: Mapping[str, Any]) -> None:
-        number = event["group"]
+    def _finish(self, event: Complete) -> None:
+        number = event.group
         window, rows, coded = self._batches.pop(number)
         code = self._run.codes["coded" if coded else "plain"]
         of = [] if coded else sorted({int(group) for group in window.group[rows]})
@@ -234,7 +235,7 @@ class _Client:
                 "event": "group",
                 "group": number,
                 "kind": "coded" if coded else "repair",
-                "attempts": event["attempts"],
+                "attempts": [asdict(attempt) for attempt in event.attempts],
                 "of": of,
             }
         )
@@ -242,14 +243,14 @@ class _Client:
             window.group[rows] = number
             window.coded_left -= 1
             self._in_flight -= 1
-        present = {share for share, _ in event["used"]}
+        present = {share for share, _ in event.used}
         exact = code.exact(present)
         broken = not code.decodable(present)
         for block, members in enumerate(block_rows(rows, code.k)):
             if exact[block] or not (broken or self._repair):
                 window.put(members, window.prediction[members], status=Status.EXACT)
             else:
-                window.ask_repair(members, Status.REPAIRED, _not_back(event["attempts"]))
+                window.ask_repair(members, Status.REPAIRED, _not_back(event.attempts))
         self._run.settle(number)
         for repair in list(window.due_repairs(self._shape.block)):
             self._open(next(self._numbers), window, repair.rows, coded=False, avoid=repair.avoid)
@@ -258,7 +259,7 @@ class _Client:
         self._feed()
 
 
-def _not_back(attempts: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+def _not_back(attempts: Iterable[Attempt]) -> frozenset[str]:
     """The workers that did not bring their share back."""
     bad = (AttemptOutcome.DROPPED, AttemptOutcome.LOST, AttemptOutcome.FAILED)
-    return frozenset(attempt["worker"] for attempt in attempts if attempt["fate"] in bad)
+    return frozenset(attempt.worker for attempt in attempts if attempt.fate in bad)

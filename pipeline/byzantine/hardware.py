@@ -20,7 +20,7 @@ CPUINFO = Path("/proc/cpuinfo")
 def hardware_class(runner: Runner, threads: int) -> str:
     """The class of hardware that a model runs on in this process, with so many torch threads:
     ``"cpu | AMD EPYC 7B13 | torch 2.13.0+cpu | numpy 2.4.1 | 1 threads"``."""
-    # As installed, whether the model uses them or not: nothing else tells what it imports.
+    # As installed, whether the model uses them or not: nothing else shows what it imports.
     builds = [f"{name} {version(name)}" for name in ("torch", "numpy")]
     kind, unit = runner.device.partition(":")[0], processor()
     if kind == "cuda":

@@ -6,8 +6,8 @@ addresses on other processes, so a share is attributed to the member that it was
 nothing looks a name up later.
 
 A place is the host of the worker's address, which the scheduler sees, and the node and the device
-that the worker itself names. What a worker says can set it apart from others of its host; it never
-joins it to one that it would like to drag along: where the workers of one host name different
+that the worker itself names. What a worker states can set it apart from others of its host; never
+does it join it to one that is to be convicted with it: where the workers of one host name different
 places, a conviction shuts out those of the same name only.
 """
 
@@ -23,7 +23,7 @@ from approxifer.errors import ConfigError
 #: The reach of a conviction.
 Quarantine = Literal["worker", "node"]
 QUARANTINES: tuple[Quarantine, ...] = ("worker", "node")
-#: The client itself, where members are told by their index or incarnation.
+#: The client itself, where members go by their index or incarnation.
 CLIENT = -1
 
 
@@ -34,7 +34,7 @@ class Member:
     session: str
     name: str
     host: str = ""  #: of its address; in journals before there were incarnations, of its node
-    device: str = ""  #: as it says itself; "" where it says nothing
+    device: str = ""  #: as it states itself; "" where it does not
     node: str = ""  #: likewise
     incarnation: int = -1  #: -1 in journals before there were any
     hardware: str = ""  #: members alike in this compute alike (see `byzantine.hardware`)
@@ -88,7 +88,7 @@ class Conviction:
     evidence: Evidence
     #: Others of its host name other places: of its own session only its name is shut out.
     alone: bool = False
-    #: Not convicted: it differs from the client, and no other member of its hardware can tell
+    #: Not convicted: it differs from the client, and no other member of its hardware can show
     #: whether that is the hardware. It is shut out all the same, and not counted against E.
     aside: bool = False
 
@@ -108,7 +108,7 @@ class Conviction:
         return (member.session, member.name) == (self.member.session, self.member.name)
 
     def bar_fields(self) -> list[dict[str, str]]:
-        """The workers to shut out, as the scheduler's plugin is told: all that fit one of these."""
+        """The workers to shut out, for the scheduler's plugin: all that fit one of these."""
         member = self.member
         if self.kind == "worker":
             return [{"name": member.name}]
@@ -250,7 +250,7 @@ class Membership:
     def joined(
         self, incarnation: int, name: str, *, host: str, node: str, device: str, hardware: str
     ) -> None:
-        """A worker of this session has come, or can be given work again; what was said of it first
+        """A worker of this session has come, or can be given work again; its first place
         is kept."""
         fresh = Member(self.session, name, host, device, node, incarnation, hardware)
         self._known.setdefault(incarnation, fresh)
@@ -317,7 +317,7 @@ class Membership:
         index
             Of the member, of this or an earlier session.
         here
-            Found by this run, and not told by another one on the same cluster.
+            Found by this run, and not by another one on the same cluster.
         aside
             See `Conviction`.
         """

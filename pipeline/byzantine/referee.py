@@ -47,7 +47,7 @@ class Verdict:
     aside: frozenset[int] = frozenset()  #: of these, who may have its hardware to blame
     hardware: frozenset[int] = frozenset()  #: who differs from the referee as its hardware does
     by: str = "client"  #: the referee
-    confirms: int = CLIENT  #: a member that says what is right
+    confirms: int = CLIENT  #: a member whose output is right
     fails: bool = False  #: the model raises on this row by itself
 
 
@@ -78,7 +78,7 @@ class Referee:
         return self.hardware if member == CLIENT else self.members.members[member].hardware
 
     def agree(self, a: Answer, b: Answer) -> bool:
-        """Tell whether two members' runs of one row are equal, as far as they have to be."""
+        """Decide whether two members' runs of one row are equal, as far as they have to be."""
         if a.output is None or b.output is None:
             return False
         pair = frozenset((self._hardware_of(a), self._hardware_of(b)))
@@ -147,7 +147,7 @@ class Referee:
         return Verdict(found, frozenset(aside), frozenset(excused), by, confirms)
 
     async def _alike(self, check: Check, accused: Answer, answers: Sequence[Answer]) -> bool | None:
-        """Ask others of the accused's hardware, until E + 1 of them say the same or none is left:
+        """Ask others of the accused's hardware, until E + 1 of them agree or none is left:
         whether more contradict it than confirm it. None: there is none."""
         against = {True: 0, False: 0}
         async for answer in self._others(check, answers, self._hardware_of(accused)):
@@ -161,14 +161,14 @@ class Referee:
     ) -> AsyncIterator[Answer]:
         """Run a row on further workers, one after the other in random order: on all that may, or
         on those of one class of hardware."""
-        said = {answer.member for answer in answers}
+        known = {answer.member for answer in answers}
         asked = set(check.of.asked | check.tried)
         while True:
             candidates = [
                 one
                 for one in self.members.checkers(asked)
                 if hardware in (None, self.members.member(one).hardware)
-                and self.members.index(one) not in said
+                and self.members.index(one) not in known
             ]
             if not candidates:
                 return
@@ -213,5 +213,5 @@ def most_agreeing(votes: Sequence[Vote], agree: Callable[[Vote, Vote], bool]) ->
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Tell whether two outputs are equal; NaN equals NaN."""
+    """Decide whether two outputs are equal; NaN equals NaN."""
     return bool(np.array_equal(a, b, equal_nan=True))

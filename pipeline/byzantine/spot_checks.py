@@ -22,7 +22,7 @@ from approxifer.pipeline.byzantine.membership import CLIENT
 if TYPE_CHECKING:
     from approxifer.pipeline.client.window import Window
 
-#: Rows of a share that are checked unless the user says otherwise.
+#: Rows of a share that are checked unless the user gives another number.
 DEFAULT_CHECK = 3
 #: Confidence of the bound that clean checks give.
 CONFIDENCE = 0.95
@@ -223,7 +223,7 @@ class Proof:
         W wrong rows pass checks at a rate q with probability (1 - q)^W at most, however they are
         spread over the shares, and n rows drawn from all T with (1 - W/T)^n: together less than
         exp(-(W/T) R) with R = -log(1 - q) T + n. So W/T < 3/R. A lower rate for one share counts
-        for all: who lies where the rate is low gains nothing from honesty where it is high.
+        for all: honesty where the rate is high does not pay for corruption where it is low.
         """
         if not self.rows or self.whole or self.rate >= 1.0:
             return 0.0

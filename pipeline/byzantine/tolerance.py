@@ -40,8 +40,8 @@ class Tolerance:
 
     An output may be off by ``relative`` times its size: its absolute value or, if larger, the usual
     one of that output. The latter is limited by the size of the row, the largest absolute value
-    among its outputs, so that no lie about a row of small outputs passes for the rounding of larger
-    ones.
+    among its outputs, so that no corruption of a row of small outputs passes for the rounding of
+    larger ones.
     """
 
     #: (*out) or one number, as a fraction of the output's size; 0: outputs are compared exactly.

@@ -1,25 +1,27 @@
 """Runs spot checks: rows wait for their checker, are run there, and compared.
 
-What differs goes to `decide`, one at a time, which returns once the verdict is carried out.
+What differs goes to the referee, one at a time; the verdict goes to `Enforcement`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from itertools import count
 
 from approxifer.errors import TrustError
+from approxifer.pipeline.byzantine.evidence import kept
 from approxifer.pipeline.byzantine.membership import CLIENT, Membership
 from approxifer.pipeline.byzantine.referee import Answer, Referee, Verdict
 from approxifer.pipeline.byzantine.spot_checks import Check, Checked, CheckerOrder, Queues
 from approxifer.pipeline.client.context import Context
-from approxifer.pipeline.client.single_shares import SingleShares
+from approxifer.pipeline.client.enforcement import Enforcement
+from approxifer.pipeline.client.single_shares import Checkers
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.client.windows import Windows
 
 #: In share times: how long rows wait for others that go to the same checker. Twice as long fills no
 #: more batches, half as long takes twice the workers' time (`benchmarks/byzantine`, 100,000 rows).
@@ -33,19 +35,17 @@ class Checking:
     """The checks under way of one run."""
 
     context: Context
-    elsewhere: SingleShares
+    checkers: Checkers
     members: Membership
+    windows: Windows
     turns: CheckerOrder
-    #: Has the referee decide on a check that differs from the answer, or that only the client can
-    #: make, and the verdict carried out.
-    decide: Callable[[Check, Answer | None], Awaitable[Verdict]]
-    fails: Callable[[Check], Awaitable[None]]  #: called with a check on whose row the model raises
-    close: Callable[[Window], Coroutine[Any, Any, None]]  #: writes a window if it is whole
-    referee: Referee = field(init=False)  #: set before the first check
+    referee: Referee
+    enforcement: Enforcement
+    suspected: Counter[str] = field(default_factory=Counter)  #: shares, by the worker's name
 
     def __post_init__(self) -> None:
-        self.tainted = self.members.tainted()  #: members of which nothing is used any more
         self._byzantine = self.context.setup.byzantine
+        self._numbers = count()  #: of mismatches
         self._queues = Queues(self.context.setup.layout.micro_batch)
         self._one_at_a_time = asyncio.Lock()
         self._written = 0  #: under way, of rows that are written
@@ -66,7 +66,7 @@ class Checking:
     async def send_old(self) -> None:
         """Send rows that have waited for long enough, for ever."""
         while True:
-            wait = QUEUE_TIMES * (self.context.session.ledger["typical"] or UNKNOWN)
+            wait = QUEUE_TIMES * (self.context.connection.ledger["typical"] or UNKNOWN)
             await asyncio.sleep(max(LOOK, wait / 4))
             self._send(self._queues.older(time.monotonic() - wait))
 
@@ -74,10 +74,16 @@ class Checking:
         """Send all rows of a window that waits for nothing else."""
         self._send(self._queues.of_window(window))
 
-    def make_void(self, window: Window) -> None:
-        """Have the checks that convicted workers made of an open window's rows made again."""
-        void = [pair for pair in window.confirmed if pair[1] in self.tainted]
-        window.confirmed = [pair for pair in window.confirmed if pair[1] not in self.tainted]
+    def redo_void(self) -> None:
+        """Have the checks that convicted workers made of open windows' rows made again."""
+        for window in self.windows.open:
+            if not window.closing:
+                self._redo_void(window)
+
+    def _redo_void(self, window: Window) -> None:
+        tainted = self.enforcement.tainted
+        void = [pair for pair in window.confirmed if pair[1] in tainted]
+        window.confirmed = [pair for pair in window.confirmed if pair[1] not in tainted]
         for check, _ in void:
             if not self._moot(check):
                 of = check.of
@@ -137,7 +143,7 @@ class Checking:
         else:
             self.context.spawn(self._raises(check))
         if check.of.window is not None:  # it may wait for nothing else
-            self.context.spawn(self.close(check.of.window))
+            self.windows.changed(check.of.window)
 
     # ---- a check is made ------------------------------------------------------------------------
 
@@ -150,7 +156,7 @@ class Checking:
             return
         answers, raised = list[Answer](), False
         if not self.members.is_convicted(checker):
-            answers, raised = await self._answers(checker, checks)
+            answers, raised = await self.checkers.run(checker, checks)
         if not answers or self.members.is_convicted(checker):
             name = self.members.member(checker).name
             for check in checks:
@@ -163,31 +169,21 @@ class Checking:
             ]
         )
         for check, answer, fine in zip(checks, answers, agree, strict=True):
-            if fine and answer.member not in self.tainted:
+            if fine and answer.member not in self.enforcement.tainted:
                 self._confirmed(check, answer.member)
             else:
                 self.context.spawn(self._differs(check, answer, checker))
 
-    async def _answers(self, checker: int, checks: Sequence[Check]) -> tuple[list[Answer], bool]:
-        """Run rows on one worker: its answers, if any came, and whether the model raised."""
-        queries = np.stack([check.query for check in checks])
-        told = await self.elsewhere.run(queries, kind="check", only=checker, model=checks[0].model)
-        if (returned := told.testimony) is None:
-            return [], told.raised
-        index, malformed = self.members.index(checker), returned.malformed is not None
-        answers = [Answer(index, None if malformed else output) for output in returned.output]
-        return answers, told.raised
-
     async def _differs(self, check: Check, answer: Answer | None, checker: int = CLIENT) -> None:
-        """Have it decided who is wrong; None: the client is the checker."""
+        """Find the wrong one of two; None: the client is the checker."""
         async with self._one_at_a_time:
             if self._moot(check):
                 self._end(check)
                 return
-            if answer is not None and answer.member in self.tainted:
+            if answer is not None and answer.member in self.enforcement.tainted:
                 self._another(check, checker)
                 return
-            verdict = await self.decide(check, answer)
+            verdict = await self._judge(check, answer)
         if verdict.fails:
             await self._raises(check)
         elif self._moot(check):
@@ -195,23 +191,46 @@ class Checking:
         else:
             self._confirmed(check, verdict.confirms)
 
-    async def _raises(self, check: Check) -> None:
-        await self.fails(check)
-        self._end(check)
+    async def _judge(self, check: Check, other: Answer | None) -> Verdict:
+        """Have the referee decide on a check that differs from the other answer, or (None) that
+        only the client can make; and its verdict carried out."""
+        of, mine = check.of, Answer(check.of.member, check.output)
+        if other is None:
+            verdict = await self.referee.judge(check, [mine])
+            await self.enforcement.carry_out(check, verdict, checked_by=None)
+        else:
+            number = next(self._numbers)
+            self.suspected[self.members.members[of.member].name] += 1
+            await self.enforcement.keep(
+                "mismatch",
+                number=number,
+                member=of.member,
+                checker=other.member,
+                group=of.group,
+                share=of.share,
+                model=check.model,
+                rows=check.rows,
+                outputs=[kept(check.output), kept(other.output)],
+            )
+            verdict = await self.referee.judge(check, [mine, other])
+            await self.enforcement.carry_out(check, verdict, checked_by=other.member)
+            self.context.journal("verdict", of=[self.context.setup.session, number])
+        if verdict.faults:
+            self.redo_void()
+        return verdict
 
-    async def ask(self, check: Check, incarnation: int) -> Answer | None:
-        """Run a row on one worker, for the referee; None: no output came."""
-        answers, _ = await self._answers(incarnation, [check])
-        return answers[0] if answers else None
+    async def _raises(self, check: Check) -> None:
+        await self.enforcement.fail_row(check)
+        self._end(check)
 
     # ---- and over -------------------------------------------------------------------------------
 
     def _moot(self, check: Check) -> bool:
         """True if the output is not used any more: its worker is convicted."""
-        return check.of.member in self.tainted
+        return check.of.member in self.enforcement.tainted
 
     def _confirmed(self, check: Check, member: int) -> None:
-        """The output is right, says this member."""
+        """The output is right, as this member confirms."""
         check.of.rows.append(check.rows)
         check.of.checkers.append(member)
         if check.of.window is not None:
@@ -230,4 +249,4 @@ class Checking:
             self._back.set()
         else:
             of.window.checks -= 1
-            self.context.spawn(self.close(of.window))
+            self.windows.changed(of.window)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,10 @@ from approxifer.coding.confidence import confidence
 from approxifer.coding.fitted import FittedDecoder
 from approxifer.errors import DecodeError
 from approxifer.pipeline.client.calibration import SelectiveRepair
-from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.window import Window
+from approxifer.pipeline.protocol import Attempt
 from approxifer.pipeline.records import AttemptOutcome, Block, ShareOutput, Status
+from approxifer.pipeline.stream import BlockStream
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,6 @@ class RowGroup:
     members: np.ndarray  #: rows of the window, codeword by codeword
     status: Status  #: of its exact rows: EXACT, or REPAIRED where it is a repair
     coded: bool  #: false for rows that are run plainly: repairs, rows with NaN
-    again: bool = False  #: others have failed these rows, or were not believed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class DecodedGroup:
     """A complete group: the outputs to use, and what they decode to."""
 
     batch: RowGroup
-    told: dict[int, ShareOutput]  #: by share: those that stand
+    used: dict[int, ShareOutput]  #: by share: those that stand
     raised: frozenset[str]  #: workers on which the model raised
     refused: frozenset[int | None]  #: blocks on which it raised
     failed: frozenset[str]  #: workers that did not bring their share back
@@ -49,33 +49,33 @@ class DecodedGroup:
     @property
     def outputs(self) -> dict[int, np.ndarray]:
         """By share: (B, *out)."""
-        return {share: one.output for share, one in self.told.items()}
+        return {share: one.output for share, one in self.used.items()}
 
     def carrier(self, block: int) -> int | None:
         """The share whose output is that of a block: of several copies the one that was decoded."""
         carries = self.batch.code.carries
-        shares = [share for share in sorted(self.told) if carries[share] == block]
+        shares = [share for share in sorted(self.used) if carries[share] == block]
         if len(shares) > 1 and self.decoded is not None:
             chosen = self.decoded.blocks[block].tobytes()
-            shares = [share for share in shares if self.told[share].output.tobytes() == chosen]
+            shares = [share for share in shares if self.used[share].output.tobytes() == chosen]
         return shares[0] if shares else None
 
 
 def decode_group(
     batch: RowGroup,
-    told: dict[int, ShareOutput],
+    used: dict[int, ShareOutput],
     *,
-    history: Sequence[Mapping[str, object]] = (),
+    history: Sequence[Attempt] = (),
     evicted: frozenset[str] = frozenset(),
     decoder: FittedDecoder | None = None,
     doubtful: bool = False,
 ) -> DecodedGroup:
-    """Decode what stands, if it is enough; if doubtful, say how sure that is.
+    """Decode what stands, if it is enough; if doubtful, state how sure that is.
 
     Parameters
     ----------
     batch : RowGroup
-    told
+    used
         The outputs that stand, by share.
     history
         What became of each attempt.
@@ -87,21 +87,19 @@ def decode_group(
         Whether decodes may be in doubt.
     """
     decoded, residual, sure = None, None, None
-    outputs = {share: one.output for share, one in told.items()}
+    outputs = {share: one.output for share, one in used.items()}
     with contextlib.suppress(DecodeError):
         decode = decoder.decode if decoder is not None and batch.coded else batch.code.decode
         decoded, residual = decode(outputs), batch.code.residual(outputs)
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
-    errors = [str(a["error"]) for a in history if a["fate"] == AttemptOutcome.FAILED]
+    errors = [str(a.error) for a in history if a.fate is AttemptOutcome.FAILED]
     return DecodedGroup(
         batch,
-        told,
+        used,
         raised=_workers(history, AttemptOutcome.FAILED),
         refused=frozenset(
-            batch.code.carries[int(str(a["share"]))]
-            for a in history
-            if a["fate"] == AttemptOutcome.FAILED
+            batch.code.carries[a.share] for a in history if a.fate is AttemptOutcome.FAILED
         ),
         failed=_workers(
             history, AttemptOutcome.DROPPED, AttemptOutcome.LOST, AttemptOutcome.FAILED
@@ -114,9 +112,9 @@ def decode_group(
     )
 
 
-def _workers(history: Sequence[Mapping[str, object]], *fates: AttemptOutcome) -> frozenset[str]:
+def _workers(history: Sequence[Attempt], *fates: AttemptOutcome) -> frozenset[str]:
     """The workers with an attempt that ended so."""
-    return frozenset(str(a["worker"]) for a in history if a["fate"] in fates)
+    return frozenset(a.worker for a in history if a.fate in fates)
 
 
 class Collector:
@@ -156,18 +154,18 @@ class Collector:
         #: Rows on which the model raised, on too few workers to be sure that it is the rows.
         self.unsure: list[tuple[Window, int, Status, str]] = []
 
-    def take(self, returned: DecodedGroup) -> None:
+    def take(self, group: DecodedGroup) -> None:
         """Take a group in, block by block."""
-        batch, window = returned.batch, returned.batch.window
-        for one in returned.told.values():
+        batch, window = group.batch, group.batch.window
+        for one in group.used.values():
             self._index(one.member)  # also of those that only contributed to what is decoded
         for block, rows in enumerate(block_rows(batch.members, batch.code.k)):
             if len(rows):
-                self._take_block(returned, block, rows)
+                self._take_block(group, block, rows)
         if batch.coded:
             window.group[batch.members] = batch.number
-            if returned.residual is not None:
-                each = np.repeat(returned.residual, batch.code.k)
+            if group.residual is not None:
+                each = np.repeat(group.residual, batch.code.k)
                 window.residual[batch.members] = each[: len(batch.members)]
 
     def decide(self, window: Window) -> None:
@@ -178,6 +176,10 @@ class Collector:
         if len(keep):
             self._settle(window, keep, window.prediction[keep], Status.DECODED)
         window.ask_repair(repair, Status.REPAIRED, window.avoid)
+
+    def committed(self, window: Window) -> None:
+        """A window is written."""
+        self._stream.committed(window.index, window.start, window.stop, again=self._checked)
 
     def take_back(self, statuses: np.ndarray) -> None:
         """Rows with these statuses are pending again: a convicted worker touched them."""
@@ -195,18 +197,18 @@ class Collector:
         self.take_back(window.status[rows])
         self._settle(window, np.flatnonzero(rows), self._blank(int(rows.sum())), Status.FAILED)
 
-    def _take_block(self, returned: DecodedGroup, block: int, rows: np.ndarray) -> None:
-        batch, window = returned.batch, returned.batch.window
-        decoded, avoid = returned.decoded, returned.failed | returned.evicted
-        carrier = returned.carrier(block)
+    def _take_block(self, group: DecodedGroup, block: int, rows: np.ndarray) -> None:
+        batch, window = group.batch, group.batch.window
+        decoded, avoid = group.decoded, group.failed | group.evicted
+        carrier = group.carrier(block)
         if carrier is not None:
-            one = returned.told[carrier]
+            one = group.used[carrier]
             self._settle(window, rows, one.output, batch.status, self._index(one.member))
-        elif not batch.coded and not returned.evicted:
-            self._failed(window, rows, returned)
+        elif not batch.coded and not group.evicted:
+            self._failed(window, rows, group)
         elif not batch.coded:
             window.ask_repair(rows, batch.status, avoid)
-        elif decoded is None or (self._keep_decoded and block in returned.refused):
+        elif decoded is None or (self._keep_decoded and block in group.refused):
             window.ask_repair(rows, Status.REPAIRED, avoid)
         elif self._keep_decoded:
             blocks = decoded.blocks[block][: len(rows)]
@@ -217,22 +219,22 @@ class Collector:
         else:
             self.provisional += len(rows)
             self._pass_on(window, rows, decoded.blocks[block], Status.DECODED, provisional=True)
-            if self.doubts is None or returned.confidence is None:
+            if self.doubts is None or group.confidence is None:
                 window.ask_repair(rows, Status.REPAIRED, avoid)
             else:
                 blocks = decoded.blocks[block][: len(rows)]
                 window.prediction[rows] = blocks
                 window.avoid |= avoid
-                sure = returned.confidence[block][: len(rows)]
+                sure = group.confidence[block][: len(rows)]
                 self.doubts.wait(window.index, rows, blocks.argmax(axis=1), sure)
 
-    def _failed(self, window: Window, rows: np.ndarray, returned: DecodedGroup) -> None:
+    def _failed(self, window: Window, rows: np.ndarray, group: DecodedGroup) -> None:
         """The model raised on a block wherever it was tried: narrow down on which of its rows. A
-        row fails if E + 1 workers say so; else it is to be tried on the client."""
-        status, error = returned.batch.status, returned.error
+        row fails if that is so on E + 1 workers; else it is to be tried on the client."""
+        status, error = group.batch.status, group.error
         if len(rows) > 1:
             window.bisect(rows, status)
-        elif self._byzantine and len(returned.raised) <= self._byzantine:
+        elif self._byzantine and len(group.raised) <= self._byzantine:
             self.unsure.append((window, int(rows[0]), status, error))
         else:
             self.give_up(window, int(rows[0]), error)

@@ -1,4 +1,4 @@
-"""A run as the scheduler and the workers know it: registered, asked for news, and closed."""
+"""A run as the scheduler and the workers know it: registered, polled for events, and closed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from distributed import Client
 from approxifer.coding import CodeSpec
 from approxifer.errors import ClusterError
 from approxifer.pipeline.keys import PLUGIN
+from approxifer.pipeline.protocol import RunEvent, read_event
 from approxifer.pipeline.records import WorkerRecord
 from approxifer.pipeline.scheduler.plugin import StragglerPlugin
 from approxifer.pipeline.scheduler.policy import Policy
@@ -41,7 +42,7 @@ SLOW = 10.0
 
 
 class Connection:
-    """Everything that is said to the scheduler's plugin.
+    """All calls of the scheduler's plugin.
 
     Attributes
     ----------
@@ -145,8 +146,8 @@ class Connection:
                 f"there ({error})"
             ) from error
 
-    async def poll_forever(self, handle: Callable[[dict[str, Any]], None]) -> None:
-        """Pass on the plugin's news, for ever."""
+    async def poll_forever(self, handle: Callable[[RunEvent], None]) -> None:
+        """Pass on the plugin's events, for ever."""
         while True:
             reply = await self.call("poll")
             if reply is None:  # the scheduler has lost this client, and ended its runs
@@ -158,10 +159,10 @@ class Connection:
             self.ready, self.present = reply.pop("ready"), reply.pop("present")
             self.ledger |= reply
             for event in events:
-                handle(event)
+                handle(read_event(event))
 
     async def wait_until_ready(
-        self, needed: int, enough: int, *, patience: float, say: Callable[[str], None]
+        self, needed: int, enough: int, *, patience: float, report: Callable[[str], None]
     ) -> None:
         """Wait until the workers have the model: all of them, or after a while enough of them.
 
@@ -173,7 +174,7 @@ class Connection:
             Workers without which there is no output.
         patience
             Seconds without another worker getting ready, after which it is given up.
-        say
+        report
             Called with how a slow start gets on.
 
         Raises
@@ -200,7 +201,7 @@ class Connection:
                 raise ClusterError(self._not_ready(enough, now - moved))
             if now - moved > SLOW:
                 tens = (now - moved) // SLOW * SLOW
-                say(
+                report(
                     f"{self.ready} of {self.present} workers have the model ready, and no other got"
                     f" it ready for {duration(tens)}; given up after {duration(patience)}"
                     " (stall_after=)"

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any
 
@@ -64,7 +64,7 @@ class Context:
     Attributes
     ----------
     setup : Setup
-    session : Connection
+    connection : Connection
     index : callable
         The index of a worker among the store's members, by its incarnation.
     tasks : asyncio.TaskGroup
@@ -80,7 +80,7 @@ class Context:
     ) -> None:
         self.setup = setup
         self.index = index
-        self.session = Connection(setup.client, setup.session.rpartition("-")[2])
+        self.connection = Connection(setup.client, setup.session.rpartition("-")[2])
         self.numbers = count(coded_groups)
         self._loaders = ThreadPoolExecutor(1, "approxifer-read")
         self._coders = ThreadPoolExecutor(2, "approxifer-code")
@@ -104,7 +104,7 @@ class Context:
 
     def journal(self, event: str, *, fsync: bool = False, **fields: Any) -> None:
         """Add an event; its time counts from the session's start."""
-        seconds = round(time.monotonic() - self.session.opened, 4)
+        seconds = round(time.monotonic() - self.connection.opened, 4)
         head = {"event": event, "session": self.setup.session, "time": seconds}
         self.setup.journal.append(head | fields, fsync=fsync)
 
@@ -113,13 +113,13 @@ class Context:
     ) -> None:
         """Add a group that is complete, with the workers whose outputs are used: their names, and
         as members."""
-        told = sorted(used.items())
+        shares = sorted(used.items())
         self.journal(
             "group",
             group=group.number,
-            shares={str(share): one.worker for share, one in told},
-            members={str(share): self.index(one.member) for share, one in told},
-            attempts=group.history,
+            shares={str(share): one.worker for share, one in shares},
+            members={str(share): self.index(one.member) for share, one in shares},
+            attempts=[asdict(attempt) for attempt in group.history],
             **fields,
         )
 

@@ -1,23 +1,24 @@
 """Carries a group's shares to the workers and its outputs back, each share on its own.
 
-It follows the plugin's news: ``send`` gives shares to workers, ``in`` says that an output can be
-fetched, ``complete`` that no more shares are wanted.
+It follows the plugin's events: `Send` gives shares to workers, `Returned` means that an output can
+be fetched, `Complete` that no more shares are wanted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from distributed import Future
 
 from approxifer.pipeline.client import transport
 from approxifer.pipeline.client.connection import Connection
-from approxifer.pipeline.keys import Key, as_key
+from approxifer.pipeline.keys import Key
+from approxifer.pipeline.protocol import Attempt, Complete, GroupRequest, Returned, Send, Sent
 from approxifer.pipeline.records import ShareOutput
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -25,14 +26,6 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 #: Bytes by which an output may be larger than twice what is expected and still be received.
 SLACK = 10**6
-
-
-class Sent(NamedTuple):
-    """One attempt at one share, and where it was sent."""
-
-    share: int
-    attempt: int
-    address: str
 
 
 @dataclass
@@ -48,36 +41,33 @@ class GroupTransfer:
     malformed: dict[tuple[int, int], str] = field(default_factory=dict)
     sent: dict[Key, Sent] = field(default_factory=dict)  #: and not back yet
     futures: dict[Key, Future[Any]] = field(default_factory=dict)
-    completion: dict[str, Any] | None = None  #: the plugin's word that no more shares are wanted
+    completion: Complete | None = None  #: once no more shares are wanted
     done: bool = False
 
     @property
     def used(self) -> set[tuple[int, int]]:
         """The shares, and which attempt of each, that are to be decoded from."""
-        return {(s, a) for s, a in self.completion["used"]} if self.completion else set()
+        return set(self.completion.used) if self.completion else set()
 
     @property
-    def testimonies(self) -> dict[int, ShareOutput]:
+    def share_outputs(self) -> dict[int, ShareOutput]:
         """By share: what is to be decoded from, and who returned it."""
-        by = {(a["share"], a["attempt"]): (a["worker"], a["member"]) for a in self.history}
+        by = {(a.share, a.attempt): a for a in self.history}
         return {
-            share: ShareOutput(
-                by[share, attempt][0],
-                self.outputs[share, attempt],
-                self.malformed.get((share, attempt)),
-                by[share, attempt][1],
+            place[0]: ShareOutput(
+                by[place].worker, self.outputs[place], self.malformed.get(place), by[place].member
             )
-            for share, attempt in sorted(self.used)
+            for place in sorted(self.used)
         }
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        """The end of each attempt at each share, as the journal keeps it."""
-        return list(self.completion["attempts"]) if self.completion else []
+    def history(self) -> tuple[Attempt, ...]:
+        """The end of each attempt at each share."""
+        return self.completion.attempts if self.completion else ()
 
     def asked(self, share: int) -> frozenset[int]:
         """The incarnations that a share was sent to, whatever became of it."""
-        return frozenset(a["member"] for a in self.history if a["share"] == share)
+        return frozenset(a.member for a in self.history if a.share == share)
 
     def release(self) -> None:
         """Let the scheduler forget what is left of it."""
@@ -97,7 +87,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        session: Connection,
+        connection: Connection,
         *,
         fingerprints: Sequence[str],
         micro_batch: int,
@@ -107,73 +97,38 @@ class Dispatcher:
         keep_malformed: bool,
     ) -> None:
         self.groups: dict[int, GroupTransfer] = {}
-        self._session = session
-        self._client = session.client
+        self._connection = connection
+        self._client = connection.client
         self._fingerprints = fingerprints
         self._micro_batch = micro_batch
         self._output_shape = output_shape
         self._output_dtype = output_dtype
         self._spawn = spawn
         self._keep_malformed = keep_malformed
-        #: By address: shares whose inputs may lie there for nothing. The next input tells it.
+        #: By address: shares whose inputs may be there for nothing. They go with the next input.
         self._stale: dict[str, list[Key]] = defaultdict(list)
 
-    async def dispatch(
-        self,
-        group: GroupTransfer,
-        *,
-        code: str,
-        first: bool,
-        avoid: frozenset[str] = frozenset(),
-        forbid: Collection[int] = (),
-        only: int | None = None,
-        check: bool = False,
-    ) -> None:
-        """Have the plugin place a group's shares.
-
-        Parameters
-        ----------
-        group : GroupTransfer
-        code
-            Its code, by name.
-        first
-            Before all that is not, instead of in turn.
-        avoid
-            Names of workers that get a share only where no other can.
-        forbid
-            Incarnations that get none.
-        only
-            The incarnation that gets them; the group ends without an output if that is late.
-        check
-            Whether it is left out of the share times.
-        """
+    async def dispatch(self, group: GroupTransfer, *, code: str, **asked: Any) -> None:
+        """Have the plugin place a group's shares, as ``asked``: see `GroupRequest`."""
         self.groups[group.number] = group
-        opening = {
-            "group": group.number,
-            "code": code,
-            "rows": group.shares.shape[1],
-            "first": first,
-            "avoid": sorted(avoid),
-            "forbid": sorted(forbid),
-            "only": only,
-            "check": check,
-        }
-        await self._session.call("groups", groups=[opening])
+        rows = group.shares.shape[1]
+        request = GroupRequest(group=group.number, code=code, rows=rows, **asked)
+        await self._connection.call("groups", groups=[asdict(request)])
 
-    def handle(self, event: dict[str, Any]) -> None:
-        """Act on one piece of news."""
-        group = self.groups.get(event["group"])
+    def handle(self, event: Send | Returned | Complete) -> None:
+        """Act on one event."""
+        group = self.groups.get(event.group)
         if group is None:
             return
-        if event["op"] == "send":
-            sent = {as_key(key): Sent(*to) for *to, key in event["to"]}
-            group.sent |= sent
-            self._spawn(self._send(group, sent))
-        elif event["op"] == "in":
-            self._spawn(self._fetch(group, as_key(event["key"]), event["nbytes"]))
-        elif event["op"] == "complete":
-            group.completion = event
-            self._finish_if_whole(group)
+        match event:
+            case Send():
+                group.sent |= {one.key: one for one in event.to}
+                self._spawn(self._send(group, event.to))
+            case Returned():
+                self._spawn(self._fetch(group, event.key, event.nbytes))
+            case Complete():
+                group.completion = event
+                self._finish_if_whole(group)
 
     def release(self) -> None:
         """Drop every group in flight."""
@@ -184,13 +139,13 @@ class Dispatcher:
 
     # ---- there ----------------------------------------------------------------------------------
 
-    async def _send(self, group: GroupTransfer, to: Mapping[Key, Sent]) -> None:
+    async def _send(self, group: GroupTransfer, to: Iterable[Sent]) -> None:
         """Lay the inputs on their workers, and submit each share as soon as its input is there."""
         pushes: dict[asyncio.Task[None], Key] = {}
-        for key, (share, _, address) in to.items():
-            stale = self._stale.pop(address, ())
-            push = transport.push(self._client, address, key, group.shares[share], stale)
-            pushes[asyncio.create_task(push)] = key
+        for one in to:
+            stale, rows = self._stale.pop(one.address, ()), group.shares[one.share]
+            push = transport.push(self._client, one.address, one.key, rows, stale)
+            pushes[asyncio.create_task(push)] = one.key
         pending = set(pushes)
         try:
             while pending:
@@ -221,7 +176,8 @@ class Dispatcher:
     # ---- and back -------------------------------------------------------------------------------
 
     async def _fetch(self, group: GroupTransfer, key: Key, nbytes: int) -> None:
-        share, attempt, address = group.sent[key]
+        sent = group.sent[key]
+        place = (sent.share, sent.attempt)
         shape, dtype = (group.shares.shape[1], *self._output_shape), self._output_dtype
         expected = int(np.prod(shape)) * dtype.itemsize
         why, strange = None, None
@@ -230,26 +186,26 @@ class Dispatcher:
             strange = f"an output of {nbytes:,} bytes instead of {expected:,}"
         else:
             try:
-                output = await transport.fetch(self._client, address, key, expected)
+                output = await transport.fetch(self._client, sent.address, key, expected)
             except Exception as error:  # what a worker sends may be unreadable in any way
                 why = f"not fetched: {type(error).__name__}"
             else:
                 strange = unlike(output, shape, dtype)
         if strange is not None and self._keep_malformed:
-            group.malformed[share, attempt] = strange
+            group.malformed[place] = strange
             output = blank(shape, dtype)
         elif strange is not None:
             why = strange
         if group.done:
             return
         if why is not None:
-            if (share, attempt) in group.used:
+            if place in group.used:
                 group.completion = None  # the plugin opens the group again
             await self._lost(key, why)
             return
         group.futures.pop(key).release()
         group.sent.pop(key)
-        group.outputs[share, attempt] = output
+        group.outputs[place] = output
         self._finish_if_whole(group)
 
     def _finish_if_whole(self, group: GroupTransfer) -> None:
@@ -266,7 +222,7 @@ class Dispatcher:
             self._stale[group.sent[key].address].append(key)
 
     async def _lost(self, key: Key, why: str) -> None:
-        await self._session.call("report", lost=[(key, why)])
+        await self._connection.call("report", lost=[(key, why)])
 
 
 def unlike(output: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 ``Client.scatter`` waits for ever for a stopped target, and ``Client.gather`` merges what is asked
 for in one turn of the loop, so that a hung worker holds up, or cancels, everybody else. Here each
-worker is spoken to alone, under a time limit.
+worker is called alone, under a time limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def push(
 ) -> None:
     """Lay a share's input on its worker, which may forget those of ``stale`` shares.
 
-    Dask's scheduler never hears of inputs. If it held them it would move them when their worker
+    Dask's scheduler never sees inputs. If it held them it would move them when their worker
     retires, and its bookkeeping of scattered data that gets lost meanwhile can fail.
 
     Raises

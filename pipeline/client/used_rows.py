@@ -31,7 +31,7 @@ class DrawnRows:
 def draw(
     batch: RowGroup,
     group: GroupTransfer,
-    returned: DecodedGroup,
+    decoded: DecodedGroup,
     setup: Setup,
     outliers: dict[tuple[int, bool], Outliers],
     rng: np.random.Generator,
@@ -46,14 +46,14 @@ def draw(
     """
     code, members = batch.code, batch.members
     blocks = [len(rows) for rows in block_rows(members, code.k)]
-    carriers = {returned.carrier(j): blocks[j] for j in range(code.k)}
+    carriers = {decoded.carrier(j): blocks[j] for j in range(code.k)}
     carriers.pop(None, None)
-    exact = code.exact(list(returned.outputs))
+    exact = code.exact(list(decoded.outputs))
     mixed = 0
-    if returned.decoded is not None:
+    if decoded.decoded is not None:
         mixed = max((blocks[j] for j in np.flatnonzero(~exact)), default=0)
     found = []
-    for share, output in returned.outputs.items():
+    for share, output in decoded.outputs.items():
         written = carriers.get(share, 0)
         relevant = max(written, mixed)
         if not relevant:
@@ -66,7 +66,7 @@ def draw(
         found.append(
             DrawnRows(
                 share,
-                returned.told[share].member,
+                decoded.used[share].member,
                 of=written if setup.repair == "exact" else relevant,
                 rate=random_rows(setup.check, relevant) / relevant,
                 rows=[sources(batch, share, int(row)) for row in rows],

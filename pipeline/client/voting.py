@@ -44,23 +44,23 @@ class Voting:
         TrustError
             No E + 1 workers agree on the same rows.
         """
-        told = group.testimonies
+        returned = group.share_outputs
         if batch.coded and not self.code.spec.adaptive:
-            sound = {share: one.output for share, one in told.items() if one.malformed is None}
+            sound = {share: one.output for share, one in returned.items() if one.malformed is None}
             return await self.context.compute(self.code.suspects, sound) if sound else frozenset()
         blocks: dict[int | None, list[int]] = {}
-        for share in told:
+        for share in returned:
             blocks.setdefault(batch.code.carries[share], []).append(share)
-        votes = [self._elect(told, shares, group) for shares in blocks.values()]
+        votes = [self._elect(returned, shares, group) for shares in blocks.values()]
         return frozenset().union(*await asyncio.gather(*votes))
 
     async def _elect(
-        self, told: dict[int, ShareOutput], shares: Sequence[int], group: GroupTransfer
+        self, returned: dict[int, ShareOutput], shares: Sequence[int], group: GroupTransfer
     ) -> frozenset[int]:
         """Have copies of one block, and more where these are too few or differ, agree; those that
         do not stand."""
         rows = group.shares[shares[0]]
-        votes = [told[share] for share in shares]
+        votes = [returned[share] for share in shares]
         asked: set[int] = set().union(*(group.asked(share) for share in shares))
         byzantine = self.code.spec.byzantine
         while True:
@@ -78,7 +78,7 @@ class Voting:
                     "with check= of at least 1"
                 )
             votes.append(more)
-        return frozenset(share for share in shares if not any(told[share] is a for a in agreed))
+        return frozenset(share for share in shares if not any(returned[share] is a for a in agreed))
 
     async def _one_more(self, rows: np.ndarray, asked: set[int]) -> ShareOutput | None:
         """Have rows run by one more worker, which joins those asked; None: nobody is left to ask,
@@ -87,10 +87,10 @@ class Voting:
         if not allowed:
             return None
         forbid = self.members.incarnations.difference(allowed)
-        told = await self.elsewhere.run(rows, kind="vote", forbid=forbid)
-        if told.testimony is not None:
-            asked.add(told.testimony.member)
-        return told.testimony
+        ended = await self.elsewhere.run(rows, kind="vote", forbid=forbid)
+        if ended.returned is not None:
+            asked.add(ended.returned.member)
+        return ended.returned
 
     def _agree(self, a: ShareOutput, b: ShareOutput) -> bool:
         if a.malformed is not None or b.malformed is not None:

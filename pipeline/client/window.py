@@ -10,6 +10,9 @@ import numpy as np
 from approxifer.pipeline.byzantine.spot_checks import Check
 from approxifer.pipeline.records import Status
 
+#: A window: its index, its first row, one past its last row.
+Span = tuple[int, int, int]
+
 
 @dataclass
 class Repair:
@@ -21,7 +24,7 @@ class Repair:
     alone: bool = False  #: not with others: the model raises on one of them
 
 
-@dataclass
+@dataclass(eq=False)
 class Window:
     """Rows [start, stop) of the input and their outputs so far.
 

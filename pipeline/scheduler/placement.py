@@ -53,7 +53,7 @@ def place(
     shares
         Shares to place.
     code
-        Tells which of them must not share a worker.
+        Its ``conflicts`` must not share a worker.
     candidates
         The workers that may be given work.
     rng

@@ -7,17 +7,16 @@ tick of its clock.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
-from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from approxifer.coding import Code
-from approxifer.pipeline.keys import Key
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.hedging import Hedge
+from approxifer.pipeline.scheduler.state import AttemptState, GroupState, WorkerState
 
 
 @dataclass(frozen=True)
@@ -76,105 +75,6 @@ class Policy:
         return max(self.hang_after, 10 * (typical or 0.0))
 
 
-class ShareTimes:
-    """The median time of a run's full shares, over the last 255 that came back."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=255)
-        self._median: float | None = None
-
-    def add(self, seconds: float) -> None:
-        """Take in one share's time, from its start to its end."""
-        self._times.append(seconds)
-        self._median = None
-
-    @property
-    def typical(self) -> float | None:
-        """The median in seconds; None before the third share."""
-        if self._median is None and len(self._times) >= 3:
-            self._median = median(self._times)
-        return self._median
-
-
-class WorkerView(Protocol):
-    """A worker, as far as the policy needs it."""
-
-    @property
-    def queued(self) -> int:
-        """Shares sent there that have not started."""
-
-    def stuck(self, now: float, limit: float) -> bool:
-        """True if it has run one share for more than ``limit`` seconds, or is silent."""
-
-
-@dataclass
-class AttemptState:
-    """One share given to one worker. Times are the scheduler's monotonic clock."""
-
-    share: int
-    attempt: int
-    address: str
-    name: str
-    sent: float
-    key: Key = ("", "")  #: Dask's, for this attempt alone
-    incarnation: int = 0  #: of the worker
-    lazy: bool = False
-    wave: int = 0  #: shares sent together have one number, later ones a higher
-    flight: int = 1  #: shares of the run that were in flight once it was sent
-    start: float | None = None
-    stop: float | None = None
-    seconds: float | None = None  #: from its start to its end, as of a full share; None: none yet
-    returned: bool = False
-    fate: AttemptOutcome | None = None  #: None while it is live
-    error: str | None = None
-
-    @property
-    def live(self) -> bool:
-        """True if it may still come back."""
-        return self.fate is None and not self.returned
-
-    def overdue(self, now: float, limit: float, worker: WorkerView | None) -> bool:
-        """True if it has had ``limit`` seconds on its worker, or will not get its turn in time."""
-        if self.start is not None:
-            return now - self.start > limit
-        if worker is None or worker.stuck(now, limit):
-            return True
-        # Behind other people's tasks nothing is known of the queue: one limit for each place in it.
-        return now - self.sent > (1 + worker.queued) * limit + 1.0
-
-
-@dataclass
-class GroupState:
-    """A group's shares and where they are."""
-
-    group: int
-    code: Code
-    rows: int  #: rows of one share
-    priority: float
-    avoid: frozenset[str] = frozenset()  #: names of workers that failed these rows before
-    forbid: frozenset[int] = frozenset()  #: incarnations that must not run it
-    only: int | None = None  #: the one incarnation that may run it; None: any
-    check: bool = False  #: its time says nothing of shares
-    attempts: list[AttemptState] = field(default_factory=list)
-    complete: bool = False
-
-    def present(self) -> dict[int, AttemptState]:
-        """The shares that came back, each by its first attempt to do so."""
-        found: dict[int, AttemptState] = {}
-        for attempt in self.attempts:
-            if attempt.returned and attempt.fate in (
-                None,
-                AttemptOutcome.USED,
-                AttemptOutcome.SPARE,
-            ):
-                found.setdefault(attempt.share, attempt)
-        return found
-
-    def failures(self, share: int) -> int:
-        """The number of times the model raised on a share, or its worker died of it."""
-        return sum(a.share == share and a.fate is AttemptOutcome.FAILED for a in self.attempts)
-
-
 @dataclass(frozen=True)
 class Decision:
     """An action. ``complete``: stop, drop the rest. ``submit``: shares to send (again)."""
@@ -210,14 +110,14 @@ def decide(
     *,
     policy: Policy,
     typical: float | None,
-    workers: Mapping[str, WorkerView],
+    workers: Mapping[str, WorkerState],
     out: Callable[[AttemptState], int] = lambda attempt: attempt.flight,
 ) -> Decision:
     """Decide on a group that is not complete.
 
     It is complete when it is decodable, and every block is exact or each share that would better
     it has run out of patience. (With Byzantine workers no code is decodable before N - S shares are
-    in: the wrong ones must be told from the others.) Until then shares that are late or lost are
+    in: the wrong ones must be found among the others.) Until then shares that are late or lost are
     submitted again, as few as make an output possible, and with `Policy.exact` all that carry a
     block that is missing. With `Policy.hedge` a share counts as late from its limit on, once
     ``out``, how many of an attempt's flight are still awaited, is low enough; then two copies are
@@ -250,7 +150,7 @@ def decide_bound(
     *,
     policy: Policy,
     typical: float | None,
-    worker: WorkerView | None,
+    worker: WorkerState | None,
 ) -> Decision:
     """Decide on a group that only one worker may run, once it is sent or cannot be.
 
@@ -271,6 +171,22 @@ def decide_bound(
     return WAIT
 
 
+def beyond_help(group: GroupState, workers: Collection[WorkerState], policy: Policy) -> bool:
+    """True if the model raised on shares of a group, nothing of it is under way, and each of the
+    workers that have the model, busy or not, holds or held another share of it: where outputs may
+    be wrong it would not be given a second one. One that hangs is waited for only until the
+    model has raised as often as is enough for a share."""
+    raised = sum(attempt.fate is AttemptOutcome.FAILED for attempt in group.attempts)
+    if policy.reuse or not raised or any(attempt.live for attempt in group.attempts):
+        return False
+    wait = raised < policy.max_failures
+    ever = {attempt.address for attempt in group.attempts}
+    able = [worker for worker in workers if wait or not worker.hung]
+    return len(able) > 0 and all(
+        worker.address in ever or worker.incarnation in group.forbid for worker in able
+    )
+
+
 def _patient(
     group: GroupState,
     present: set[int],
@@ -278,7 +194,7 @@ def _patient(
     now: float,
     policy: Policy,
     typical: float | None,
-    workers: Mapping[str, WorkerView],
+    workers: Mapping[str, WorkerState],
 ) -> bool:
     """True if a decodable group waits for a share that would better it."""
     code = group.code
@@ -296,7 +212,7 @@ def _in_time(
     now: float,
     policy: Policy,
     typical: float | None,
-    workers: Mapping[str, WorkerView],
+    workers: Mapping[str, WorkerState],
     out: Callable[[AttemptState], int],
 ) -> set[int]:
     """The shares that need not be sent again yet."""

@@ -1,28 +1,48 @@
-"""Nothing comes back: for how long, and who holds what. Pure."""
+"""Nothing comes back: for how long, and where the shares are. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from math import inf
 
-from approxifer.pipeline.scheduler.policy import GroupState
-from approxifer.text import duration
-
-#: Shares that are told of one by one.
-SHOWN = 8
+from approxifer.pipeline.protocol import HeldShare, Stalled
+from approxifer.pipeline.scheduler.state import GroupState
 
 
-def held(groups: Iterable[GroupState], now: float) -> dict[str, Any]:
-    """The places of the shares of groups that are not complete.
+@dataclass
+class StallWatch:
+    """The time since a share came back last, or there was nothing to wait for."""
 
-    Returns
-    -------
-    dict
-        ``shares``: a list with for each live share its ``group``, ``share``, ``worker``, the
-        ``seconds`` since it started or, where it has not, was sent, and whether it is ``running``;
-        the longest first. ``unplaced``: the groups none of whose shares is with any worker.
-    """
-    shares: list[dict[str, Any]] = []
+    since: float = inf
+    warned: bool = False  #: since then
+
+    def progressed(self, now: float) -> None:
+        """A share is back, or nothing is waited for."""
+        self.since, self.warned = now, False
+
+    def look(
+        self, groups: Collection[GroupState], now: float, *, limit: float, ready: int, present: int
+    ) -> Stalled | None:
+        """A notice for the client when nothing has come back for half of the limit (in seconds),
+        and for all of it. ``ready`` of ``present`` workers may be given shares."""
+        if all(group.complete for group in groups):
+            self.progressed(now)
+            return None
+        self.since = min(self.since, now)
+        seconds = now - self.since
+        if seconds < (limit if self.warned else limit / 2):
+            return None
+        final, self.warned = self.warned, True
+        if final:
+            self.since = now
+        return Stalled(round(seconds, 1), final, ready, present, *held(groups, now))
+
+
+def held(groups: Iterable[GroupState], now: float) -> tuple[tuple[HeldShare, ...], tuple[int, ...]]:
+    """The live shares of groups that are not complete, the longest first; and the groups none of
+    whose shares is with any worker."""
+    shares = []
     unplaced = []
     for group in groups:
         if group.complete:
@@ -32,41 +52,7 @@ def held(groups: Iterable[GroupState], now: float) -> dict[str, Any]:
             unplaced.append(group.group)
         for attempt in live:
             since = attempt.sent if attempt.start is None else attempt.start
-            shares.append(
-                {
-                    "group": group.group,
-                    "share": attempt.share,
-                    "worker": attempt.name,
-                    "seconds": round(now - since, 1),
-                    "running": attempt.start is not None,
-                }
-            )
-    shares.sort(key=lambda share: -share["seconds"])
-    return {"shares": shares, "unplaced": unplaced}
-
-
-def tell(seconds: float, found: Mapping[str, Any], *, ready: int, present: int) -> str:
-    """Say it in a line, for a person.
-
-    Parameters
-    ----------
-    seconds
-        For which nothing has come back.
-    found
-        What `held` found.
-    ready, present
-        Workers that may be given shares, and all that are there.
-    """
-
-    parts = [
-        f"group {one['group']} share {one['share']} {'runs' if one['running'] else 'waits'} on "
-        f"{one['worker']} since {duration(one['seconds'])}"
-        for one in found["shares"][:SHOWN]
-    ]
-    if (more := len(found["shares"]) - SHOWN) > 0:
-        parts.append(f"{more:,} shares more")
-    if found["unplaced"]:
-        count = len(found["unplaced"])
-        parts.append(f"{count:,} group{'s' * (count != 1)} without a worker that may run them")
-    parts.append(f"{ready} of {present} workers can be used")
-    return f"no share has come back for {duration(seconds)}: {'; '.join(parts)}"
+            seconds, running = round(now - since, 1), attempt.start is not None
+            shares.append(HeldShare(group.group, attempt.share, attempt.name, seconds, running))
+    shares.sort(key=lambda share: -share.seconds)
+    return tuple(shares), tuple(unplaced)

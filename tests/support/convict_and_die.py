@@ -12,7 +12,7 @@ import toy_models
 from distributed import Client
 
 from approxifer.pipeline.api import score
-from approxifer.pipeline.client import integrity as guard
+from approxifer.pipeline.client import windows
 
 
 def die(*args: Any, **kwargs: Any) -> None:
@@ -22,7 +22,7 @@ def die(*args: Any, **kwargs: Any) -> None:
 
 def main() -> None:
     scheduler, store, out = sys.argv[1:]
-    guard.sweep = die
+    windows.sweep = die
     with Client(scheduler, set_as_default=False) as client:
         report = score(
             store, model=toy_models.slow_linear, out=out, client=client, k=4, stragglers=0,

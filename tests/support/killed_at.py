@@ -19,7 +19,8 @@ from approxifer.pipeline.api import score
 from approxifer.pipeline.client import transport
 from approxifer.pipeline.client.connection import Connection
 
-#: Two windows, both open at once; one row of each share is checked, so that a liar gets that far.
+#: Two windows, both open at once; one row of each share is checked, so that a Byzantine worker gets
+#: that far.
 OPTIONS: dict[str, Any] = {
     "model": toy_models.slow_linear,
     "scheme": "uncoded",

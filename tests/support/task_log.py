@@ -1,4 +1,4 @@
-"""What Dask tells a worker of the tasks that it is given."""
+"""All that Dask passes to a worker of the tasks that it is given."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TaskLog(WorkerPlugin):
         if finish == "executing":
             task = self._worker.state.tasks[key]
             spec = task.run_spec
-            said = (spec.func.__name__, repr(spec.args), repr(spec.kwargs), task.annotations)
-            self.seen[key] = (task.priority[0], repr(said))
+            call = (spec.func.__name__, repr(spec.args), repr(spec.kwargs), task.annotations)
+            self.seen[key] = (task.priority[0], repr(call))
 
 
 def read(dask_worker: Worker) -> dict[Any, tuple[float, Any]]:

@@ -28,13 +28,33 @@ class Later(Corruption):
 
 
 class _Counting(Corruptor):
-    def __init__(self, lie: Later, rng: np.random.Generator) -> None:
-        super().__init__(lie, rng)
-        self._left = lie.after
+    def __init__(self, corruption: Later, rng: np.random.Generator) -> None:
+        super().__init__(corruption, rng)
+        self._left = corruption.after
 
     def corrupt(self, output: Array) -> Array:
         self._left -= 1
         return output if self._left >= 0 else output + 1
+
+
+@dataclass(frozen=True)
+class Once(Corruption):
+    """Every output is one too large, once a file is there."""
+
+    flag: str = ""
+
+    def bind(self, rng: np.random.Generator) -> Corruptor:
+        """A worker that looks for the file at each share."""
+        return _Watching(self, rng)
+
+
+class _Watching(Corruptor):
+    def __init__(self, corruption: Once, rng: np.random.Generator) -> None:
+        super().__init__(corruption, rng)
+        self._flag = Path(corruption.flag)
+
+    def corrupt(self, output: Array) -> Array:
+        return output + 1 if self._flag.exists() else output
 
 
 class Sub(np.ndarray):
@@ -80,9 +100,9 @@ class Dressed(Corruption):
 
 
 class _Dressing(Corruptor):
-    def __init__(self, lie: Dressed, rng: np.random.Generator) -> None:
-        super().__init__(lie, rng)
-        self._kind, self._of = lie.kind, lie.of
+    def __init__(self, corruption: Dressed, rng: np.random.Generator) -> None:
+        super().__init__(corruption, rng)
+        self._kind, self._of = corruption.kind, corruption.of
 
     def corrupt(self, output: Array) -> Array:
         if self._of not in (None, len(output)):
@@ -92,9 +112,9 @@ class _Dressing(Corruptor):
 
 @dataclass(frozen=True)
 class Accomplice:
-    """A worker that lies in every row of some of its shares, and vouches for its partners' lies.
+    """A worker with every row of some of its shares wrong, which confirms its partners' wrong rows.
 
-    They share a folder, in which each row is named that one of them has lied about; they know a
+    They share a folder, in which each row is named that one of them has corrupted; they know a
     share of theirs by its ``block`` different rows; and they answer at once.
     """
 
@@ -106,21 +126,21 @@ class Accomplice:
         """Called once for each worker; what it returns, for each share or check."""
 
         def spoil(run: Any) -> Any:
-            lies = rng.random() < self.shares
+            corrupts = rng.random() < self.shares
 
             def answer(rows: Array) -> Array:
-                said = toy_models.linear(rows)
-                told = [self._told(row) for row in rows]
-                if lies and len(np.unique(rows.reshape(len(rows), -1), axis=0)) == self.block:
-                    for name in told:
+                outputs = toy_models.linear(rows)
+                names = [self._name(row) for row in rows]
+                if corrupts and len(np.unique(rows.reshape(len(rows), -1), axis=0)) == self.block:
+                    for name in names:
                         name.touch()
-                wrong = [name.exists() for name in told]
-                said[wrong] = np.roll(said[wrong], 1, axis=-1)
-                return said
+                wrong = [name.exists() for name in names]
+                outputs[wrong] = np.roll(outputs[wrong], 1, axis=-1)
+                return outputs
 
             return answer
 
         return spoil
 
-    def _told(self, row: Array) -> Path:
+    def _name(self, row: Array) -> Path:
         return Path(self.folder) / hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest()

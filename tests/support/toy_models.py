@@ -140,7 +140,7 @@ def make_one_second() -> Callable[[np.ndarray], np.ndarray]:
 
 
 class Cyclic:
-    """`linear` as an object that only Python's garbage collector can free. Its first output says
+    """`linear` as an object that only Python's garbage collector can free. Its first output is
     whether what was there before the run is kept out of collections."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Who contributed to a store, who is convicted, and whom a conviction is about."""
+"""Members of a store, convictions, and the reach of each."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def of_worker(name: str, session: str = "s1", host: str = "n1") -> Conviction:
 
 
 def members(hosts: dict[str, str] | None = None, **options: Any) -> Membership:
-    """Members of the session s2, which has heard of workers, by name, on hosts: incarnation 0 is
+    """Members of the session s2, in which workers have joined, by name, on hosts: incarnation 0 is
     the first of them."""
     made = Membership("s2", options.pop("past", ()), **options)
     for number, (name, host) in enumerate((hosts or {}).items()):
-        hear(made, number, name, host)
+        join(made, number, name, host)
     return made
 
 
-def hear(
+def join(
     made: Membership, number: int, name: str, host: str, node: str = "", device: str = "cpu"
 ) -> None:
     made.joined(number, name, host=host, node=node, device=device, hardware="cpu | any")
@@ -67,13 +67,13 @@ def hear(
 
 
 def test_workers_get_indices_as_they_contribute() -> None:
-    told: list[tuple[int, Member]] = []
+    seen: list[tuple[int, Member]] = []
     made = members(
-        {"a": "n1", "b": "n1", "c": "n2"}, on_new=lambda index, member: told.append((index, member))
+        {"a": "n1", "b": "n1", "c": "n2"}, on_new=lambda index, member: seen.append((index, member))
     )
     assert [made.index(number) for number in (1, 0, 1, 0)] == [0, 1, 0, 1]
     assert [member.name for member in made.members] == ["b", "a"]
-    assert told == list(enumerate(made.members))
+    assert seen == list(enumerate(made.members))
     assert made.index(2) == 2
     assert made.index(-1) == -1, "the client is no member"
 
@@ -83,16 +83,16 @@ def test_a_name_that_comes_back_is_another_member() -> None:
     old = Member("s1", "a", "n1", "cpu", incarnation=0)
     made = members({"a": "n1"}, past=[name_event(old)])
     assert made.index(0) == 1
-    hear(made, 5, "a", "n9")
+    join(made, 5, "a", "n9")
     assert made.index(5) == 2
-    hear(made, 6, "a", "n1")
+    join(made, 6, "a", "n1")
     assert made.index(6) == 3
     assert made.index(0) == 1, "and the first keeps its own"
 
 
 def test_what_a_worker_says_of_its_place_first_is_kept() -> None:
     made = members({"a": "n1"})
-    hear(made, 0, "b", "n7", "elsewhere", "cuda")
+    join(made, 0, "b", "n7", "elsewhere", "cuda")
     assert made.member(0) == Member("s2", "a", "n1", "cpu", "", 0, "cpu | any")
 
 
@@ -119,7 +119,7 @@ def test_a_worker_is_convicted_in_all_its_incarnations_and_counts_once() -> None
     conviction = made.convict(made.index(0), EVIDENCE)
     assert conviction is not None
     assert conviction.bar_fields() == [{"name": "a"}]
-    hear(made, 7, "a", "n1")  # its nanny has restarted it
+    join(made, 7, "a", "n1")  # its nanny has restarted it
     assert made.is_convicted(7)
     assert made.convict(made.index(7), EVIDENCE) is None
     assert made.tainted() == {made.index(0), made.index(7)}
@@ -134,7 +134,7 @@ def test_a_node_is_convicted_with_all_workers_on_it() -> None:
     assert conviction.bar_fields() == [{"host": "n1", "node": "", "device": "cpu"}]
     assert [made.is_convicted(number) for number in range(3)] == [True, True, False]
     assert made.convict(made.index(1), EVIDENCE) is None
-    hear(made, 8, "d", "n1")  # a job that comes later
+    join(made, 8, "d", "n1")  # a job that comes later
     assert made.is_convicted(8)
 
 
@@ -142,7 +142,7 @@ def test_a_name_that_moved_is_not_convicted_with_the_node_it_left() -> None:
     """What it did is scored again, wherever it was; where it is now it goes on, and that stands."""
     made = members({"a": "n1", "b": "n2", "c": "n3"})
     first = made.index(0)
-    hear(made, 5, "a", "n9")
+    join(made, 5, "a", "n9")
     before = made.index(5)
     conviction = made.convict(first, EVIDENCE)
     assert conviction is not None
@@ -158,10 +158,10 @@ def test_a_name_that_moved_is_not_convicted_with_the_node_it_left() -> None:
 
 
 def test_nobody_is_dragged_along_by_naming_their_node() -> None:
-    """Three workers at one address say where they are; w3 names the honest w0's node."""
+    """Three workers at one address state where they are; w3 names the honest w0's node."""
     made = Membership("s2")
     for number, node in enumerate(("node-0", "node-1", "node-2", "node-0")):
-        hear(made, number, f"w{number}", "127.0.0.1", node)
+        join(made, number, f"w{number}", "127.0.0.1", node)
     conviction = made.convict(made.index(3), EVIDENCE)
     assert conviction is not None
     assert conviction.bar_fields() == [
@@ -174,8 +174,8 @@ def test_nobody_is_dragged_along_by_naming_their_node() -> None:
 def test_devices_of_one_host_are_convicted_one_by_one() -> None:
     made = Membership("s2")
     for number, device in enumerate(("cuda:0", "cuda:1")):
-        hear(made, number, f"w{number}", "n1", device=device)
-    hear(made, 2, "w2", "n2")
+        join(made, number, f"w{number}", "n1", device=device)
+    join(made, 2, "w2", "n2")
     made.convict(made.index(1), EVIDENCE)
     assert [made.is_convicted(number) for number in range(3)] == [False, True, False]
 
@@ -184,7 +184,7 @@ def test_who_may_check() -> None:
     made = members({"a": "n1", "b": "n1", "c": "n2", "d": "n3"})
     assert made.checkers({0}) == [2, 3], "b is on a's node"
     assert made.checkers({0}, tried={3}) == [2]
-    hear(made, 7, "a", "n5")
+    join(made, 7, "a", "n5")
     assert made.checkers({0}) == [2, 3], "a again, under its name"
     made.departed(2)
     assert made.checkers({0}) == [3]
@@ -238,8 +238,8 @@ def test_a_job_of_a_convicted_node_is_shut_out_whatever_it_is_called() -> None:
 def test_a_node_convicted_before_there_were_incarnations_is_known_by_its_name() -> None:
     old = Conviction("node", Member("s1", "w1", "n1", "cpu"), EVIDENCE)
     made = Membership("s2", [conviction_event(old)])
-    hear(made, 0, "job-3", "10.0.0.4", node="n1")
-    hear(made, 1, "job-4", "10.0.0.5", node="n2")
+    join(made, 0, "job-3", "10.0.0.4", node="n1")
+    join(made, 1, "job-4", "10.0.0.5", node="n2")
     (bad,) = made.shut_out
     assert {"node": "n1", "device": "cpu"} in bad.bar_fields()
     assert [made.is_convicted(number) for number in range(2)] == [True, False]
@@ -274,7 +274,7 @@ def test_a_forgiven_node_may_work_again() -> None:
     assert [c.member.host for c in made.shut_out] == ["n2"]
     later = members({"a": "n1"}, past=[*past, event("forgiven", "s2", host="n1")])
     assert not later.is_convicted(0)
-    assert made.convict(made.index(0), EVIDENCE) is not None, "for another lie"
+    assert made.convict(made.index(0), EVIDENCE) is not None, "for another corruption"
     assert made.is_convicted(0)
 
 

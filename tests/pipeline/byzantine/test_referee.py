@@ -1,4 +1,4 @@
-"""Who is wrong where two runs of a row differ."""
+"""The referee, where two runs of a row differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEAR = np.nextafter(RIGHT, np.float32(np.inf))
 
 
 class Workers:
-    """Workers 0, 1, ... that answer as they are told to, each of a class of hardware."""
+    """Workers 0, 1, ... that answer as they are to, each of a class of hardware."""
 
     def __init__(self, answers: dict[int, Any], hardware: dict[int, str] | None = None) -> None:
         self.answers = answers
@@ -38,8 +38,8 @@ class Workers:
 
     async def ask(self, check: Check, incarnation: int) -> Answer | None:
         self.asked.append(incarnation)
-        said = self.answers[incarnation]
-        return None if isinstance(said, Exception) else Answer(incarnation, said)
+        found = self.answers[incarnation]
+        return None if isinstance(found, Exception) else Answer(incarnation, found)
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -117,11 +117,11 @@ def test_the_client_finds_the_wrong_one_of_the_two() -> None:
     assert set(verdict.faults) == {0}
     assert verdict.faults[0].deviation == 2.0, "the largest for its size"
     assert verdict.by == "client"
-    lying = Workers({0: RIGHT, 1: WRONG})
-    assert set(judge(referee(lying), lying, 0, 1).faults) == {1}
+    corrupt = Workers({0: RIGHT, 1: WRONG})
+    assert set(judge(referee(corrupt), corrupt, 0, 1).faults) == {1}
     both = Workers({0: OTHER, 1: WRONG})
     assert set(judge(referee(both), both, 0, 1).faults) == {0, 1}
-    assert workers.asked == lying.asked == both.asked == []
+    assert workers.asked == corrupt.asked == both.asked == []
 
 
 def test_what_is_no_output_is_wrong() -> None:
@@ -167,7 +167,7 @@ def test_a_row_on_which_the_model_raises_blames_nobody() -> None:
 
 @pytest.mark.parametrize("kind", ["tie of classes", "sum near zero"])
 def test_hardware_that_differs_is_reported_and_not_convicted(kind: str) -> None:
-    """Another class of hardware says another class for a tie, or rounds a sum near zero away."""
+    """Another class of hardware gives another class for a tie, or rounds a sum near zero away."""
     ours, theirs = {
         "tie of classes": (np.array([3]), np.array([5])),
         "sum near zero": (RIGHT, np.array([1.0, -2.0, 3.2], np.float32)),
@@ -182,15 +182,15 @@ def test_hardware_that_differs_is_reported_and_not_convicted(kind: str) -> None:
     assert verdict.hardware == {0}
 
 
-def test_a_liar_is_convicted_by_its_own_hardware() -> None:
+def test_a_byzantine_worker_is_convicted_by_its_own_hardware() -> None:
     workers = Workers({0: WRONG, 1: RIGHT, 2: RIGHT, 3: RIGHT}, {0: "B", 2: "B", 3: "B"})
     verdict = judge(referee(workers), workers, 0, 1)
     assert set(verdict.faults) == {0}
     assert verdict.aside == frozenset()
 
 
-def test_one_liar_cannot_frame_other_hardware() -> None:
-    """Two say the same for the tie, one liar of that hardware contradicts."""
+def test_one_byzantine_worker_cannot_incriminate_other_hardware() -> None:
+    """Two agree on the tie, one Byzantine worker of that hardware contradicts."""
     tie, ours = np.array([5]), np.array([3])
     answers = {0: tie, 1: ours, 2: ours, 3: tie, 4: tie}
     workers = Workers(answers, {0: "B", 2: "B", 3: "B", 4: "B"})

@@ -1,4 +1,4 @@
-"""Which rows are checked, by whom, when they go out, and what clean checks prove."""
+"""The draw of rows and of their checkers, their queues, and what clean checks prove."""
 
 from __future__ import annotations
 
@@ -195,19 +195,21 @@ def test_the_bound_is_three_over_the_rows_checked() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "of", "check"), [(1, 8, 3), (4, 8, 3), (40, 64, 3), (2, 64, 1)])
-def test_lies_beyond_the_bound_are_seen_with_95_percent(wrong: int, of: int, check: int) -> None:
+def test_corruptions_beyond_the_bound_are_seen_with_95_percent(
+    wrong: int, of: int, check: int
+) -> None:
     """By the exact probability that all shares pass: never more than the bound allows for."""
     for shares in (1, 10, 100, 400):
         proof = Proof(rows=of * shares, rate=check / of)
-        liars = 1
-        while liars <= shares and liars * wrong / proof.rows <= proof.bound:
-            liars += 1
-        if liars <= shares:
-            passes = (comb(of - wrong, check) / comb(of, check)) ** liars
+        corrupt = 1
+        while corrupt <= shares and corrupt * wrong / proof.rows <= proof.bound:
+            corrupt += 1
+        if corrupt <= shares:
+            passes = (comb(of - wrong, check) / comb(of, check)) ** corrupt
             assert passes <= 0.05
 
 
-def test_honesty_in_small_shares_does_not_pay_for_lies_in_large_ones() -> None:
+def test_honesty_in_small_shares_does_not_pay_for_corruption_in_large_ones() -> None:
     small = [check_event(1, g, [[g]], [2], of=1, rate=1.0) for g in range(1000)]
     large = [check_event(1, 1000 + g, [[g]], [2], of=1000, rate=0.001) for g in range(3)]
     assert proofs(small, ())[1].bound == 0.0

@@ -1,4 +1,4 @@
-"""What a convicted worker touched, and how it is taken back in a store on the disk."""
+"""The rows that a convicted worker touched, taken back in a store on the disk."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ def test_without_a_conviction_nothing_is_touched() -> None:
 
 
 def test_groups_are_tainted_to_which_a_convicted_worker_contributed() -> None:
-    made = membership("a", "b", "liar")
-    convict(made, "liar")
+    made = membership("a", "b", "bad")
+    convict(made, "bad")
     events = [
         coded(0, "a", "b"),
-        coded(1, "a", "liar"),
-        coded(2, "a", "liar", kind="repair"),
-        coded(3, "liar", "b", kind="audit"),
-        {"event": "worker", "worker": "liar"},
+        coded(1, "a", "bad"),
+        coded(2, "a", "bad", kind="repair"),
+        coded(3, "bad", "b", kind="audit"),
+        {"event": "worker", "worker": "bad"},
         coded(4, "b"),
-        coded(5, "liar"),
+        coded(5, "bad"),
     ]
     assert tainted_groups(events, made) == {1, 5}
     assert tainted_groups([], made) == frozenset()
@@ -91,25 +91,25 @@ def test_groups_are_tainted_to_which_a_convicted_worker_contributed() -> None:
 def test_a_group_counts_as_it_was_run_last() -> None:
     """Run by one session, not written before it was killed, and run again by the next."""
     past = [{"event": "name", "session": "s1", "worker": name, "host": "n1", "device": "cpu"}
-            for name in ("a", "liar")]  # fmt: skip
-    made = membership("a", "liar", past=past)
-    convict(made, "liar")
-    honest, lying = coded(7, "a"), coded(7, "a", "liar")
-    assert tainted_groups([honest, lying], made) == {7}
-    assert tainted_groups([lying, honest], made) == frozenset()
+            for name in ("a", "bad")]  # fmt: skip
+    made = membership("a", "bad", past=past)
+    convict(made, "bad")
+    honest, mixed = coded(7, "a"), coded(7, "a", "bad")
+    assert tainted_groups([honest, mixed], made) == {7}
+    assert tainted_groups([mixed, honest], made) == frozenset()
     # In the session before, on one host, a worker of that name was another one.
-    assert tainted_groups([coded(7, "liar", session="s1")], made) == frozenset()
-    assert tainted_groups([lying, coded(7, "liar", session="s1")], made) == frozenset()
+    assert tainted_groups([coded(7, "bad", session="s1")], made) == frozenset()
+    assert tainted_groups([mixed, coded(7, "bad", session="s1")], made) == frozenset()
 
 
 def test_a_group_is_tainted_by_its_members_and_not_by_their_names() -> None:
-    """The liar's name came back as another process."""
-    made = membership("a", "liar")
+    """The convicted name came back as another process."""
+    made = membership("a", "bad")
     members = {"0": 0, "1": 1}
-    made.joined(7, "liar", host="n9", node="", device="cpu", hardware="any")
+    made.joined(7, "bad", host="n9", node="", device="cpu", hardware="any")
     made.index(7)
     made.convict(0, EVIDENCE)
-    events = [coded(0, "a", "liar", members=members), coded(1, "a", "liar", members={"0": 2})]
+    events = [coded(0, "a", "bad", members=members), coded(1, "a", "bad", members={"0": 2})]
     assert tainted_groups(events, made) == {0}
 
 
@@ -164,8 +164,8 @@ def test_the_rows_of_a_convicted_worker_are_set_to_pending_and_no_others(
     write(store, SPANS[0], worker=np.zeros(8, int))
     write(store, SPANS[1])
     before = everything(store)
-    made = membership("honest", "liar")
-    convict(made, "liar")
+    made = membership("honest", "bad")
+    convict(made, "bad")
     found = sweep(store, SPANS, made)
     after = everything(store)
     assert rows_of(before["status"] != after["status"]) == [9, 11, 13, 15]
@@ -178,9 +178,9 @@ def test_the_rows_of_a_convicted_worker_are_set_to_pending_and_no_others(
 
 def test_a_second_sweep_finds_nothing(store: OutputStore) -> None:
     write(store, SPANS[0])
-    made = membership("honest", "liar")
+    made = membership("honest", "bad")
     assert sweep(store, SPANS, made) == {}
-    convict(made, "liar")
+    convict(made, "bad")
     assert list(sweep(store, SPANS, made)) == [0]
     before = everything(store)
     assert sweep(store, SPANS, made) == {}
@@ -194,12 +194,12 @@ def test_rows_decoded_with_a_convicted_workers_help_are_taken_back(store: Output
     write(store, SPANS[0], status=status, worker=worker, group=group)
     write(store, SPANS[2], status=DECODED, worker=-1, group=2)
     with Journal(store.path) as journal:
-        journal.append(coded(0, "honest", "liar"))
+        journal.append(coded(0, "honest", "bad"))
         journal.append(coded(1, "honest"))
-        journal.append(coded(2, "honest", "liar", session="s1"))  # that run was killed
+        journal.append(coded(2, "honest", "bad", session="s1"))  # that run was killed
         journal.append(coded(2, "honest"))
-    made = membership("honest", "liar")
-    convict(made, "liar")
+    made = membership("honest", "bad")
+    convict(made, "bad")
     found = sweep(store, SPANS, made)
     assert rows_of(store.status()[:8] == PENDING) == [1, 2, 4]
     assert (store.status()[16:] == DECODED).all()
@@ -211,16 +211,16 @@ def test_rows_decoded_with_a_convicted_workers_help_are_taken_back(store: Output
 def test_what_was_made_good_is_not_taken_back_again(store: OutputStore) -> None:
     """The next session sweeps before it begins; the convictions are those of the journal."""
     write(store, SPANS[0])
-    made = membership("honest", "liar")
-    conviction = convict(made, "liar")
+    made = membership("honest", "bad")
+    conviction = convict(made, "bad")
     past: list[dict[str, Any]] = [
         {"event": "name", "session": "s2", "worker": name, "host": "n1", "device": "cpu"}
-        for name in ("honest", "liar")
+        for name in ("honest", "bad")
     ]
     past.append({"event": "conviction", "session": "s2"} | conviction.event())
     later = Membership("s3", past)  # the session that convicted was killed before its own sweep
     assert list(sweep(store, SPANS, later)) == [0]
-    later.joined(0, "liar", host="n1", node="", device="cpu", hardware="any")  # another process
+    later.joined(0, "bad", host="n1", node="", device="cpu", hardware="any")  # another process
     again = np.where(store.status()[:8] == PENDING, later.index(0), 0)
     write(store, SPANS[0], worker=again, status=np.where(again, REPAIRED, EXACT))
     assert sweep(store, SPANS, later) == {}

@@ -1,4 +1,4 @@
-"""Which decoded rows are kept: the calibration honours its target, and says what it measured."""
+"""The decoded rows that are kept: the calibration meets its target, and is reported as measured."""
 
 from __future__ import annotations
 

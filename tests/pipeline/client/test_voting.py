@@ -1,5 +1,4 @@
-"""What Byzantine workers change on the way of a group, without a cluster: when it is complete, who
-may run it, and what the guard has done about it."""
+"""Groups with Byzantine workers, without a cluster: their completion, placement and votes."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def ask(code: Code, back: set[int], *, patience: float = 1.0) -> Any:
 def test_the_queries_alone_do_not_complete_a_group(
     stragglers: int, byzantine: int, patience: float
 ) -> None:
-    """K exact outputs are there, but nobody can tell whether one of them is wrong."""
+    """K exact outputs are there, but nobody can decide whether one of them is wrong."""
     code = build("systematic", 4, stragglers, byzantine)
     queries = {share for share in range(code.n) if code.carries[share] is not None}
     parities = sorted(set(range(code.n)) - queries)

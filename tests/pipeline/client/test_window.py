@@ -96,7 +96,7 @@ def test_the_workers_to_avoid_are_all_that_failed_any_of_the_rows() -> None:
 
 
 def test_rows_that_end_differently_are_not_mixed() -> None:
-    """Rows with NaN are run plainly and end exact; repaired ones are told from them."""
+    """Rows with NaN are run plainly and end exact; repaired ones are distinct from them."""
     new = window()
     new.ask_repair(np.array([0, 1]), Status.EXACT, NOBODY)
     new.ask_repair(np.array([2, 3, 4]), Status.REPAIRED, frozenset({"a"}))

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
 import sys
 import sysconfig
-import textwrap
 import time
 import warnings
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,98 +22,27 @@ import psutil
 import pytest
 import toy_models
 import xarray as xr
-import zarr
+from bad_input import (
+    arguments,
+    begun,
+    check_line,
+    children,
+    importable,
+    refused,
+    snapshot,
+    without_cluster,
+)
 from typer.testing import CliRunner
 
 import approxifer
-from approxifer.coding import CodeSpec
-from approxifer.datasets import OutputStore, open_source
-from approxifer.datasets.journal import journal_path
-from approxifer.datasets.lock import Lock
 from approxifer.errors import ApproxiferError, ConfigError, InputNotFoundError, ModelError
-from approxifer.models import open_model
 from approxifer.pipeline.cli.main import app
-from approxifer.pipeline.cluster import local as localcluster
-from approxifer.pipeline.planning.partition import Layout
-
-SUPPORT = Path(__file__).parents[2] / "support"
-
-#: A module that workers could import: factories of what is no good model, and preprocess functions.
-MODULE = """
-    import toy_models
-
-    def linear():
-        return toy_models.linear
-
-    def raises():
-        return _raise
-
-    def _raise(rows):
-        raise ValueError("the first line\\nand a second one")
-
-    def forgets_rows():
-        return _first
-
-    def _first(rows):
-        return rows[:1]
-
-    def integers():
-        return toy_models.count_large
-
-    def nothing():
-        return 3
-
-    def broken():
-        raise OSError("no weights here")
-
-    def dropout():
-        import torch
-
-        class Forgetful(torch.nn.Module):
-            def forward(self, x):
-                return torch.nn.functional.dropout(x.flatten(1), 0.5, training=True)
-
-        return Forgetful()
-
-    def batchnorm():
-        import torch
-
-        class Training(torch.nn.Module):
-            def forward(self, x):
-                x = x.flatten(1)
-                return torch.nn.functional.batch_norm(x, None, None, training=True)
-
-        return Training()
-
-    def small():
-        import torch
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
-
-    def half(rows):
-        return rows[::2]
-
-    def centred(rows):
-        return rows - rows.mean(axis=0)
-
-    def noisy(rows):
-        import numpy as np
-        return rows + np.random.default_rng().normal(size=rows.shape).astype(np.float32)
-
-    def cannot(rows):
-        raise ValueError("cannot do this\\nand a second line")
-"""
 
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`bad_models`, importable here and in processes that inherit the environment."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "bad_models.py").write_text(textwrap.dedent(MODULE))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(SUPPORT)]))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    importable(tmp_path / "modules", monkeypatch)
     yield
     sys.modules.pop("bad_models", None)
 
@@ -124,61 +50,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting a cluster is a failure here, and takes no time."""
-
-    def start(**options: Any) -> None:
-        raise AssertionError(f"a cluster is started: {options}")
-
-    monkeypatch.setattr(localcluster, "local_cluster", start)
-
-
-def snapshot(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a folder, with its bytes; None for a directory."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
-
-
-def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
-
-
-def arguments(tmp_path: Path, *changes: str) -> list[str]:
-    """A good call, then what is bad about it; ``IN=`` replaces the input, ``{tmp}`` the folder."""
-    source, rest = str(tmp_path / "in.zarr"), []
-    for change in (change.replace("{tmp}", str(tmp_path)) for change in changes):
-        if change.startswith("IN="):
-            source = change.removeprefix("IN=")
-        else:
-            rest.append(change)
-    given = {"--model": "bad_models:linear", "--out": str(tmp_path / "out.zarr")}
-    for name, value in given.items():
-        if name not in rest:
-            rest += [name, value]
-    return ["score", source, *rest]
-
-
-def refused(tmp_path: Path, *changes: str) -> str:
-    """Call the command line; what it says, once it is sure that it did nothing else."""
-    before, running, begin = snapshot(tmp_path), children(), time.monotonic()
-    result = CliRunner().invoke(app, [*arguments(tmp_path, *changes), "--no-progress"])
-    seconds = time.monotonic() - begin
-    if not isinstance(result.exception, SystemExit):
-        raise AssertionError(f"not refused in one line: {result.exception!r}") from result.exception
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    check_line(result.stderr)
-    assert snapshot(tmp_path) == before
-    assert children() <= running
-    assert seconds < 10
-    return result.stderr
-
-
-def check_line(stderr: str) -> None:
-    assert stderr.startswith("approxifer: error: ")
-    assert stderr.endswith("\n")
-    assert len(stderr.splitlines()) == 1, stderr
-    assert "Traceback" not in stderr
+    without_cluster(monkeypatch)
 
 
 # ---- the input -----------------------------------------------------------------------------------
@@ -223,9 +95,9 @@ def inputs(tmp_path: Path, store: Path) -> Path:
 @pytest.mark.parametrize("name", INPUTS)
 def test_inputs(tmp_path: Path, name: str) -> None:
     changes, messages = INPUTS[name]
-    said = refused(tmp_path, *changes)
+    shown = refused(tmp_path, *changes)
     for message in messages:
-        assert message in said
+        assert message in shown
 
 
 # ---- the model -----------------------------------------------------------------------------------
@@ -292,9 +164,9 @@ def test_models(tmp_path: Path, name: str) -> None:
     (tmp_path / "text.pt2").write_text("hello")
     (tmp_path / "pickled.pt2").write_bytes(pickle.dumps({"a": 1}))
     changes, messages = MODELS[name]
-    said = refused(tmp_path, *changes)
+    shown = refused(tmp_path, *changes)
     for message in messages:
-        assert message in said
+        assert message in shown
 
 
 class Payload:
@@ -345,8 +217,8 @@ def craft(program: bytes, path: Path, marker: Path) -> None:
 def test_a_crafted_model_runs_nothing(tmp_path: Path, program: bytes) -> None:
     marker = tmp_path / "it_ran"
     craft(program, tmp_path / "crafted.pt2", marker)
-    said = refused(tmp_path, "--model", "{tmp}/crafted.pt2")
-    assert "trust" in said
+    shown = refused(tmp_path, "--model", "{tmp}/crafted.pt2")
+    assert "trust" in shown
     assert not marker.exists()
     # The payload is a real one.
     import torch
@@ -415,9 +287,9 @@ def test_options(tmp_path: Path, name: str) -> None:
     for file, text in YAML.items():
         (tmp_path / f"{file}.yaml").write_bytes(text)
     changes, messages = OPTIONS[name]
-    said = refused(tmp_path, *changes)
+    shown = refused(tmp_path, *changes)
     for message in messages:
-        assert message in said
+        assert message in shown
 
 
 @pytest.mark.usefixtures("no_cluster", "store")
@@ -450,129 +322,6 @@ def test_with_progress_the_error_is_still_one_line(tmp_path: Path) -> None:
     assert all(line.startswith("approxifer: ") for line in lines)
     assert [line.startswith("approxifer: error: ") for line in lines].count(True) == 1
     assert lines[-1].startswith("approxifer: error: ")
-
-
-# ---- the output ----------------------------------------------------------------------------------
-
-
-def begun(tmp_path: Path, **changes: Any) -> None:
-    """A store as a run that was killed leaves it, with its journal: K = 4, blocks of 5 rows."""
-    source = open_source(tmp_path / "in.zarr")
-    spec = CodeSpec(scheme="systematic", k=4)
-    layout = Layout(window=100, block=5, micro_batch=8, chunk=100, order="none", seed=0)
-    code = asdict(spec)
-    del code["adaptive"], code["encoder"]  # kept where they mean something; older stores lack them
-    attrs = {
-        "code": code | {"repair": "exact"},
-        "layout": layout.attrs(),
-        "model": open_model("bad_models:linear").fingerprint,
-        "input": source.fingerprint(),
-        "version": approxifer.__version__,
-    }
-    out = tmp_path / "out.zarr"
-    with OutputStore.create(
-        out,
-        source=source,
-        output_shape=(3,),
-        output_dtype=np.float32,
-        chunk=100,
-        attrs=attrs | changes,
-    ):
-        pass
-    journal_path(out).write_text('{"event": "session", "session": "a"}\n')
-
-
-DIFFERENT = {
-    "model": (["--model", "toy_models:make_very_slow"], "model: given"),
-    "weights": (
-        ["--model", "bad_models:small", "--preprocess", "toy_models:double"],
-        "model: given",
-    ),
-    "block": (["--block", "6"], "layout.block: given 6, stored 5"),
-    "window": (["--window", "200"], "layout.window: given 200, stored 100"),
-    "order": (["--order", "natural"], "layout.order: given 'natural', stored 'none'"),
-    "seed": (["--seed", "1"], "layout.seed: given 1, stored 0"),
-    "k": (["-k", "2"], "code.k: given 2, stored 4"),
-    "stragglers": (["-s", "2"], "code.stragglers: given 2, stored 1"),
-    "scheme": (["--scheme", "berrut"], "code.scheme: given 'berrut', stored 'systematic'"),
-    "adaptive": (
-        ["--scheme", "replication", "-e", "1", "--adaptive"],
-        "code.adaptive: given True, stored nothing",
-    ),
-    "repair": (["--repair", "none"], "code.repair: given 'none', stored 'exact'"),
-    "input": (["IN={tmp}/other.zarr"], "input: given"),
-}
-
-
-@pytest.mark.usefixtures("no_cluster", "store")
-@pytest.mark.parametrize("name", DIFFERENT)
-def test_an_output_that_was_begun_differently(tmp_path: Path, rows: np.ndarray, name: str) -> None:
-    begun(tmp_path)
-    other = xr.Dataset({"x": (("sample", "a", "b"), rows[::-1])})
-    other.to_zarr(tmp_path / "other.zarr", consolidated=False)
-    changes, message = DIFFERENT[name]
-    said = refused(tmp_path, *changes)
-    assert message in said
-    assert "another path" in said
-
-
-@pytest.mark.usefixtures("no_cluster", "store")
-def test_a_dry_run_does_not_promise_to_go_on_with_another_output(tmp_path: Path) -> None:
-    begun(tmp_path)
-    assert "layout.block: given 6, stored 5" in refused(tmp_path, "--block", "6", "--dry-run")
-
-
-@pytest.mark.usefixtures("store")
-def test_an_output_that_was_begun_alike_is_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other cases are refused for their one difference alone."""
-    begun(tmp_path)
-
-    def start(**options: Any) -> None:
-        raise ConfigError("it would start")
-
-    monkeypatch.setattr(localcluster, "local_cluster", start)
-    assert "it would start" in refused(tmp_path)
-
-
-OUTPUTS = {
-    "somebody's Zarr": ("theirs.zarr", "not an approxifer output store"),
-    "the input": ("in.zarr", "not an approxifer output store"),
-    "a file": ("file", "not an approxifer output store"),
-    "a folder": ("folder", "not an approxifer output store"),
-    "a dangling link": ("link", "link"),
-    "a damaged store": ("damaged.zarr", "damaged.zarr"),
-    "below a file": ("file/out.zarr", "file"),
-    "a URL": ("s3://bucket/out.zarr", "s3://bucket/out.zarr"),
-}
-
-
-@pytest.mark.usefixtures("no_cluster", "store")
-@pytest.mark.parametrize("name", OUTPUTS)
-def test_outputs_that_cannot_be_written_to(tmp_path: Path, name: str) -> None:
-    theirs = zarr.open_group(str(tmp_path / "theirs.zarr"), mode="w")
-    theirs.create_array("x", shape=(4,), dtype="f4")[:] = 7
-    (tmp_path / "file").write_text("hello")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "thesis.tex").write_text("years of work")
-    (tmp_path / "link").symlink_to(tmp_path / "gone")
-    begun(tmp_path)
-    (tmp_path / "out.zarr").rename(tmp_path / "damaged.zarr")
-    shutil.rmtree(tmp_path / "damaged.zarr" / "status")
-    path, message = OUTPUTS[name]
-    out = path if "://" in path else str(tmp_path / path)
-    assert message in refused(tmp_path, "--out", out)
-
-
-@pytest.mark.usefixtures("no_cluster", "store")
-def test_an_output_in_use(tmp_path: Path) -> None:
-    begun(tmp_path)
-    held = Lock(tmp_path / "out.zarr.lock", what="it")
-    try:
-        assert "in use by pid" in refused(tmp_path)
-    finally:
-        held.release()
 
 
 # ---- from Python ---------------------------------------------------------------------------------

@@ -24,14 +24,16 @@ from approxifer.coding import CodeSpec, block_rows, gather, order_rows
 from approxifer.datasets import Journal, OutputStore
 from approxifer.errors import ClusterError, TooFewWorkersError, TrustError
 from approxifer.pipeline import faults
+from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.byzantine.referee import Referee
 from approxifer.pipeline.client.connection import Connection
+from approxifer.pipeline.client.context import Context
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
 
 SUPPORT = Path(__file__).parents[2] / "support"
 #: Uncoded, K = 4: four shares a group, two groups a window, ten windows. The shares last 20 ms, so
-#: that no worker is left without enough of them to lie in.
+#: that no worker is left without enough of them to corrupt.
 COMMON: dict[str, Any] = {
     "model": toy_models.slow_linear,
     "scheme": "uncoded",
@@ -75,6 +77,37 @@ def convicted(report: Report) -> list[str]:
 def contributors(found: xr.Dataset) -> set[str]:
     """The workers that rows of a store are from."""
     return {found.attrs["workers"][i] for i in np.unique(found.worker.values) if i >= 0}
+
+
+@pytest.fixture
+def found_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> toy_corruptions.Once:
+    """A corruption of worker "5" that begins once rows are written which it has run, and others
+    which it has checked. Until then it checks whatever it may: nothing is left to chance."""
+    flag, out = tmp_path / "now", tmp_path / "out.zarr"
+    checkers, journal = Membership.checkers, Context.journal
+
+    def preferred(self: Membership, asked: Any, tried: Any = ()) -> list[int]:
+        allowed = checkers(self, asked, tried)
+        return [one for one in allowed if self.member(one).name == "5"] or allowed
+
+    def noted(self: Context, event: str, **fields: Any) -> None:
+        journal(self, event, **fields)
+        if event == "window" and not flag.exists():
+            written = {e["window"] for e in of_kind(out, "window")}
+            ran = any(
+                e.get("window") in written and "5" in e["shares"].values()
+                for e in of_kind(out, "group")
+            )
+            names = [e["worker"] for e in of_kind(out, "name")]
+            checked = {
+                names[one] for e in of_kind(out, "check") for one in e["checkers"] if one >= 0
+            }
+            if ran and "5" in checked:
+                flag.touch()
+
+    monkeypatch.setattr(Membership, "checkers", preferred)
+    monkeypatch.setattr(Context, "journal", noted)
+    return toy_corruptions.Once(flag=str(flag))
 
 
 def of_kind(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -121,7 +154,7 @@ def test_uncoded_with_checks_needs_no_more_shares(
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "corruption",
     [
         faults.Noise(sigma=1.0),
         faults.SignFlip(),
@@ -137,16 +170,16 @@ def test_uncoded_with_checks_needs_no_more_shares(
     ],
     ids=str,
 )
-def test_a_liar_is_convicted_and_what_it_touched_made_good(
-    lie: faults.Corruption, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+def test_a_byzantine_worker_is_convicted_and_what_it_touched_made_good(
+    corruption: faults.Corruption, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"3": lie})
+    faults.install(client, {"3": corruption})
     report = score(store, out=out, client=client, **COMMON)
     check_whole(report, rows)
     # On a loaded machine it may be so slow that it has a single share: nothing to replay in it.
-    if report.workers["3"].run == isinstance(lie, faults.Replay):
-        pytest.skip("this worker came too late to lie")
+    if report.workers["3"].run == isinstance(corruption, faults.Replay):
+        pytest.skip("this worker came too late to corrupt anything")
     assert convicted(report) == ["3"]
     assert report.workers["3"].state == "convicted"
     (event,) = of_kind(out, "conviction")
@@ -174,12 +207,16 @@ def test_who_returns_no_output_is_convicted_though_it_checks_honestly(
     assert convicted(report) == ["3"]
 
 
-def test_a_lie_found_late_is_taken_back_from_written_windows(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+def test_a_corruption_found_late_is_taken_back_from_written_windows(
+    client: Client,
+    store: Path,
+    rows: np.ndarray,
+    tmp_path: Path,
+    found_late: toy_corruptions.Once,
 ) -> None:
     """Honest for its first shares and checks, which are written, and then in no row."""
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_corruptions.Later(after=5)})
+    faults.install(client, {"5": found_late})
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
     check_whole(report, rows)
     assert convicted(report) == ["5"]
@@ -196,11 +233,15 @@ def test_a_lie_found_late_is_taken_back_from_written_windows(
     assert again
 
 
-def test_decoded_rows_are_redone_where_a_liar_contributed(
-    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+def test_decoded_rows_are_redone_where_a_byzantine_worker_contributed(
+    client: Client,
+    store: Path,
+    rows: np.ndarray,
+    tmp_path: Path,
+    found_late: toy_corruptions.Once,
 ) -> None:
     out = tmp_path / "out.zarr"
-    faults.install(client, {"5": toy_corruptions.Later(after=5)})
+    faults.install(client, {"5": found_late})
     options = {"scheme": "berrut", "k": 2, "repair": "none", "order": "none", "stragglers": 1}
     report = score(store, out=out, client=client, **COMMON | options | {"check": 1})
     assert convicted(report) == ["5"]
@@ -260,16 +301,16 @@ def test_two_accomplices_who_know_every_row_and_answer_at_once_leave_no_wrong_ro
     """Twenty runs; the checkers of a share are three different ones, so one of them is honest."""
     found = Counter[str]()
     for number in range(20):
-        told = tmp_path / f"told-{number}"
-        told.mkdir()
-        pair = toy_corruptions.Accomplice(str(told), block=COMMON["block"])
+        folder = tmp_path / f"corrupted-{number}"
+        folder.mkdir()
+        pair = toy_corruptions.Accomplice(str(folder), block=COMMON["block"])
         faults.install(client, {"3": pair, "4": pair}, seed=number)
         report = score(
             store, out=tmp_path / f"{number}.zarr", client=client, **COMMON | {"byzantine": 2}
         )
         check_whole(report, rows)
         assert set(convicted(report)) <= {"3", "4"}
-        if any(told.iterdir()):
+        if any(folder.iterdir()):
             assert report.convicted
         found.update(convicted(report))
     assert min(found["3"], found["4"]) > 10
@@ -292,10 +333,10 @@ def test_three_colluders_with_two_byzantine_workers_end_the_run_or_touch_nothing
     check_whole(score(store, out=out, **options), rows)
 
 
-def test_too_many_liars_end_the_run_and_leave_what_they_touched_pending(
+def test_too_many_byzantine_workers_end_the_run_and_leave_what_they_touched_pending(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    """Checks without byzantine=: nobody may lie."""
+    """Checks without byzantine=: no worker may be wrong."""
     out = tmp_path / "out.zarr"
     faults.install(client, {"2": faults.SignFlip()})
     with pytest.raises(TrustError, match="byzantine=0 allows for 0"):
@@ -309,7 +350,7 @@ def test_too_many_liars_end_the_run_and_leave_what_they_touched_pending(
 def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The conviction is on the disk before the scheduler hears of it."""
+    """The conviction is on the disk before the scheduler is notified."""
     out = tmp_path / "out.zarr"
     faults.install(client, {"5": toy_corruptions.Later(after=5)})
     call = Connection.call
@@ -350,7 +391,7 @@ def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
     assert of_kind(out, "conviction") == []
     report = score(store, out=out, client=client, **COMMON | {"check": 1})
     check_whole(report, rows)
-    # Of the first session, by its evidence; and again in this one, where it lies from the start.
+    # Of the first session, by its evidence; and again in this one: wrong from the start.
     assert convicted(report) == ["5", "5"]
 
 
@@ -403,7 +444,7 @@ def test_nan_that_belongs_to_the_data_convicts_nobody(
 def test_without_checks_the_papers_locator_leaves_suspects_out(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    """It may say "none", and nobody is convicted; what was decoded is run again."""
+    """It may find none, and nobody is convicted; what was decoded is run again."""
     out = tmp_path / "out.zarr"
     faults.install(client, {"3": faults.Noise(sigma=100.0)})
     options = VOTES | {"scheme": "berrut", "k": 2, "repair": "none"}
@@ -452,7 +493,7 @@ def test_replication_with_a_majority(
 ADAPTIVE = VOTES | {"scheme": "replication", "adaptive": True}
 
 
-def test_adaptive_copies_cost_two_evaluations_where_nobody_lies(
+def test_adaptive_copies_cost_two_evaluations_where_no_worker_is_wrong(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     """Whatever stragglers= is."""
@@ -489,7 +530,7 @@ def test_without_checks_a_third_copy_decides(
     assert 2 * len(thirds) <= extra <= 2 * (len(thirds) + dropped)
 
 
-def test_two_liars_among_adaptive_copies(
+def test_two_byzantine_workers_among_adaptive_copies(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     """What the first had touched is run again, and not by the second alone."""
@@ -500,7 +541,7 @@ def test_two_liars_among_adaptive_copies(
     assert report.convicted == []
 
 
-def test_adaptive_copies_with_a_liar_and_a_straggler(
+def test_adaptive_copies_with_a_byzantine_worker_and_a_straggler(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     faults.install(client, {"3": faults.SignFlip(), "5": faults.Slow(factor=1, seconds=1.0)})

@@ -63,16 +63,16 @@ def test_rows_in_doubt_are_run_again_and_the_others_stay(
     wrong = (prediction.argmax(axis=1) != truth.argmax(axis=1)).mean()
     assert wrong <= 0.0125, "0.0156 without any repair"
 
-    told = report.doubt
-    assert told is not None
-    assert told.kept == report.counts["decoded"]
-    assert 0 < told.stated <= 0.01
-    assert told.checked > 0
-    assert told.measured() is not None
-    assert str(told) in str(report)
+    doubt = report.doubt
+    assert doubt is not None
+    assert doubt.kept == report.counts["decoded"]
+    assert 0 < doubt.stated <= 0.01
+    assert doubt.checked > 0
+    assert doubt.measured() is not None
+    assert str(doubt) in str(report)
     attrs = OutputStore.open(out, write=False).attrs["doubtful"]
-    assert attrs == told.attrs()
-    assert f"kept {told.kept}" in inspect_store(out)
+    assert attrs == doubt.attrs()
+    assert f"kept {doubt.kept}" in inspect_store(out)
     assert report.evaluations_per_query < 6 / 5 + (decoded.sum() + report.counts["repaired"]) / 4000
 
 
@@ -84,7 +84,7 @@ def test_with_patience_and_without_a_fault_nearly_all_rows_are_exact(
     assert report.counts["failed"] == 0
 
 
-def test_with_a_liar_what_is_kept_is_free_of_its_lies(
+def test_with_a_byzantine_worker_what_is_kept_is_free_of_its_outputs(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     faults.install(client, {"4": faults.Roll()})

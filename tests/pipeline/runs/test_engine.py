@@ -81,7 +81,7 @@ def test_rows_are_compared_by_the_users_features(
 
 
 @pytest.mark.parametrize("order", ["none", "natural", "similar", "random"])
-def test_without_repair_the_status_tells_exact_from_decoded(
+def test_without_repair_the_status_separates_exact_from_decoded(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, order: str
 ) -> None:
     report = score(
@@ -106,11 +106,12 @@ def test_without_repair_the_status_tells_exact_from_decoded(
     assert set(found.attrs["workers"]) <= {str(i) for i in range(6)}
 
 
-def test_the_journal_tells_each_groups_workers(client: Client, store: Path, tmp_path: Path) -> None:
+def test_the_journal_has_each_groups_workers(client: Client, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     report = score(store, model=toy_models.linear, out=out, client=client, **COMMON)
     events = Journal.read(out)
-    groups = [event for event in events if event["event"] == "group"]
+    # A share that is late on a busy machine has a repair follow it: a group that is not coded.
+    groups = [e for e in events if e["event"] == "group" and e["kind"] == "coded"]
     assert [e["event"] for e in events if e["event"] in ("session", "close")] == [
         "session",
         "close",
@@ -119,11 +120,10 @@ def test_the_journal_tells_each_groups_workers(client: Client, store: Path, tmp_
     for group in groups:
         assert len(set(group["shares"].values())) == len(group["shares"])  # distinct workers
     found = report.predictions.load()
+    exact = found.status.values == Status.EXACT
     for group in groups:
-        names = {
-            found.attrs["workers"][i] for i in found.worker.values[found.group == group["group"]]
-        }
-        assert names <= set(group["shares"].values())
+        own = found.worker.values[exact & (found.group.values == group["group"])]
+        assert {found.attrs["workers"][i] for i in own} <= set(group["shares"].values())
 
 
 def test_shares_of_a_codeword_are_spread_over_all_workers(
@@ -169,7 +169,7 @@ def test_rows_with_nan_are_run_plainly_and_spoil_nothing(client: Client, tmp_pat
     found = report.predictions.load()
     bad = ~np.isfinite(rows).all(axis=1)
     np.testing.assert_array_equal(found.status.values[bad], Status.EXACT)
-    with np.errstate(invalid="ignore"):  # some processors' kernels say so
+    with np.errstate(invalid="ignore"):  # some processors' kernels warn of it
         right = toy_models.linear(rows)
     np.testing.assert_array_equal(found.prediction.values[bad], right[bad])
     assert np.isfinite(found.prediction.values[~bad]).all()

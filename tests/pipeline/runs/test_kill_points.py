@@ -1,4 +1,4 @@
-"""The client is killed wherever it may be, with a liar among the workers; the next one goes on."""
+"""The client is killed at any step, with a Byzantine worker there; the next one goes on."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_nothing_wrong_stays_wherever_the_client_was_killed(
     """Other steps each day; ``--kill-points 0`` takes all."""
     # Honest for long enough to have written, and checked others, before it is found out.
     faults.install(client, {"3": toy_corruptions.Later(after=8)})
-    code, told = run_until(0, cluster, store, tmp_path / "whole.zarr")
+    code, printed = run_until(0, cluster, store, tmp_path / "whole.zarr")
     assert code == 0
-    steps, convicted = map(int, told.split())
+    steps, convicted = map(int, printed.split())
     assert convicted == 1
     points = range(1, steps + 1)
     if kill_points:

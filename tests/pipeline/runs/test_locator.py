@@ -20,13 +20,13 @@ from approxifer.pipeline import faults
 K, BLOCK, ROWS = 2, 5, 200
 
 
-@pytest.mark.parametrize("lie", [faults.SignFlip(), faults.Roll()], ids=str)
+@pytest.mark.parametrize("corruption", [faults.SignFlip(), faults.Roll()], ids=str)
 def test_score_suspects_the_shares_that_the_benchmark_names(
-    lie: faults.Corruption, client: Client, tmp_path: Path
+    corruption: faults.Corruption, client: Client, tmp_path: Path
 ) -> None:
     rows = np.random.default_rng(4).normal(size=(ROWS, 6)).astype(np.float32)
     out = tmp_path / "out.zarr"
-    faults.install(client, {"3": lie})
+    faults.install(client, {"3": corruption})
     try:
         score(
             xr.DataArray(rows, dims=("n", "f"), name="x"),
@@ -57,17 +57,17 @@ def test_score_suspects_the_shares_that_the_benchmark_names(
     spec = CodeSpec("berrut", K, 0, 1)
     recording = record("toy", rows, toy_models.linear, spec, block=BLOCK, order="none")
     assert sorted(asked) == list(range(len(recording.outputs)))
-    liar, by_benchmark, wrong = lie.bind(np.random.default_rng(0)), set(), set()
+    corruptor, by_benchmark, wrong = corruption.bind(np.random.default_rng(0)), set(), set()
     assert all(len(event) <= 1 for event in asked.values()), "each share ran once"
     for group, outputs in enumerate(recording.outputs):
-        said = outputs.copy()
+        returned = outputs.copy()
         for share in asked[group]:
-            said[share] = liar.corrupt(said[share])
+            returned[share] = corruptor.corrupt(returned[share])
             wrong.add((group, share))
-        named = _suspects(recording.code, said, outputs.shape[1])[0]
+        named = _suspects(recording.code, returned, outputs.shape[1])[0]
         by_benchmark.update((group, share) for share in named)
     assert by_score == by_benchmark
-    assert by_score & wrong, "else it would tell little"
+    assert by_score & wrong, "else it would show little"
 
 
 @pytest.fixture(scope="module")

@@ -103,13 +103,15 @@ def test_without_faults_at_most_one_row_in_a_hundred_is_repaired(mnist: Path) ->
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "corruption",
     [faults.SwapTopTwo(), faults.Noise(sigma=1.0, rows=0.125), faults.Noise(sigma=1.0, shares=0.3)],
     ids=["swapped", "one row in eight", "three shares in ten"],
 )
-def test_no_number_of_a_liar_is_left(mnist: Path, lie: faults.Corruption) -> None:
+def test_no_number_of_a_byzantine_worker_is_left(
+    mnist: Path, corruption: faults.Corruption
+) -> None:
     """K = 8, E = 1 on twelve workers: convicted, nobody else is, and it costs less than 1.5."""
-    with workers(12, {"worker-7": lie}) as client:
+    with workers(12, {"worker-7": corruption}) as client:
         report = run(mnist, "byzantine", client, k=8, stragglers=0, byzantine=1)
     assert [conviction.member.name for conviction in report.convicted] == ["worker-7"]
     assert outputs(mnist, "byzantine").tobytes() == outputs(mnist, "uncoded").tobytes()

@@ -71,8 +71,8 @@ def test_what_its_convicted_worker_had_written_is_pending_at_once(
     store = OutputStore.open(begun)
     now = store.read_window(0, 32)
     names = [event for event in Journal.read(begun) if event["event"] == "name"]
-    liar = next(event["index"] for event in names if event["worker"] == "2")
-    now["prediction"][5], now["worker"][5], now["status"][5] = -9, liar, Status.EXACT
+    bad = next(event["index"] for event in names if event["worker"] == "2")
+    now["prediction"][5], now["worker"][5], now["status"][5] = -9, bad, Status.EXACT
     store.write_window(0, 32, **now)
     store.release()
     report = score(data, out=begun, client=client, byzantine=1, **OPTIONS)

@@ -167,10 +167,10 @@ def test_ctrl_c_leaves_a_store_to_go_on_with_and_no_process(
         os.killpg(run.pid, how)
     else:
         run.terminate()
-    _, said = run.communicate(timeout=30)
-    assert run.returncode == 130, said
-    assert "the same command" in said
-    assert "Traceback" not in said
+    _, message = run.communicate(timeout=30)
+    assert run.returncode == 130, message
+    assert "the same command" in message
+    assert "Traceback" not in message
     until(lambda: not any(child.is_running() for child in children), 10)
     done = len(committed(out))
     assert 2 <= done < 10

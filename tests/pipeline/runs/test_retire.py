@@ -65,8 +65,8 @@ def test_workers_leave_and_join(
     finally:
         cluster.scale(everyone)
     assert report.counts["failed"] == 0
-    told = [event for event in Journal.read(report.out) if event["event"] == "worker"]
-    assert "gone" in [event["what"] for event in told]
+    changes = [event for event in Journal.read(report.out) if event["event"] == "worker"]
+    assert "gone" in [event["what"] for event in changes]
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
     assert [line for line in scheduler_errors if "broadcast" not in line] == []
 
@@ -86,7 +86,7 @@ def test_a_share_whose_input_is_gone_is_sent_again(
     rows: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As if a worker had been told too early that a share is not wanted any more."""
+    """As if a worker had been notified too early that a share is not wanted any more."""
     push, lost, pushed = transport.push, [], itertools.count()
 
     async def forgetful(client: Client, address: str, key: Key, *given: Any) -> None:

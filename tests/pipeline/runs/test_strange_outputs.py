@@ -77,7 +77,7 @@ def test_where_nobody_is_accused_what_is_no_plain_array_is_as_good_as_lost(
     assert max(fetched) < SLACK
 
 
-def test_what_cannot_be_read_is_as_good_as_lost_where_somebody_may_lie(
+def test_what_cannot_be_read_is_lost_where_workers_may_be_wrong(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
     """It may be the client, or the way, that is at fault."""
@@ -93,6 +93,6 @@ def test_only_a_plain_array_of_the_right_kind_is_an_output(kind: str) -> None:
     assert unlike(right, (5, 3), right.dtype) is None
     assert unlike(right[:4], (5, 3), right.dtype) is not None
     assert unlike(right, (5, 3), np.dtype(np.float64)) is not None
-    said = unlike(toy_corruptions.DRESSES[kind](right), (5, 3), right.dtype)
-    assert said is not None
-    assert "instead of" in said
+    message = unlike(toy_corruptions.DRESSES[kind](right), (5, 3), right.dtype)
+    assert message is not None
+    assert "instead of" in message

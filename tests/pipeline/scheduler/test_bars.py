@@ -1,4 +1,4 @@
-"""Who is shut out of a run: workers barred by name, host, node or device."""
+"""Workers shut out of a run: barred by name, host, node or device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from approxifer.coding import Code, CodeSpec
-from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.protocol import Place, WorkerChange
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import Bar, WorkerState
+from approxifer.pipeline.scheduler.state import Bar, GroupState, WorkerState
 
 
 def worker(number: int, *, name: str = "", host: str = "", node: str = "") -> WorkerState:
@@ -22,8 +23,7 @@ def worker(number: int, *, name: str = "", host: str = "", node: str = "") -> Wo
         seen=0.0,
         incarnation=number + 1,
         ready={"r"},
-        node=node,
-        device="cpu",
+        place=Place(node, "cpu"),
     )
 
 
@@ -63,7 +63,7 @@ def test_a_group_never_goes_to_workers_that_are_forbidden() -> None:
         # Nor when its share is late, or lost, and goes out again.
         for _ in range(2):
             last = group.attempts[-1]
-            run.lost(last.key, 1.0)
+            run.attempts.lost(last.key, 1.0)
             run.advance(group, 1.0)
         assert names(group) == {"w3", "w7"}
 
@@ -115,14 +115,16 @@ def test_convicted_workers_get_nothing_more_and_lose_what_they_have(
     assert set(lost) == theirs
     assert len(lost) == len(theirs)
     assert {c.name for c in run.candidates(1.0)} == {f"w{i}" for i in range(8)} - out
-    assert run.ready_workers() == 8 - len(out)
-    assert {name for name, record in run.records.items() if record.state == "convicted"} == out
-    told = [(e["worker"], e["what"]) for e in run.events if e["op"] == "worker"]
-    assert sorted(told) == sorted((name, "convicted") for name in out)
+    assert run.ledger.ready_workers() == 8 - len(out)
+    assert {
+        name for name, record in run.ledger.records.items() if record.state == "convicted"
+    } == out
+    changes = [(e.worker, e.what) for e in run.events if isinstance(e, WorkerChange)]
+    assert sorted(changes) == sorted((name, "convicted") for name in out)
     for number in range(10, 20):
         assert names(begin(run, number)).isdisjoint(out)
-    assert run.bar([bar], 2.0) == lost  # until they are reported lost; and told once
-    assert len([e for e in run.events if e["op"] == "worker"]) == len(out)
+    assert run.bar([bar], 2.0) == lost  # until they are reported lost; and notified once
+    assert sum(isinstance(e, WorkerChange) for e in run.events) == len(out)
 
 
 def test_of_a_gateway_one_node_is_shut_out() -> None:
@@ -145,21 +147,19 @@ def test_a_convicted_worker_stays_out_when_it_comes_back() -> None:
     assert allowed == {"w2", "w4", "w5", "w6", "w7"}
     for address in ("a20", "a21"):
         run.notify(run.workers[address], "ready", 2.0)  # one that hung has come back, for instance
-    assert [(e["incarnation"], e["what"]) for e in run.events] == [
-        (21, "convicted"),
-        (22, "convicted"),
-    ]
-    assert run.record("w3").state == "convicted"
+    changes = [(e.incarnation, e.what) for e in run.events if isinstance(e, WorkerChange)]
+    assert changes == [(21, "convicted"), (22, "convicted")]
+    assert run.ledger.record("w3").state == "convicted"
 
 
-def test_a_name_that_lives_on_another_node_is_told_of_when_that_is_barred_too() -> None:
+def test_a_name_on_another_node_is_notified_when_that_is_barred_too() -> None:
     run = run_state(workers=0)
-    run.workers = {"a0": worker(0, name="job"), "a2": worker(2, name="job")}
-    told = []
+    run.workers.update({"a0": worker(0, name="job"), "a2": worker(2, name="job")})
+    seen = []
     for host in ("n0", "n1", "n1"):
         run.bar([Bar(host=host)], 1.0)
-        told.append([event["incarnation"] for event in run.events])
-    assert told == [[1], [1, 3], [1, 3]]
+        seen.append([e.incarnation for e in run.events if isinstance(e, WorkerChange)])
+    assert seen == [[1], [1, 3], [1, 3]]
 
 
 def test_a_convicted_worker_that_hangs_is_left_alone() -> None:

@@ -13,15 +13,8 @@ from approxifer.errors import ConfigError
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.hedging import POLICIES, Hedge
-from approxifer.pipeline.scheduler.policy import (
-    COMPLETE,
-    WAIT,
-    AttemptState,
-    Decision,
-    GroupState,
-    Policy,
-    decide,
-)
+from approxifer.pipeline.scheduler.policy import COMPLETE, WAIT, Decision, Policy, decide
+from approxifer.pipeline.scheduler.state import AttemptState, GroupState
 
 CUBED, SPARK = POLICIES["cubed"], POLICIES["spark"]
 

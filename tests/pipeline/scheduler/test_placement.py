@@ -1,4 +1,4 @@
-"""Where shares go: never two that conflict on one worker, and evenly over all."""
+"""The places of shares: never two that conflict on one worker, and evenly over all."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_data_is_placed_before_parity_where_not_all_fits() -> None:
         assert set(placed) == {0, 1, 2, 3}
 
 
-def test_shares_that_do_not_conflict_may_lie_on_one_worker() -> None:
+def test_shares_that_do_not_conflict_may_share_a_worker() -> None:
     assert place(range(4), build("uncoded"), equal(1), rng=rng()) == dict.fromkeys(range(4), "a0")
     placed = place(range(4), build("replication", 2, 1), equal(2), rng=rng())
     assert placed[0] != placed[2]

@@ -1,4 +1,4 @@
-"""What the policy answers, from records and a clock that the test sets."""
+"""The policy's decisions, from records and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.policy import (
     COMPLETE,
     WAIT,
-    AttemptState,
     Decision,
-    GroupState,
     Policy,
-    ShareTimes,
-    WorkerView,
     decide,
     fewest,
     wanted,
 )
+from approxifer.pipeline.scheduler.state import AttemptState, GroupState, WorkerState
+from approxifer.pipeline.scheduler.times import ShareTimes
 
 SCHEMES = ("uncoded", "replication", "systematic", "berrut")
 
@@ -79,7 +77,7 @@ def ask(
     *,
     policy: Policy | None = None,
     typical: float | None = 1.0,
-    workers: dict[str, WorkerView] | None = None,
+    workers: dict[str, WorkerState] | None = None,
 ) -> Decision:
     if workers is None:
         workers = {f"a{share}": FakeWorker() for share in range(group.code.n)}
@@ -327,7 +325,7 @@ def test_stuck_is_asked_with_the_limit_at_hand() -> None:
             seen.append(limit)
             return False
 
-    workers: dict[str, WorkerView] = {"a3": Curious()}
+    workers: dict[str, WorkerState] = {"a3": Curious()}
     ask(group_of(build("uncoded"), back=(0, 1, 2), waiting={3: 0.0}), 0.1, workers=workers)
     ask(group_of(build(), back=(0, 1, 2, 4), waiting={3: 0.0}), 0.1, workers=workers)
     assert seen == [3.0, 2.0]
@@ -336,7 +334,7 @@ def test_stuck_is_asked_with_the_limit_at_hand() -> None:
 @pytest.mark.parametrize("queued", [0, 1, 4])
 def test_a_queue_has_one_limit_for_each_place(queued: int) -> None:
     group = group_of(build("uncoded"), back=(0, 1, 2), waiting={3: 0.0})
-    workers: dict[str, WorkerView] = {"a3": FakeWorker(queued=queued)}
+    workers: dict[str, WorkerState] = {"a3": FakeWorker(queued=queued)}
     ends = (1 + queued) * 3.0 + 1.0
     assert ask(group, ends - 0.01, workers=workers) == WAIT
     assert ask(group, ends + 0.01, workers=workers).submit == (3,)
@@ -478,7 +476,7 @@ def test_fewest_has_no_smaller_rival(scheme: str) -> None:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[GroupState, dict[str, WorkerView], float, Policy]:
+def histories(draw: st.DrawFn) -> tuple[GroupState, dict[str, WorkerState], float, Policy]:
     """A group in any state, workers in any state, and a moment."""
     code = draw(codes())
     group = GroupState(group=0, code=code, rows=8, priority=0)
@@ -498,7 +496,7 @@ def histories(draw: st.DrawFn) -> tuple[GroupState, dict[str, WorkerView], float
                 fate=fate,
             )
         )
-    workers: dict[str, WorkerView] = {
+    workers: dict[str, WorkerState] = {
         f"a{i}": FakeWorker(draw(st.integers(0, 3)), draw(st.booleans()))
         for i in range(draw(st.integers(0, 5)))
     }
@@ -509,7 +507,7 @@ def histories(draw: st.DrawFn) -> tuple[GroupState, dict[str, WorkerView], float
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(histories(), st.sampled_from([None, 0.2, 1.0]))
 def test_a_decision_makes_sense_in_any_state(
-    history: tuple[GroupState, dict[str, WorkerView], float, Policy], typical: float | None
+    history: tuple[GroupState, dict[str, WorkerState], float, Policy], typical: float | None
 ) -> None:
     group, workers, now, policy = history
     code, present = group.code, set(group.present())
@@ -539,7 +537,7 @@ def test_a_decision_makes_sense_in_any_state(
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(histories())
 def test_whatever_happens_a_group_ends(
-    history: tuple[GroupState, dict[str, WorkerView], float, Policy],
+    history: tuple[GroupState, dict[str, WorkerState], float, Policy],
 ) -> None:
     """Submitted shares come back, those that live are given up: few turns later it is complete."""
     group, workers, now, policy = history
@@ -566,7 +564,7 @@ def repaired_fraction(patience: float, *, groups: int = 1000, seed: int = 0) -> 
     sigma = np.sqrt(np.log(1 + 0.2**2))
     code = build("systematic", 8, 1)
     policy = Policy(patience=patience, floor=0)
-    workers: dict[str, WorkerView] = {f"a{share}": FakeWorker() for share in range(code.n)}
+    workers: dict[str, WorkerState] = {f"a{share}": FakeWorker() for share in range(code.n)}
     times = ShareTimes()
     for seconds in rng.lognormal(0.0, sigma, 100):
         times.add(seconds)

@@ -1,4 +1,4 @@
-"""Nothing comes back: when that is said, what is said, and how the run ends."""
+"""Nothing comes back: the warning, its text, and the end of the run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from approxifer import score, submit
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal
 from approxifer.errors import ClusterError
+from approxifer.pipeline.protocol import SHOWN, HeldShare, Stalled
 from approxifer.pipeline.reporting.progress import describe
-from approxifer.pipeline.scheduler.policy import GroupState, Policy
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.stall import SHOWN, held, tell
-from approxifer.pipeline.scheduler.state import WorkerState
+from approxifer.pipeline.scheduler.stall import held
+from approxifer.pipeline.scheduler.state import GroupState, WorkerState
 
 
 @pytest.fixture
@@ -39,13 +40,13 @@ def run() -> RunState:
 
 
 @pytest.fixture
-def look(run: RunState) -> Callable[[float], list[dict[str, Any]]]:
-    """What the client is told at a time."""
+def look(run: RunState) -> Callable[[float], list[Stalled]]:
+    """The client's notices at a time."""
 
-    def at(now: float) -> list[dict[str, Any]]:
+    def at(now: float) -> list[Stalled]:
         run.events.clear()
         run.look_for_stall(now)
-        return [event for event in run.events if event["op"] == "stalled"]
+        return [event for event in run.events if isinstance(event, Stalled)]
 
     return at
 
@@ -57,7 +58,7 @@ def begin(run: RunState, now: float, number: int = 0) -> GroupState:
     return group
 
 
-Look = Callable[[float], list[dict[str, Any]]]
+Look = Callable[[float], list[Stalled]]
 
 
 def test_a_warning_at_half_the_time_and_the_end_at_all_of_it(run: RunState, look: Look) -> None:
@@ -66,10 +67,10 @@ def test_a_warning_at_half_the_time_and_the_end_at_all_of_it(run: RunState, look
     begin(run, 100.0)
     assert look(104.9) == []
     (warning,) = look(105.0)
-    assert (warning["final"], warning["seconds"]) == (False, 5.0)
+    assert (warning.final, warning.seconds) == (False, 5.0)
     assert look(109.9) == [], "once"
     (end,) = look(110.0)
-    assert (end["final"], end["seconds"], end["ready"], end["present"]) == (True, 10.0, 2, 2)
+    assert (end.final, end.seconds, end.ready, end.present) == (True, 10.0, 2, 2)
 
 
 def test_every_share_that_comes_back_begins_it_anew(run: RunState, look: Look) -> None:
@@ -79,7 +80,7 @@ def test_every_share_that_comes_back_begins_it_anew(run: RunState, look: Look) -
     run.returned(group.attempts[0].key, 7.0)
     assert look(11.9) == []
     (warning,) = look(12.0)
-    assert not warning["final"]
+    assert not warning.final
 
 
 def test_nothing_asked_for_is_no_stall(run: RunState, look: Look) -> None:
@@ -103,18 +104,18 @@ def test_long_shares_have_long(run: RunState, look: Look) -> None:
     assert len(look(300.0)) == 1
 
 
-def test_who_holds_what(run: RunState) -> None:
+def test_the_places_of_shares(run: RunState) -> None:
     group = begin(run, 0.0)
     first, second = group.attempts
-    run.started(first.key, first.address, 2.0)
+    run.attempts.started(first.key, first.address, 2.0)
     lonely = GroupState(7, run.codes["coded"], rows=4, priority=0)
-    found = held([group, lonely], 10.0)
-    assert found["unplaced"] == [7]
-    assert [(s["worker"], s["seconds"], s["running"]) for s in found["shares"]] == [
+    shares, unplaced = held([group, lonely], 10.0)
+    assert unplaced == (7,)
+    assert [(share.worker, share.seconds, share.running) for share in shares] == [
         (second.name, 10.0, False),
         (first.name, 8.0, True),
     ]
-    text = tell(10.0, found, ready=1, present=2)
+    text = str(Stalled(10.0, False, 1, 2, shares, unplaced))
     assert text.startswith("no share has come back for 10 s: group 0 share")
     assert f"waits on {second.name} since 10 s" in text
     assert f"runs on {first.name} since 8 s" in text
@@ -122,11 +123,9 @@ def test_who_holds_what(run: RunState) -> None:
     assert text.endswith("1 of 2 workers can be used")
 
 
-def test_of_many_shares_the_longest_are_told() -> None:
-    shares = [
-        {"group": i, "share": 0, "worker": "w", "seconds": 99.0, "running": True} for i in range(20)
-    ]
-    text = tell(100.0, {"shares": shares, "unplaced": []}, ready=1, present=1)
+def test_of_many_shares_the_longest_are_shown() -> None:
+    shares = tuple(HeldShare(i, 0, "w", 99.0, True) for i in range(20))
+    text = str(Stalled(100.0, False, 1, 1, shares, ()))
     assert text.count("runs on") == SHOWN
     assert "12 shares more" in text
 
@@ -138,7 +137,7 @@ def test_a_run_that_cannot_go_on_ends_and_goes_on_where_workers_come(
     out = tmp_path / "out.zarr"
     asked: dict[str, Any] = {
         "model": toy_models.very_slow_linear, "out": out, "k": 4, "block": 5, "window": 100,
-        "progress": False, "hang_after": 1.0, "stall_after": 3.0,
+        "progress": False, "hang_after": 1.0, "stall_after": 8.0,
     }  # fmt: skip
     options: dict[str, Any] = {
         "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": 50,

@@ -9,10 +9,12 @@ import pytest
 
 from approxifer.coding import CodeSpec
 from approxifer.pipeline.keys import new_key
+from approxifer.pipeline.protocol import Complete, Send, WorkerChange
 from approxifer.pipeline.records import AttemptOutcome
-from approxifer.pipeline.scheduler.policy import GroupState, Policy, ShareTimes
+from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.scheduler.run_state import RunState
-from approxifer.pipeline.scheduler.state import Bar, WorkerState
+from approxifer.pipeline.scheduler.state import Bar, GroupState, WorkerState
+from approxifer.pipeline.scheduler.times import ShareTimes
 
 ROWS = 8
 PLAIN = CodeSpec("uncoded", 1).build()
@@ -53,18 +55,18 @@ def begin(run: RunState, number: int = 0, now: float = 0.0, **fields: Any) -> Gr
     return group
 
 
-def ends(run: RunState) -> list[dict[str, Any]]:
-    """How groups were completed."""
-    return [event for event in run.events if event["op"] == "complete"]
+def ends(run: RunState) -> list[Complete]:
+    """The ends of groups."""
+    return [event for event in run.events if isinstance(event, Complete)]
 
 
 def sends(run: RunState) -> list[str]:
     """The addresses to which shares were sent."""
-    return [to[2] for event in run.events if event["op"] == "send" for to in event["to"]]
+    return [to.address for event in run.events if isinstance(event, Send) for to in event.to]
 
 
-def fates(event: dict[str, Any]) -> list[tuple[int, str]]:
-    return [(attempt["member"], attempt["fate"]) for attempt in event["attempts"]]
+def fates(event: Complete) -> list[tuple[int, str]]:
+    return [(attempt.member, attempt.fate.value) for attempt in event.attempts]
 
 
 # ---- where a check goes --------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def test_a_check_goes_to_the_worker_that_was_drawn_whatever_that_is_busy_with(
 ) -> None:
     drawn = run.workers["a1"]
     drawn.waiting.update(new_key("r") for _ in range(9))
-    run.pace["w1"] = 100.0
+    run.times.pace["w1"] = 100.0
     for number in range(20):
         begin(run, number)
     assert sends(run) == ["a1"] * 20
@@ -98,7 +100,7 @@ def test_a_check_goes_to_a_process_and_not_to_its_name(run: RunState) -> None:
 
 def leave(run: RunState) -> None:
     run.workers.pop("a1")
-    run.worker_gone("a1", 0.5)
+    run.attempts.worker_gone("a1", 0.5)
 
 
 CANNOT: dict[str, Callable[[RunState], Any]] = {
@@ -115,7 +117,7 @@ def test_a_check_that_its_worker_cannot_run_is_run_by_nobody(run: RunState, why:
     CANNOT[why](run)
     begin(run)
     (event,) = ends(run)
-    assert (event["broken"], event["used"], event["attempts"], sends(run)) == (True, [], [], [])
+    assert (event.broken, event.used, event.attempts, sends(run)) == (True, (), (), [])
 
 
 @pytest.mark.parametrize("why", CANNOT)
@@ -125,7 +127,7 @@ def test_a_check_ends_when_its_worker_can_run_it_no_more(run: RunState, why: str
     CANNOT[why](run)
     dropped = run.advance(group, 0.6)
     (event,) = ends(run)
-    assert (event["broken"], event["used"], sends(run)) == (True, [], ["a1"])
+    assert (event.broken, event.used, sends(run)) == (True, (), ["a1"])
     assert (dropped, fates(event)) in [
         ([key], [(2, "unstarted")]),
         ([], [(2, "lost")]),  # with its worker
@@ -133,7 +135,7 @@ def test_a_check_ends_when_its_worker_can_run_it_no_more(run: RunState, why: str
     assert run.advance(group, 0.7) == []
     assert len(ends(run)) == 1
     run.settle(0)
-    assert (run.by_key, run.groups) == ({}, {})
+    assert (run.attempts.by_key, run.groups) == ({}, {})
 
 
 # ---- how it ends ---------------------------------------------------------------------------------
@@ -142,24 +144,24 @@ def test_a_check_ends_when_its_worker_can_run_it_no_more(run: RunState, why: str
 def test_a_check_that_comes_back_is_used(run: RunState) -> None:
     group = begin(run)
     attempt = group.attempts[0]
-    run.started(attempt.key, "a1", 1.0)
+    run.attempts.started(attempt.key, "a1", 1.0)
     assert run.advance(group, 1.1) == []
-    run.ended(attempt.key, "a1", 1.2, rows=ROWS, whole=True)
+    run.attempts.ended(attempt.key, "a1", 1.2, rows=ROWS, whole=True)
     run.returned(attempt.key, 1.2)
     run.workers["a1"].hung = True  # too late to matter
     assert run.advance(group, 1.2) == []
     (event,) = ends(run)
-    assert (event["broken"], event["used"], fates(event)) == (False, [[0, 0]], [(2, "used")])
+    assert (event.broken, event.used, fates(event)) == (False, ((0, 0),), [(2, "used")])
 
 
 def test_a_check_that_cannot_be_fetched_ends_without_an_output(run: RunState) -> None:
     group = begin(run)
     run.returned(group.attempts[0].key, 1.0)
     run.advance(group, 1.0)
-    run.lost(group.attempts[0].key, 1.1, error="not fetched")
+    run.attempts.lost(group.attempts[0].key, 1.1, error="not fetched")
     run.advance(group, 1.2)
     first, second = ends(run)
-    assert (first["used"], second["used"], second["broken"]) == ([[0, 0]], [], True)
+    assert (first.used, second.used, second.broken) == (((0, 0),), (), True)
     assert sends(run) == ["a1"]
 
 
@@ -168,27 +170,27 @@ def test_a_check_that_is_lost_or_on_which_the_model_raises_is_not_sent_again(
     run: RunState, fate: AttemptOutcome
 ) -> None:
     group = begin(run)
-    run.lost(group.attempts[0].key, 1.0, fate=fate, error="why")
+    run.attempts.lost(group.attempts[0].key, 1.0, fate=fate, error="why")
     run.advance(group, 1.0)
     (event,) = ends(run)
-    assert (event["broken"], event["used"], fates(event)) == (True, [], [(2, fate.value)])
-    assert event["attempts"][0]["error"] == "why"
+    assert (event.broken, event.used, fates(event)) == (True, (), [(2, fate.value)])
+    assert event.attempts[0].error == "why"
     assert sends(run) == ["a1"]
 
 
 def test_a_check_is_dropped_once_it_is_late(run: RunState) -> None:
     group = begin(run)
     attempt = group.attempts[0]
-    run.started(attempt.key, "a1", 1.0)
+    run.attempts.started(attempt.key, "a1", 1.0)
     assert run.advance(group, 4.0) == []
     assert run.advance(group, 4.01) == [attempt.key]
     (event,) = ends(run)
-    assert (event["broken"], event["used"], fates(event)) == (True, [], [(2, "dropped")])
+    assert (event.broken, event.used, fates(event)) == (True, (), [(2, "dropped")])
     run.settle(0)
     place = run.workers["a1"]
     assert list(place.running) == [attempt.key], "it still takes its worker"
-    run.ended(attempt.key, "a1", 9.0, rows=4, whole=False)
-    assert (place.running, run.by_key, run.record("w1").evaluations) == ({}, {}, 4)
+    run.attempts.ended(attempt.key, "a1", 9.0, rows=4, whole=False)
+    assert (place.running, run.attempts.by_key, run.ledger.record("w1").evaluations) == ({}, {}, 4)
 
 
 def test_a_check_that_is_never_begun_is_dropped_too(run: RunState) -> None:
@@ -203,7 +205,7 @@ def test_a_check_that_is_never_begun_is_dropped_too(run: RunState) -> None:
 def test_where_no_share_is_back_yet_a_check_may_take_as_long_as_a_hang(run: RunState) -> None:
     run.times = ShareTimes()
     group = begin(run)
-    run.started(group.attempts[0].key, "a1", 0.0)
+    run.attempts.started(group.attempts[0].key, "a1", 0.0)
     assert run.advance(group, 30.0) == []
     assert run.advance(group, 30.1) == [group.attempts[0].key]
 
@@ -215,8 +217,8 @@ def play(run: RunState, number: int, seconds: float, **fields: Any) -> None:
     """A group's life on a1."""
     group = begin(run, number, **fields)
     attempt = group.attempts[0]
-    run.started(attempt.key, attempt.address, 0.0)
-    run.ended(attempt.key, attempt.address, seconds, rows=ROWS, whole=True)
+    run.attempts.started(attempt.key, attempt.address, 0.0)
+    run.attempts.ended(attempt.key, attempt.address, seconds, rows=ROWS, whole=True)
     run.returned(attempt.key, seconds)
     run.advance(group, seconds)
     run.settle(number)
@@ -224,17 +226,18 @@ def play(run: RunState, number: int, seconds: float, **fields: Any) -> None:
 
 @pytest.mark.parametrize("seconds", [0.001, 2.9])
 def test_the_times_of_checks_are_no_share_times(run: RunState, seconds: float) -> None:
-    run.pace["w1"] = 2.0
+    run.times.pace["w1"] = 2.0
     for number in range(300):
         play(run, number, seconds)
     dropped = begin(run, 301)
-    run.started(dropped.attempts[0].key, "a1", 0.0)
+    run.attempts.started(dropped.attempts[0].key, "a1", 0.0)
     run.advance(dropped, 3.1)
-    run.ended(dropped.attempts[0].key, "a1", 100.0, rows=0, whole=False)
-    assert (run.times.typical, run.pace, dict(run.latencies)) == (1.0, {"w1": 2.0}, {})
-    assert run.record("w1").evaluations == 300 * ROWS, "yet they are counted"
+    run.attempts.ended(dropped.attempts[0].key, "a1", 100.0, rows=0, whole=False)
+    assert (run.times.typical, run.times.pace) == (1.0, {"w1": 2.0})
+    assert run.times.latency("w1") is None
+    assert run.ledger.record("w1").evaluations == 300 * ROWS, "yet they are counted"
     play(run, 400, 2.0, check=False)
-    assert list(run.latencies["w1"]) == [2.0]
+    assert run.times.latency("w1") == 2.0
 
 
 def test_a_worker_that_hangs_on_checks_only_is_convicted_of_nothing_and_delays_nothing(
@@ -242,7 +245,7 @@ def test_a_worker_that_hangs_on_checks_only_is_convicted_of_nothing_and_delays_n
 ) -> None:
     """Its check is drawn again at the late limit; meanwhile, and after, shares go on elsewhere."""
     check = begin(run, 0)
-    run.started(check.attempts[0].key, "a1", 0.0)
+    run.attempts.started(check.attempts[0].key, "a1", 0.0)
     done, now, again = 0, 0.0, None
     while now < 25.0:
         now += 0.25
@@ -255,10 +258,10 @@ def test_a_worker_that_hangs_on_checks_only_is_convicted_of_nothing_and_delays_n
             run.settle(0)
             again = begin(run, 1, now, only=3)
             attempt = again.attempts[0]
-            run.started(attempt.key, attempt.address, now)
+            run.attempts.started(attempt.key, attempt.address, now)
             run.returned(attempt.key, now)
             run.advance(again, now)
-            assert ends(run)[-1]["used"] == [[0, 0]]
+            assert ends(run)[-1].used == ((0, 0),)
         share = begin(run, 1000 + done, now, only=None, check=False)
         assert share.attempts[0].name != "w1" or now <= 3.0
         run.returned(share.attempts[0].key, now)
@@ -267,4 +270,4 @@ def test_a_worker_that_hangs_on_checks_only_is_convicted_of_nothing_and_delays_n
         done += share.complete
         assert list(run.hung_workers(now)) == []
     assert done == 100
-    assert [event["op"] for event in run.events if event["op"] == "worker"] == []
+    assert not any(isinstance(event, WorkerChange) for event in run.events)

@@ -15,8 +15,8 @@ import pytest
 from waiting import until
 
 from approxifer.errors import StoreError
-from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.records import Block, Status
+from approxifer.pipeline.stream import BlockStream
 
 
 def block(first: int, size: int = 4, *, provisional: bool = False) -> Block:
@@ -176,7 +176,7 @@ def test_an_error_is_raised_after_the_last_block(stream: BlockStream) -> None:
         take(stream)
 
 
-def test_a_cancelled_run_is_told_from_a_cancelled_task(stream: BlockStream) -> None:
+def test_a_cancelled_run_is_distinct_from_a_cancelled_task(stream: BlockStream) -> None:
     """`asyncio.CancelledError` would look as if the reader's own task had been cancelled."""
     stream.close(concurrent.futures.CancelledError())
     with pytest.raises(concurrent.futures.CancelledError):
