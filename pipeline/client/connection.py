@@ -162,7 +162,7 @@ class Connection:
                 handle(read_event(event))
 
     async def wait_until_ready(
-        self, needed: int, enough: int, *, patience: float, say: Callable[[str], None]
+        self, needed: int, enough: int, *, patience: float, report: Callable[[str], None]
     ) -> None:
         """Wait until the workers have the model: all of them, or after a while enough of them.
 
@@ -174,7 +174,7 @@ class Connection:
             Workers without which there is no output.
         patience
             Seconds without another worker getting ready, after which it is given up.
-        say
+        report
             Called with how a slow start gets on.
 
         Raises
@@ -201,7 +201,7 @@ class Connection:
                 raise ClusterError(self._not_ready(enough, now - moved))
             if now - moved > SLOW:
                 tens = (now - moved) // SLOW * SLOW
-                say(
+                report(
                     f"{self.ready} of {self.present} workers have the model ready, and no other got"
                     f" it ready for {duration(tens)}; given up after {duration(patience)}"
                     " (stall_after=)"

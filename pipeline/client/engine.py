@@ -146,7 +146,7 @@ class Engine:
                         workers_needed(spec, setup.byzantine),
                         fewest_workers(spec, setup.byzantine),
                         patience=setup.policy.stall_after,
-                        say=self._say,
+                        report=self._set_trouble,
                     )
                     self.trouble = ""
                     queues = tasks.create_task(self.integrity.send_old())
@@ -238,8 +238,8 @@ class Engine:
         self._adopting -= 1
         self._adopted.set()
 
-    def _say(self, trouble: str) -> None:
-        self.trouble = trouble
+    def _set_trouble(self, text: str) -> None:
+        self.trouble = text
 
     def _stalled(self, event: Stalled) -> None:
         """No share has come back for long: show where shares are; the second time give up.

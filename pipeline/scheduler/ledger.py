@@ -34,7 +34,7 @@ class Ledger:
     unready : dict
         The reason for which a worker has no model, by name.
     starts : Starts
-        Workers that leave while they load the model.
+        Workers that leave while they load it.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Ledger:
     ) -> None:
         self.records: dict[str, WorkerRecord] = {}
         self.unready: dict[str, str] = {}
-        self.barred = set(barred)
         self.starts = Starts(self.unready)
+        self.barred = set(barred)
         self._run, self._fingerprint, self._workers = run, fingerprint, workers
         self._contradicted: set[int] = set()  #: incarnations that did so
         self._shut_out: set[int] = set()  #: incarnations of which the client is notified
@@ -129,4 +129,6 @@ class Ledger:
             evaluations = record.evaluations + open_rows.get(name, 0)
             latency = times.latency(name)
             workers.append(asdict(record) | {"latency": latency, "evaluations": evaluations})
-        return {"workers": workers, "typical": times.typical, "unready": self.unready}
+        able = self.starts.able(self._workers.values())
+        common = {"typical": times.typical, "unready": self.unready, "able": able}
+        return {"workers": workers, **common}

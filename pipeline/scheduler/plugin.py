@@ -146,27 +146,15 @@ class StragglerPlugin(SchedulerPlugin):
             slots=ws.nthreads,
             seen=time.monotonic(),
             incarnation=next(self._incarnations),
-            memory=ws.memory_limit or 0,
-            pid=ws.pid,
             nanny=ws.nanny or "",
+            pid=ws.pid,
+            memory=ws.memory_limit or 0,
         )
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """A worker has left or died."""
         self._seen.pop(worker, None)
-        gone, loading = self.runs.workers.get(worker), self.runs.loading(worker)
         self.runs.worker_gone(worker)
-        if loading:
-            self.later(self._ended_loading, gone, loading)
-
-    async def _ended_loading(self, gone: WorkerState, runs: list[str]) -> None:
-        """Learn from its nanny why a worker's process ended while it loaded a model."""
-        logs: Any = ()
-        if gone.nanny:
-            with contextlib.suppress(OSError):
-                ask = self.scheduler.rpc(gone.nanny).get_logs()
-                logs = await asyncio.wait_for(ask, NANNY)
-        self.runs.ended_loading(gone, runs, memory=killed_for_memory(logs, gone.pid))
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """A client has left or died: its runs end."""
@@ -204,7 +192,6 @@ class StragglerPlugin(SchedulerPlugin):
                 continue
             worker.closed = ws not in self.scheduler.running
             worker.paused = ws.status is Status.paused
-            worker.paused = ws.status is Status.paused
             worker.retiring |= ws.status is Status.closing_gracefully
             if ws.last_seen != self._seen.get(address):
                 self._seen[address] = ws.last_seen
@@ -241,6 +228,16 @@ class StragglerPlugin(SchedulerPlugin):
             },
             client=client,
         )
+
+    async def killed_for_memory(self, worker: WorkerState) -> bool:
+        """Ask the nanny of a worker that has left whether it ended it because of its memory."""
+        if not worker.nanny:
+            return False
+        try:
+            logs = await asyncio.wait_for(self.scheduler.rpc(worker.nanny).get_logs(), NANNY)
+        except OSError:  # TimeoutError is one, too
+            return False
+        return killed_for_memory(logs, worker.pid)
 
     def restart_worker(self, address: str) -> None:
         """Have a worker's nanny replace it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from approxifer.coding import CodeSpec
@@ -43,6 +43,9 @@ class Actions(Protocol):
 
     def later(self, call: Callable[..., Any], *arguments: Any) -> None:
         """Call at the next turn of the scheduler's loop."""
+
+    async def killed_for_memory(self, worker: WorkerState) -> bool:
+        """True if a worker that has left was ended because of its memory."""
 
     def restart_worker(self, address: str) -> None:
         """Have a worker's nanny replace it."""
@@ -179,7 +182,6 @@ class Runs:
         if (now := time.monotonic()) - self._summed.get(run, 0.0) > SUMMARY:
             self._summed[run] = now
             reply |= state.summary()
-            reply["able"] = state.ledger.starts.able(self.workers.values())
         return reply
 
     def close(self, run: str) -> dict[str, Any]:
@@ -211,35 +213,32 @@ class Runs:
             case Ended(key):
                 worker.running.pop(key, None)  # of a run that is over
 
-    def loading(self, address: str) -> list[str]:
-        """The runs whose model a worker is loading, unless it was asked to leave."""
-        worker = self.workers.get(address)
-        if worker is None or worker.retiring:
-            return []
-        return [
-            state.run
-            for state in self.states.values()
-            if state.run not in worker.ready and worker.name not in state.ledger.unready
-        ]
-
-    def ended_loading(self, worker: WorkerState, runs: Iterable[str], *, memory: bool) -> None:
-        """A worker's process ended while it loaded models; ``memory``: it was killed for that."""
-        for state in [self.states[run] for run in runs if run in self.states]:
-            state.ledger.starts.ended(worker, memory=memory, now=time.monotonic())
-            self._news[state.run].set()
-
     def worker_gone(self, address: str) -> None:
         """A worker has left or died: all it had is lost."""
         gone = self.workers.pop(address, None)
         if gone is None:
             return
         now = time.monotonic()
+        loading = [
+            run
+            for run, state in self.states.items()
+            if run not in gone.ready and gone.name not in state.ledger.unready
+        ]
+        if loading and not gone.retiring:
+            self._actions.later(self._ended_loading, gone, loading)
         for state in self.states.values():
             for group in state.attempts.worker_gone(address, now):
                 self.look(state, state.groups.get(group))
             if state.run in gone.ready and not gone.hung:
                 state.notify(gone, "gone", now)
                 self._news[state.run].set()
+
+    async def _ended_loading(self, gone: WorkerState, runs: list[str]) -> None:
+        memory = await self._actions.killed_for_memory(gone)
+        for run in runs:
+            if (state := self.states.get(run)) is not None:
+                state.ledger.starts.ended(gone, memory=memory, now=time.monotonic())
+                self._news[run].set()
 
     def tick(self, now: float) -> None:
         """Look at the clock: workers that hang or move again, groups that wait, runs that stall."""

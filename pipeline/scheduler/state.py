@@ -37,10 +37,10 @@ class WorkerState:
     #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
     retiring: bool = False  #: it was asked to leave, or its lifetime is over
+    nanny: str = ""  #: address of what restarts it; "": nothing does
+    pid: int = 0
     paused: bool = False  #: it is short of memory
     memory: int = 0  #: its limit in bytes; 0: none
-    pid: int = 0
-    nanny: str = ""  #: address of what can restart its process; "": nothing can
 
     @property
     def queued(self) -> int:

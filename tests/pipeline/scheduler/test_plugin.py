@@ -58,7 +58,7 @@ def plugin() -> StragglerPlugin:
     """Of a scheduler with one worker, "a0", and one run, "r", with one group."""
     made = StragglerPlugin()
     made.runs.workers["a0"] = WorkerState(
-        "a0", "w0", "here", 1, seen=0.0, incarnation=1, nanny=True
+        "a0", "w0", "here", 1, seen=0.0, incarnation=1, nanny="n0"
     )
     run = add_run(made, "r")
     group = GroupState(0, run.codes["coded"], rows=8, priority=0)
@@ -132,7 +132,7 @@ def test_no_announcement_is_an_error(plugin: StragglerPlugin) -> None:
 def test_no_two_workers_are_one(plugin: StragglerPlugin) -> None:
     """Not even where a name comes back at the same address."""
     there = SimpleNamespace(
-        name="w1", host="10.0.0.1", nthreads=2, memory_limit=None, pid=1, nanny=None
+        name="w1", host="10.0.0.1", nthreads=2, nanny=None, pid=1, memory_limit=None
     )
     scheduler, seen = plugin.scheduler, []
     scheduler.workers["tcp://10.0.0.1:1"] = there  # type: ignore[assignment]

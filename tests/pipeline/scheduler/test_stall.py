@@ -137,7 +137,7 @@ def test_a_run_that_cannot_go_on_ends_and_goes_on_where_workers_come(
     out = tmp_path / "out.zarr"
     asked: dict[str, Any] = {
         "model": toy_models.very_slow_linear, "out": out, "k": 4, "block": 5, "window": 100,
-        "progress": False, "hang_after": 1.0, "stall_after": 3.0,
+        "progress": False, "hang_after": 1.0, "stall_after": 8.0,
     }  # fmt: skip
     options: dict[str, Any] = {
         "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": 50,
