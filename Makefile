@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 .PHONY: help setup demo test test-slow chaos soak lint clean
 
 help:
-	@echo "make demo       score real data on a local cluster while its workers fail and lie, and report"
+	@echo "make demo       score real data on a local cluster while its workers fail and one returns wrong numbers, and report"
 	@echo "make test       run the tests, except the slow ones"
 	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz)"
 	@echo "make chaos      RUNS=200 SEED=1: so many runs under random faults, from that seed on"

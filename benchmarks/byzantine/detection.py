@@ -40,7 +40,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise, sigma 1": Noise(1.0),
     "noise, sigma 10": Noise(10.0),
     "noise, sigma 100": Noise(100.0),
-    "noise of .5 sd": Noise(0.5, relative=True),
+    "noise of 0.5 sd": Noise(0.5, relative=True),
     "noise of 2 sd": Noise(2.0, relative=True),
     "sign flip": SignFlip(),
     "rolled": Roll(),

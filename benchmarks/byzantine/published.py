@@ -28,7 +28,8 @@ from approxifer.coding.berrut import InterpolatingCode
 from approxifer.coding.code import Code
 
 K = 12
-#: Accuracy for E = 1, 2, 3 on MNIST, of a ResNet-18 whose own is .99: the authors' plotting script.
+#: Accuracy for E = 1, 2, 3 on MNIST, of a ResNet-18 whose own is 0.99: the authors'
+#: plotting script.
 AUTHORS = {1: 0.97, 2: 0.95, 3: 0.93}
 BLOCKS = (1, 8, 64)
 

@@ -1,6 +1,6 @@
 """A record of the programs that passed their trial: by hash, in the user's cache.
 
-An entry is believed only if the folder and the file belong to the user and nobody else may write to
+An entry is trusted only if the folder and the file belong to the user and nobody else may write to
 them. A cache that cannot be read or written costs a trial, and is no error.
 """
 

@@ -1,4 +1,4 @@
-"""``approxifer demo``: real data, real worker processes; one is slow, one hung, one lies.
+"""``approxifer demo``: real data, real worker processes; one is slow, one hung, one Byzantine.
 
 Every worker also sleeps `SERVICE` seconds per micro-batch: a stated stand-in for a model large
 enough that waiting for a straggler hurts. The network, its outputs and the faults are real.
@@ -27,7 +27,7 @@ WORKERS = 7
 SERVICE = 0.06
 SLOW, HUNG = "worker-2", "worker-5"
 HANG_AFTER = 1.5
-LIAR = "worker-3"
+BYZANTINE = "worker-3"
 
 #: What is wrong with each worker.
 Armed = Mapping[str, faults.Fault | Sequence[faults.Fault]]
@@ -45,8 +45,8 @@ BYZANTINE: dict[str, Any] = {"k": 2, "stragglers": 1, "byzantine": 1}
 
 
 def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
-    """Score scikit-learn's digits without faults, with stragglers, and with a liar; compare them,
-    and draw the workers.
+    """Score scikit-learn's digits without faults, with stragglers, and with a Byzantine worker;
+    compare them, and draw the workers.
 
     Parameters
     ----------
@@ -107,9 +107,9 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         exact = run("exact", faulty)
         say("3. the same faults, repair='none': decoded rows stay as they are", err=True)
         decoded = run("decoded", faulty, repair="none")
-        say(f"4. byzantine=1; {LIAR} swaps the two highest scores of 1 row in 4", err=True)
-        liar = faults.SwapTopTwo(rows=0.25)
-        armed: Armed = {**healthy, LIAR: [healthy[LIAR], liar]}
+        say(f"4. byzantine=1; {BYZANTINE} swaps the two highest scores of 1 row in 4", err=True)
+        corruption = faults.SwapTopTwo(rows=0.25)
+        armed: Armed = {**healthy, BYZANTINE: [healthy[BYZANTINE], corruption]}
         checked = run("byzantine", armed, **BYZANTINE)
 
     picture = folder / "timeline.png"

@@ -180,7 +180,7 @@ def demo(
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
 ) -> None:
-    """Score real data on a local cluster of which workers are slow, hung and lying."""
+    """Score real data on a local cluster of which workers are slow, hung and Byzantine."""
     with _exit_codes():
         from approxifer.pipeline.cli.demo import run_demo
 

@@ -2,7 +2,7 @@
 
 Rows are read again to be repaired or checked, and by a run that goes on, in windows of another
 length perhaps. One that ``preprocess`` then turns into another query gets a wrong output, or an
-honest worker's output is taken for a lie.
+honest worker's output is taken for a corruption.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ class _Game:
         return {i: (a, b) for i, (a, b) in spans.items() if (status[a:b] != Status.PENDING).all()}
 
     def judge_resume(self, before: dict[int, tuple[int, int]]) -> None:
-        """A window that was committed is not computed again, unless a liar had touched it."""
+        """A committed window is not computed again, unless a Byzantine worker had touched it."""
         if self.chaos.of(s.Corruption):
             return
         after = Journal.read(self.out)[self.lines_before :]

@@ -72,7 +72,7 @@ def test_images_tiled_into_one_are_learned_too(model, digits, tmp_path):
     assert parity.encoder == "concatenation"
     rows, labels = digits.rows[digits.test], digits.labels[digits.test]
     found = lost_rows_right(model, parity, rows, labels, k=2, encoder="concatenation")
-    assert found > 0.3, "chance is .1"
+    assert found > 0.3, "chance is 0.1"
 
 
 def test_the_same_is_not_trained_twice_and_another_not_over_it(model, folder, digits):

@@ -260,8 +260,8 @@ def test_weights_that_are_not_there(field: str, program: bytes, tmp_path: Path) 
 
     def change(config: Any) -> None:
         meta = next(iter(config["config"].values()))["tensor_meta"]
-        lies = {"storage_offset": {"as_int": 9}, "dtype": 8}
-        meta[field] = lies.get(field) or [{"as_int": 1 << 20}] * len(meta["sizes"])
+        false = {"storage_offset": {"as_int": 9}, "dtype": 8}
+        meta[field] = false.get(field) or [{"as_int": 1 << 20}] * len(meta["sizes"])
 
     craft.edit("data/weights/model_weights_config.json", change)
     with pytest.raises(UntrustedModelError, match="does not fit its values"):

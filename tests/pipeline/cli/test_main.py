@@ -122,7 +122,7 @@ def test_timeline(calls, tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ConfigError("k is 0"), 2), (TooFewWorkersError("few"), 2), (TrustError("liars"), 1)],
+    [(ConfigError("k is 0"), 2), (TooFewWorkersError("few"), 2), (TrustError("too many"), 1)],
 )
 def test_errors(monkeypatch, error, code):
     def score(data, **options):

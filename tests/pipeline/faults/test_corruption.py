@@ -1,4 +1,4 @@
-"""Each lie by itself: what it changes, what it leaves, and how often; no cluster."""
+"""Each corruption by itself: what it changes, what it leaves, and how often; no cluster."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def told(lie: Corruption, output: np.ndarray = OUTPUT, seed: int = 0) -> np.ndarray:
-    """What a new liar returns, who has another share behind him."""
-    liar = lie.bind(rng(seed))
-    liar.corrupt(output + output.dtype.type(1))
-    return liar.corrupt(output)
+def corrupted(corruption: Corruption, output: np.ndarray = OUTPUT, seed: int = 0) -> np.ndarray:
+    """The output of a new corruptor that has had another share before."""
+    corruptor = corruption.bind(rng(seed))
+    corruptor.corrupt(output + output.dtype.type(1))
+    return corruptor.corrupt(output)
 
 
 def changed(found: np.ndarray, honest: np.ndarray = OUTPUT) -> np.ndarray:
@@ -54,75 +54,75 @@ def changed(found: np.ndarray, honest: np.ndarray = OUTPUT) -> np.ndarray:
     return (found != honest).reshape(len(honest), -1).any(axis=1)
 
 
-def named(lies: list[Corruption]) -> pytest.MarkDecorator:
+def named(corruptions: list[Corruption]) -> pytest.MarkDecorator:
     """A test of each of them."""
-    return pytest.mark.parametrize("lie", lies, ids=repr)
+    return pytest.mark.parametrize("corruption", corruptions, ids=repr)
 
 
 # ---- what is true of all -------------------------------------------------------------------------
 
 
 @named(ALL)
-def test_the_honest_output_is_left_as_it_is(lie: Corruption) -> None:
+def test_the_honest_output_is_left_as_it_is(corruption: Corruption) -> None:
     output = OUTPUT.copy()
-    for rows in (1.0,) if isinstance(lie, WrongShape) else (1.0, 0.3):
-        found = told(replace(lie, rows=rows), output)
+    for rows in (1.0,) if isinstance(corruption, WrongShape) else (1.0, 0.3):
+        found = corrupted(replace(corruption, rows=rows), output)
         assert output.tobytes() == OUTPUT.tobytes()
         assert not np.shares_memory(found, output)
 
 
 @named(ALL)
-def test_it_lies_by_default_in_every_share(lie: Corruption) -> None:
-    liar = lie.bind(rng())
-    liar.corrupt(OTHER)
+def test_every_share_is_corrupted_by_default(corruption: Corruption) -> None:
+    corruptor = corruption.bind(rng())
+    corruptor.corrupt(OTHER)
     for output in rng(1).normal(size=(20, 8, 10)).astype(np.float32):
-        if isinstance(lie, Replay):
-            liar.corrupt(output[::-1])
-        found = liar.corrupt(output)
+        if isinstance(corruption, Replay):
+            corruptor.corrupt(output[::-1])
+        found = corruptor.corrupt(output)
         assert (found.shape, found.dtype) != (output.shape, output.dtype) or (found != output).any()
 
 
 @named(ALIKE)
-def test_shape_and_type_stay(lie: Corruption) -> None:
+def test_shape_and_type_stay(corruption: Corruption) -> None:
     for dtype in (np.float32, np.float64, np.float16):
         output = OUTPUT.astype(dtype)
-        found = told(lie, output)
+        found = corrupted(corruption, output)
         assert (found.shape, found.dtype) == (output.shape, output.dtype)
         fields = rng(2).normal(size=(6, 4, 5)).astype(dtype)
-        found = told(lie, fields)
+        found = corrupted(corruption, fields)
         assert (found.shape, found.dtype) == (fields.shape, fields.dtype)
 
 
 @named(WHOLE)
-def test_whole_lies_spoil_every_row(lie: Corruption) -> None:
-    assert changed(told(lie)).all()
+def test_whole_corruptions_change_every_row(corruption: Corruption) -> None:
+    assert changed(corrupted(corruption)).all()
 
 
 @named(ALL)
-def test_the_same_seed_tells_the_same(lie: Corruption) -> None:
-    few = lie if isinstance(lie, WrongShape) else replace(lie, rows=0.5)
-    assert told(few, seed=3).tobytes() == told(few, seed=3).tobytes()
+def test_the_same_seed_gives_the_same(corruption: Corruption) -> None:
+    few = corruption if isinstance(corruption, WrongShape) else replace(corruption, rows=0.5)
+    assert corrupted(few, seed=3).tobytes() == corrupted(few, seed=3).tobytes()
 
 
 @named([Noise(), BitFlips(), NotANumber(), ShuffleRows(), SignFlip(rows=0.5), Roll(rows=0.5)])
-def test_another_seed_tells_another(lie: Corruption) -> None:
-    assert told(lie, seed=3).tobytes() != told(lie, seed=4).tobytes()
+def test_another_seed_gives_another(corruption: Corruption) -> None:
+    assert corrupted(corruption, seed=3).tobytes() != corrupted(corruption, seed=4).tobytes()
 
 
 @named([Noise(), BitFlips(), ShuffleRows(rows=0.5), SignFlip(shares=0.5), Collude(rows=0.5)])
-def test_what_was_told_before_makes_no_difference(lie: Corruption) -> None:
+def test_what_was_returned_before_makes_no_difference(corruption: Corruption) -> None:
     outputs = rng(5).normal(size=(30, 8, 10)).astype(np.float32)
-    there, back = lie.bind(rng()), lie.bind(rng())
+    there, back = corruption.bind(rng()), corruption.bind(rng())
     forward = [there.corrupt(output).tobytes() for output in outputs]
     backward = [back.corrupt(output).tobytes() for output in outputs[::-1]]
     assert forward == backward[::-1]
 
 
 @named(ALL)
-def test_it_can_be_sent_and_not_be_changed(lie: Corruption) -> None:
-    assert pickle.loads(pickle.dumps(lie)) == lie
+def test_it_can_be_sent_and_not_be_changed(corruption: Corruption) -> None:
+    assert pickle.loads(pickle.dumps(corruption)) == corruption
     with pytest.raises(FrozenInstanceError):
-        lie.shares = 0.5  # type: ignore[misc]
+        corruption.shares = 0.5  # type: ignore[misc]
 
 
 # ---- how often -----------------------------------------------------------------------------------
@@ -130,15 +130,15 @@ def test_it_can_be_sent_and_not_be_changed(lie: Corruption) -> None:
 
 @pytest.mark.parametrize("shares", [0.05, 0.3])
 @named([Zeros(), Noise(), Replay(), Collude(), WrongShape(), SignFlip(rows=0.2)])
-def test_so_many_shares(lie: Corruption, shares: float) -> None:
+def test_so_many_shares(corruption: Corruption, shares: float) -> None:
     count = 1000
-    liar = replace(lie, shares=shares).bind(rng(6))
-    lies = 0
+    corruptor = replace(corruption, shares=shares).bind(rng(6))
+    hits = 0
     for output in rng(7).normal(size=(count, 4, 3)):
-        found = liar.corrupt(output)
-        lies += found.shape != output.shape or bool((found != output).any())
+        found = corruptor.corrupt(output)
+        hits += found.shape != output.shape or bool((found != output).any())
     low, high = binom.interval(0.999, count, shares)
-    assert low <= lies <= high
+    assert low <= hits <= high
 
 
 def test_no_share_at_all() -> None:
@@ -147,22 +147,22 @@ def test_no_share_at_all() -> None:
 
 @pytest.mark.parametrize(("rows", "count"), [(0.1, 4), (0.25, 10), (0.001, 1), (0.99, 40)])
 @named([*WHOLE, Replay()])
-def test_so_many_rows(lie: Corruption, rows: float, count: int) -> None:
-    found = told(replace(lie, rows=rows))
+def test_so_many_rows(corruption: Corruption, rows: float, count: int) -> None:
+    found = corrupted(replace(corruption, rows=rows))
     assert changed(found).sum() == count
     np.testing.assert_array_equal(found[~changed(found)], OUTPUT[~changed(found)])
 
 
 @named([BitFlips(values=3, rows=0.1), BitFlips(values=64, clustered=True, rows=0.1)])
-def test_few_values_lie_in_the_chosen_rows(lie: Corruption) -> None:
-    assert 1 <= changed(told(lie)).sum() <= 4
+def test_few_values_change_in_the_chosen_rows(corruption: Corruption) -> None:
+    assert 1 <= changed(corrupted(corruption)).sum() <= 4
 
 
 def test_rows_are_drawn_for_each_share() -> None:
-    liar = Zeros(rows=0.1).bind(rng())
+    corruptor = Zeros(rows=0.1).bind(rng())
     hit = np.zeros(40, dtype=int)
     for output in rng(8).normal(size=(300, 40, 2)):
-        hit += changed(liar.corrupt(output), output)
+        hit += changed(corruptor.corrupt(output), output)
     assert hit.sum() == 300 * 4
     low, high = binom.interval(0.9999, 300, 0.1)
     assert ((low <= hit) & (hit <= high)).all()
@@ -174,28 +174,28 @@ def test_rows_are_drawn_for_each_share() -> None:
 @pytest.mark.parametrize("sigma", [1.0, 10.0, 100.0])
 def test_noise(sigma: float) -> None:
     output = rng(9).normal(size=(200, 100))
-    noise = told(Noise(sigma), output) - output
+    noise = corrupted(Noise(sigma), output) - output
     assert noise.std() == pytest.approx(sigma, rel=0.03)
     assert noise.mean() == pytest.approx(0, abs=0.03 * sigma)
-    own = told(Noise(sigma, relative=True), 5 * output) - 5 * output
+    own = corrupted(Noise(sigma, relative=True), 5 * output) - 5 * output
     assert own.std() == pytest.approx(sigma * 5 * output.std(), rel=0.03)
 
 
 def test_noise_relative_to_the_share_also_in_one_row() -> None:
-    found = told(Noise(0.01, relative=True, rows=0.02))
+    found = corrupted(Noise(0.01, relative=True, rows=0.02))
     assert changed(found).sum() == 1
     assert 0 < np.abs(found - OUTPUT).max() < 0.05 * OUTPUT.std()
 
 
 def test_sign_zeros_roll() -> None:
-    np.testing.assert_array_equal(told(SignFlip()), -OUTPUT)
-    assert not told(Zeros()).any()
-    np.testing.assert_array_equal(told(Roll(3)), OUTPUT[:, [7, 8, 9, 0, 1, 2, 3, 4, 5, 6]])
-    np.testing.assert_array_equal(told(Roll(-3)), np.roll(OUTPUT, -3, axis=1))
+    np.testing.assert_array_equal(corrupted(SignFlip()), -OUTPUT)
+    assert not corrupted(Zeros()).any()
+    np.testing.assert_array_equal(corrupted(Roll(3)), OUTPUT[:, [7, 8, 9, 0, 1, 2, 3, 4, 5, 6]])
+    np.testing.assert_array_equal(corrupted(Roll(-3)), np.roll(OUTPUT, -3, axis=1))
 
 
 def test_the_top_two_swapped() -> None:
-    found = told(SwapTopTwo())
+    found = corrupted(SwapTopTwo())
     before, after = np.argsort(OUTPUT), np.argsort(found)
     np.testing.assert_array_equal(after[:, :-2], before[:, :-2])
     np.testing.assert_array_equal(after[:, -2:], before[:, :-3:-1])
@@ -206,11 +206,11 @@ def test_the_top_two_swapped() -> None:
 def test_rows_shuffled_none_in_its_place() -> None:
     for size in (2, 3, 8):
         for seed in range(20):
-            found = told(ShuffleRows(), OUTPUT[:size], seed=seed)
+            found = corrupted(ShuffleRows(), OUTPUT[:size], seed=seed)
             assert changed(found, OUTPUT[:size]).all()
             np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(OUTPUT[:size], axis=0))
     one = OUTPUT[:1]
-    np.testing.assert_array_equal(told(ShuffleRows(), one), one)
+    np.testing.assert_array_equal(corrupted(ShuffleRows(), one), one)
 
 
 def flipped(found: np.ndarray, honest: np.ndarray) -> np.ndarray:
@@ -223,7 +223,7 @@ def flipped(found: np.ndarray, honest: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("bits", [1, 2, 5, 16])
 def test_so_many_bits_of_so_many_values(bits: int, dtype: type) -> None:
     output = OUTPUT.astype(dtype)
-    found = flipped(told(BitFlips(bits, values=7), output), output)
+    found = flipped(corrupted(BitFlips(bits, values=7), output), output)
     np.testing.assert_array_equal(np.sort(found)[-8:], [0] + 7 * [bits])
 
 
@@ -231,7 +231,7 @@ def test_bits_flip_anywhere() -> None:
     """Sign, exponent and fraction: every bit of a float32 is hit."""
     seen = 0
     for seed in range(20):
-        found = told(BitFlips(1, values=400), seed=seed)
+        found = corrupted(BitFlips(1, values=400), seed=seed)
         seen |= int(np.bitwise_or.reduce((found.view("u4") ^ OUTPUT.view("u4")).ravel()))
     assert seen == 2**32 - 1
 
@@ -239,91 +239,96 @@ def test_bits_flip_anywhere() -> None:
 def test_clustered_flips_are_a_run_from_a_warps_beginning() -> None:
     starts = set()
     for seed in range(60):
-        found = flipped(told(BitFlips(3, values=20, clustered=True), seed=seed), OUTPUT)
+        found = flipped(corrupted(BitFlips(3, values=20, clustered=True), seed=seed), OUTPUT)
         where = np.flatnonzero(found)
         starts.add(int(where[0]))
         assert where[0] % WARP == 0
         assert len(where) == min(20, OUTPUT.size - where[0])
         np.testing.assert_array_equal(where, np.arange(where[0], where[0] + len(where)))
     assert starts == set(range(0, OUTPUT.size, WARP))
-    small = told(BitFlips(values=100, clustered=True), OUTPUT[:2])
+    small = corrupted(BitFlips(values=100, clustered=True), OUTPUT[:2])
     assert (flipped(small, OUTPUT[:2]) == 2).all()
 
 
 def test_not_a_number() -> None:
-    assert np.isnan(told(NotANumber(5))).sum() == 5
-    assert np.isposinf(told(NotANumber(5, infinite=True))).sum() == 5
-    assert np.isnan(told(NotANumber(10_000))).all()
+    assert np.isnan(corrupted(NotANumber(5))).sum() == 5
+    assert np.isposinf(corrupted(NotANumber(5, infinite=True))).sum() == 5
+    assert np.isnan(corrupted(NotANumber(10_000))).all()
 
 
 @pytest.mark.parametrize("age", [1, 3])
 def test_replay_returns_older_outputs(age: int) -> None:
-    liar = Replay(age).bind(rng())
+    corruptor = Replay(age).bind(rng())
     outputs = rng(10).normal(size=(8, 4, 3))
     for i, output in enumerate(outputs):
-        found = liar.corrupt(output)
+        found = corruptor.corrupt(output)
         np.testing.assert_array_equal(found, outputs[i - age] if i >= age else output)
-        assert liar.corrupt(np.full((2, 3), float(i))).shape == (2, 3)  # another shape, kept apart
+        assert corruptor.corrupt(np.full((2, 3), float(i))).shape == (
+            2,
+            3,
+        )  # another shape, kept apart
 
 
 def test_replay_keeps_what_it_ran_even_if_its_memory_is_written_over() -> None:
-    liar = Replay().bind(rng())
+    corruptor = Replay().bind(rng())
     buffer = OUTPUT.copy()
-    liar.corrupt(buffer)
+    corruptor.corrupt(buffer)
     buffer[:] = 0
-    np.testing.assert_array_equal(liar.corrupt(OTHER), OUTPUT)
+    np.testing.assert_array_equal(corruptor.corrupt(OTHER), OUTPUT)
 
 
 def test_replay_now_and_then_returns_the_share_just_before() -> None:
-    liar = Replay(shares=0.3).bind(rng())
+    corruptor = Replay(shares=0.3).bind(rng())
     before = None
     for output in rng(13).normal(size=(50, 4, 3)):
-        found = liar.corrupt(output)
+        found = corruptor.corrupt(output)
         assert (found == output).all() or (found == before).all()
         before = output
 
 
 def test_colluders_agree_whoever_they_are() -> None:
-    for lie in (Collude(), Collude(5, shares=0.5), Collude(5, rows=0.1)):
-        one, other = lie.bind(rng(1)), lie.bind(rng(2))
+    for corruption in (Collude(), Collude(5, shares=0.5), Collude(5, rows=0.1)):
+        one, other = corruption.bind(rng(1)), corruption.bind(rng(2))
         for output in rng(14).normal(size=(20, 8, 10)).astype(np.float32):
             assert one.corrupt(output).tobytes() == other.corrupt(output).tobytes()
-    assert told(Collude(1)).tobytes() != told(Collude(2)).tobytes()
+    assert corrupted(Collude(1)).tobytes() != corrupted(Collude(2)).tobytes()
 
 
 def test_colluders_agree_on_a_row_whatever_comes_with_it() -> None:
-    whole = told(Collude(3))
-    np.testing.assert_allclose(told(Collude(3), OUTPUT[[31, 4, 17]]), whole[[31, 4, 17]], rtol=1e-6)
+    whole = corrupted(Collude(3))
+    np.testing.assert_allclose(
+        corrupted(Collude(3), OUTPUT[[31, 4, 17]]), whole[[31, 4, 17]], rtol=1e-6
+    )
 
 
 @named([Collude(), Noise(), SignFlip(), Zeros(), ShuffleRows(), BitFlips(), NotANumber()])
-def test_one_output_to_a_row(lie: Corruption) -> None:
+def test_one_output_to_a_row(corruption: Corruption) -> None:
     for output in (OUTPUT[:, 0], OUTPUT[:, :1]):
-        found = told(lie, output)
+        found = corrupted(corruption, output)
         assert found.shape == output.shape
         assert changed(found, output).any()
 
 
 def test_colluders_lie_about_zeros_too() -> None:
-    found = told(Collude(), np.zeros((3, 4), np.float32))
+    found = corrupted(Collude(), np.zeros((3, 4), np.float32))
     assert (found != 0).all()
 
 
 def test_wrong_shape_or_type() -> None:
-    np.testing.assert_array_equal(told(WrongShape()), OUTPUT[:-1])
-    wide = told(WrongShape(dtype=True))
+    np.testing.assert_array_equal(corrupted(WrongShape()), OUTPUT[:-1])
+    wide = corrupted(WrongShape(dtype=True))
     assert wide.dtype == np.float64
     np.testing.assert_array_equal(wide, OUTPUT)
-    assert told(WrongShape(dtype=True), OUTPUT.astype(np.float64)).dtype == np.float32
-    assert told(WrongShape(), OUTPUT[:1]).shape == (0, 10)
+    assert corrupted(WrongShape(dtype=True), OUTPUT.astype(np.float64)).dtype == np.float32
+    assert corrupted(WrongShape(), OUTPUT[:1]).shape == (0, 10)
 
 
 @named([Zeros(), Roll(), SwapTopTwo(), ShuffleRows(), Replay(), WrongShape()])
-def test_integers_too(lie: Corruption) -> None:
+def test_integers_too(corruption: Corruption) -> None:
     output = np.arange(1, 13).reshape(4, 3)
-    liar = lie.bind(rng())
-    liar.corrupt(output[::-1])
-    found = liar.corrupt(output)
+    corruptor = corruption.bind(rng())
+    corruptor.corrupt(output[::-1])
+    found = corruptor.corrupt(output)
     assert found.shape != output.shape or changed(found, output).all()
 
 
@@ -331,16 +336,16 @@ def test_integers_too(lie: Corruption) -> None:
 
 
 @named([Noise(), SignFlip(), BitFlips(), NotANumber(), Collude()])
-def test_floats_are_needed(lie: Corruption) -> None:
+def test_floats_are_needed(corruption: Corruption) -> None:
     with pytest.raises(ConfigError, match=r"needs floating outputs, and the model returns int64"):
-        lie.bind(rng()).corrupt(np.arange(12).reshape(4, 3))
+        corruption.bind(rng()).corrupt(np.arange(12).reshape(4, 3))
 
 
 @named([Roll(), SwapTopTwo()])
-def test_classes_are_needed(lie: Corruption) -> None:
+def test_classes_are_needed(corruption: Corruption) -> None:
     for output in (OUTPUT[:, 0], OUTPUT[:, :1]):
         with pytest.raises(ConfigError, match=r"two or more outputs along the last axis"):
-            lie.bind(rng()).corrupt(output)
+            corruption.bind(rng()).corrupt(output)
 
 
 def test_a_roll_that_changes_nothing() -> None:

@@ -244,13 +244,13 @@ def test_each_worker_has_its_own_chance_and_the_same_after_a_restart(clock: Slee
 
 
 def test_the_plugin_can_be_sent() -> None:
-    liar = [Slow(2), Noise(shares=0.5)]
-    plugin = FaultPlugin({"a": Slow(3), "b": Hang(2), "c": StuckWeight(3.0), "d": liar}, seed=4)
+    several = [Slow(2), Noise(shares=0.5)]
+    plugin = FaultPlugin({"a": Slow(3), "b": Hang(2), "c": StuckWeight(3.0), "d": several}, seed=4)
     again = pickle.loads(pickle.dumps(plugin))
     assert (again.faults, again.seed, again.name) == (plugin.faults, 4, faults.PLUGIN)
 
 
-# ---- lies, and several faults --------------------------------------------------------------------
+# ---- corruptions, and several faults -------------------------------------------------------------
 
 
 def test_a_lie_changes_what_its_worker_returns_and_nothing_else() -> None:
@@ -398,8 +398,8 @@ def shares_from(
 
 
 def test_lies_reach_the_client_from_their_workers_only(client: Client) -> None:
-    lies = {"1": SignFlip(), "2": WrongShape(), "3": [Slow(2), NotANumber(2)], "5": Zeros()}
-    faults.install(client, lies)
+    corruptions = {"1": SignFlip(), "2": WrongShape(), "3": [Slow(2), NotANumber(2)], "5": Zeros()}
+    faults.install(client, corruptions)
     rows = rng(1).normal(size=(20, 4)).astype(np.float32)
     right = toy_models.linear(rows)
     found = shares_from(client, open_model(toy_models.linear), rows, list("012345"))

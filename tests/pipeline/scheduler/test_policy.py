@@ -559,7 +559,7 @@ def test_whatever_happens_a_group_ends(
 
 
 def repaired_fraction(patience: float, *, groups: int = 1000, seed: int = 0) -> float:
-    """Rows repaired where nine healthy workers take lognormal times (cv .2) for K = 8, S = 1."""
+    """Rows repaired where nine healthy workers take lognormal times (cv 0.2) for K = 8, S = 1."""
     rng = np.random.default_rng(seed)
     sigma = np.sqrt(np.log(1 + 0.2**2))
     code = build("systematic", 8, 1)
