@@ -1,4 +1,4 @@
-"""The Python blocks of the guide run, in order, in one namespace."""
+"""The Python blocks of the guide and the cookbook run, in order, in one namespace each."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def blocks(page: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "least"), [("docs/guide.md", 6), ("docs/xarray.md", 3)])
+def test_pages_run(page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = blocks("docs/guide.md")
-    assert len(found) >= 6
-    namespace: dict[str, object] = {"__name__": "guide"}
+    found = blocks(page)
+    assert len(found) >= least
+    namespace: dict[str, object] = {"__name__": "page"}
     for block in found:
-        exec(compile(block, "docs/guide.md", "exec"), namespace)
+        exec(compile(block, page, "exec"), namespace)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,7 @@ def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "README.md",
         "docs/guide.md",
+        "docs/xarray.md",
         "docs/slurm.md",
         "docs/security.md",
         "docs/architecture.md",
