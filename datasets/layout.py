@@ -17,12 +17,14 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import Crc32cCodec
 
-from approxifer.datasets.input.coords import Coordinates
+from approxifer.datasets.form import BESIDE, DEFAULT_CODEC, PREDICTION, Form, compressors
+from approxifer.datasets.input.coords import Coordinates, storable
 from approxifer.datasets.localdisk import consolidate
 from approxifer.datasets.source import Source
 from approxifer.errors import ConfigError, StoreError
+from approxifer.jsonable import jsonable
 from approxifer.quiet import quiet
 
 #: The values 0, 1, ... of ``status``, in words (CF ``flag_meanings``).
@@ -30,9 +32,14 @@ FLAG_MEANINGS = ("pending", "exact", "decoded", "repaired", "failed")
 
 #: The attribute by which a store is known as ours, and the layout's version as its value.
 MARK = "approxifer_store"
-FORMAT = 1
+FORMAT = 2
+#: Stores of the first layout have a prediction called so, in one chunk but for the rows.
+READ = (1, 2)
 
-VARIABLES = ("prediction", "status", "group", "worker", "residual")
+#: The attribute that holds the form of the predictions; stores of the first layout have none.
+OUTPUT = "output"
+
+VARIABLES = (PREDICTION, *BESIDE)
 #: Of all but the predictions.
 DTYPES = {"status": np.uint8, "group": np.int32, "worker": np.int32, "residual": np.float32}
 
@@ -41,8 +48,8 @@ UUID = "approxifer_uuid"
 
 #: Attributes that the store or xarray sets.
 RESERVED = (
-    MARK, UUID, "Conventions", "coordinates", "coordinates_left_out", "coordinate_notes", "counts",
-    "workers",
+    MARK, UUID, OUTPUT, "Conventions", "coordinates", "coordinates_left_out", "coordinate_notes",
+    "counts", "workers",
 )  # fmt: skip
 
 _ATTRIBUTES: dict[str, dict[str, Any]] = {
@@ -71,7 +78,7 @@ _ATTRIBUTES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The arrays of one output store.
+    """The arrays of a new output store.
 
     Attributes
     ----------
@@ -79,36 +86,19 @@ class Layout:
         Length of the sample dimension.
     chunk : int
         Rows per chunk, for every array.
-    output_shape : tuple of int
-        The shape of one row's prediction.
-    output_dtype : numpy.dtype
     sample_dim : str
+    form : Form
+        Of the predictions.
     """
 
     rows: int
     chunk: int
-    output_shape: tuple[int, ...]
-    output_dtype: np.dtype
     sample_dim: str
+    form: Form
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise ConfigError(f"chunk is {self.chunk}; give at least 1 row per chunk.")
-        if not all(size > 0 for size in self.output_shape):
-            raise ConfigError(
-                f"output_shape is {self.output_shape}; a prediction cannot have an empty dimension."
-            )
-        if self.output_dtype.kind not in "fiubc":
-            raise ConfigError(
-                f"output_dtype is {self.output_dtype}; predictions must be numbers: "
-                "floats, integers, bool or complex."
-            )
-
-    def chunk_names(self, variable: str, start: int, stop: int) -> list[str]:
-        """The files that hold these rows of a variable, within its directory."""
-        tail = ".0" * len(self.output_shape) if variable == "prediction" else ""
-        first, last = start // self.chunk, (stop - 1) // self.chunk
-        return [f"c.{number}{tail}" for number in range(first, last + 1)]
 
     def create(self, folder: Path, *, coords: Coordinates, attrs: Mapping[str, Any]) -> None:
         """Fill an empty directory with the store: every row pending.
@@ -118,69 +108,113 @@ class Layout:
         folder
             An existing, empty directory.
         coords
-            Coordinates along the sample dimension.
+            Coordinates along the sample dimension and those of the predictions.
         attrs
             Attributes of the group, JSON-able.
         """
         about = {"coordinates_left_out": coords.left_out, "coordinate_notes": coords.notes}
         dataset = xr.Dataset(
-            {name: (self.sample_dim, one.values, one.attrs) for name, one in coords.kept.items()},
+            dict(coords.kept),
             attrs={
                 "Conventions": "CF-1.11",
                 MARK: FORMAT,
                 UUID: uuid.uuid4().hex,
+                OUTPUT: self.form.described(),
                 **{name: value for name, value in about.items() if value},
                 **attrs,
             },
         )
         # What is marked as a coordinate is listed in an attribute, in which a space parts two.
         marked = dataset.set_coords([name for name in coords.kept if " " not in name])
-        encoding = {name: {"chunks": (min(self.chunk, self.rows),)} for name in coords.kept}
+        # Chunks of the predictions, too: xarray refuses to name those of arrays that differ.
+        lengths = (self.chunk, *(self.form.shards or self.form.chunks))
+        along = dict(zip((self.sample_dim, *self.form.dims), lengths, strict=True))
+        encoding = {
+            name: {"chunks": tuple(min(along[str(dim)], size) for dim, size in one.sizes.items())}
+            for name, one in coords.kept.items()
+            if one.dims
+        }
         marked.to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         group = zarr.open_group(str(folder), mode="r+", use_consolidated=False)
-        self._array(group, "prediction", self.output_dtype, _missing(self.output_dtype))
+        self._predictions(group, coords)
         fills = {"status": 0, "group": -1, "worker": -1, "residual": np.nan}
         for name, dtype in DTYPES.items():
-            self._array(group, name, dtype, fills[name])
+            self._array(group, name, dtype=dtype, fill_value=fills[name])
         consolidate(folder)
 
-    def _array(self, group: zarr.Group, name: str, dtype: Any, fill: Any) -> None:
-        out = self.output_shape if name == "prediction" else ()
+    def _predictions(self, group: zarr.Group, coords: Coordinates) -> None:
+        form = self.form
+        dtype = form.stored_dtype
+        grid = {"grid_mapping": form.grid_mapping} if form.grid_mapping in coords.kept else {}
+        self._array(
+            group,
+            form.variable,
+            shape=form.shape,
+            chunks=form.chunks,
+            shards=form.shards,
+            dtype=dtype,
+            fill_value=np.nan if dtype.kind in "fc" else dtype.type(0),
+            codec=form.codec,
+            dims=form.dims,
+            attributes={**_ATTRIBUTES[PREDICTION], **grid, **jsonable(form.attrs)},
+        )
+
+    def _array(
+        self,
+        group: zarr.Group,
+        name: str,
+        *,
+        codec: Mapping[str, Any] = DEFAULT_CODEC,
+        shape: tuple[int, ...] = (),
+        chunks: tuple[int, ...] = (),
+        shards: tuple[int, ...] | None = None,
+        dims: tuple[str, ...] = (),
+        attributes: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Create an array of rows: ``shape`` and what follows are those of one row."""
         with quiet():
             group.create_array(
                 name,
-                shape=(self.rows, *out),
-                chunks=(self.chunk, *out),
-                dtype=dtype,
-                fill_value=fill,
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+                shape=(self.rows, *shape),
+                chunks=(self.chunk, *chunks),
+                shards=None if shards is None else (self.chunk, *shards),
+                compressors=[*compressors(codec), Crc32cCodec()],
                 chunk_key_encoding={"name": "default", "separator": "."},  # one flat directory
-                dimension_names=[self.sample_dim, *_output_dims(out)],
-                attributes=_ATTRIBUTES[name],
+                dimension_names=[self.sample_dim, *dims],
+                attributes=dict(_ATTRIBUTES[name] if attributes is None else attributes),
+                **settings,
             )
 
 
-def layout_of(
-    source: Source, *, output_shape: tuple[int, ...], output_dtype: Any, chunk: int
-) -> Layout:
+def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
     """The layout for this input's predictions.
 
     The sample dimension keeps the input's name, unless that is the name of one of our variables or
     output dimensions: then it is ``sample``.
     """
-    taken = taken_names(output_shape)
-    return Layout(
-        rows=source.rows,
-        chunk=chunk,
-        output_shape=tuple(int(size) for size in output_shape),
-        output_dtype=np.dtype(output_dtype),
-        sample_dim="sample" if source.sample_dim in taken else source.sample_dim,
-    )
+    return Layout(rows=source.rows, chunk=chunk, sample_dim=_row_dim(source, form), form=form)
 
 
-def coordinates_of(source: Source, output_shape: tuple[int, ...]) -> Coordinates:
-    """The input's coordinates as a store of such predictions keeps them."""
-    return source.storable_coordinates(taken_names(output_shape))
+def coordinates_of(source: Source, form: Form) -> Coordinates:
+    """The coordinates of a store of such predictions: the input's that have no other dimensions
+    than the predictions, and those that the form gives."""
+    sizes = dict(zip(form.dims, form.shape, strict=True))
+    row = zip(source.feature_dims, source.feature_shape, strict=True)
+    coords, notes = source.coordinates([dim for dim, size in row if sizes.get(dim) == size])
+    renamed: dict[Any, str] = {source.sample_dim: _row_dim(source, form)}
+    found: dict[Any, xr.Variable] = {}
+    for name, one in coords.items():
+        found[name] = one.copy(deep=False)
+        found[name].dims = tuple(renamed.get(dim, dim) for dim in one.dims)
+    found |= form.coords
+    dims = {*renamed.values(), *form.dims}
+    strangers = {name for name, one in found.items() if name in dims and one.dims != (name,)}
+    return storable(found, taken={form.variable, *BESIDE, *strangers}, notes=notes)
+
+
+def _row_dim(source: Source, form: Form) -> str:
+    return "sample" if source.sample_dim in form.taken else source.sample_dim
 
 
 def not_reserved(attrs: Mapping[str, Any]) -> None:
@@ -208,22 +242,9 @@ def our_group(path: Path, *, mode: Literal["r", "r+"] = "r") -> zarr.Group:
             f"The output {path} {what}. Nothing was touched. Give the path of a store that "
             "approxifer wrote, or write to a path where there is nothing yet."
         )
-    if mark != FORMAT:
+    if mark not in READ:
         raise StoreError(
-            f"The output store {path} has layout {mark!r}; this version reads layout {FORMAT}. "
-            "Go on with the version of approxifer that began it, or write to another path."
+            f"The output store {path} has layout {mark!r}; this version reads 1 to {FORMAT}. Go on "
+            "with the version of approxifer that began it, or write to another path."
         )
     return group
-
-
-def taken_names(output_shape: tuple[int, ...]) -> set[str]:
-    """Names that a coordinate or the sample dimension cannot have in the store."""
-    return {*VARIABLES, *_output_dims(output_shape)}
-
-
-def _output_dims(output_shape: tuple[int, ...]) -> list[str]:
-    return [f"output_{axis}" for axis in range(len(output_shape))]
-
-
-def _missing(dtype: np.dtype) -> Any:
-    return np.nan if dtype.kind in "fc" else dtype.type(0)

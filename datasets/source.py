@@ -15,7 +15,7 @@ import zarr
 
 from approxifer.datasets import fingerprint
 from approxifer.datasets.codecs import Array, check_array, check_memory
-from approxifer.datasets.input.coords import Coordinates, storable
+from approxifer.datasets.input.coords import INSTRUCTIONS
 from approxifer.datasets.input.lazy import DaskRows
 from approxifer.datasets.input.members import Member, choose
 from approxifer.datasets.input.opening import dimensions, open_array, open_node, stored_chunks
@@ -43,6 +43,14 @@ class Source:
         Its length.
     feature_shape : tuple of int
         The shape of one row: the other dimensions in their order.
+    feature_dims : tuple of str
+        Their names.
+    feature_chunks : tuple of int
+        The lengths of the input's chunks along them.
+    feature_shards : tuple of int or None
+        Those of its shards, if it is sharded.
+    attrs : dict
+        The variable's attributes, without those by which its numbers are decoded.
     dtype : numpy.dtype
         Of the rows, after the decoding of scale and offset; in native byte order.
     chunk : int
@@ -59,11 +67,16 @@ class Source:
         shape = self._data.shape
         self.rows: int = shape[self._axis]
         self.feature_shape: tuple[int, ...] = _without(shape, self._axis)
+        self.feature_dims: tuple[str, ...] = _without(data.dims, self._axis)
+        shards, chunks = _stored_in(data)
+        self.feature_chunks: tuple[int, ...] = _without(chunks, self._axis)
+        self.feature_shards = None if shards is None else _without(shards, self._axis)
+        self.attrs = {k: v for k, v in self._data.attrs.items() if k not in INSTRUCTIONS}
         self._row = math.prod(self.feature_shape)
         self.dtype: np.dtype = self._data.dtype.newbyteorder("=")
         on_dask = self._data.chunks is not None
         self._lazy = DaskRows(self._data.data, self._axis) if on_dask else None
-        self.chunk: int = min(_chunk(data, sample_dim), self.rows)
+        self.chunk: int = min((shards or chunks)[self._axis], self.rows)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read rows; may be called from several threads.
@@ -97,19 +110,15 @@ class Source:
 
     @property
     def coords(self) -> dict[Any, xr.Variable]:
-        """The coordinates that lie along the sample dimension alone, decoded."""
-        return self._from.coordinates(self.sample_dim)[0]
+        """The coordinates that have no other dimension than the rows', decoded."""
+        return self._from.coordinates({self.sample_dim: self.rows})[0]
 
-    def storable_coordinates(self, taken: Collection[str] = ()) -> Coordinates:
-        """The coordinates as an output store keeps them, with notes on those that it cannot.
-
-        Parameters
-        ----------
-        taken
-            Names that are the store's own.
-        """
-        coords, notes = self._from.coordinates(self.sample_dim)
-        return storable(coords, taken=taken, notes=notes)
+    def coordinates(self, dims: Collection[str] = ()) -> tuple[dict[Any, xr.Variable], list[str]]:
+        """The coordinates that have no other dimensions than the rows' and these of one row,
+        decoded; and a sentence on each that is not as the input has it."""
+        sizes = dict(zip(self.feature_dims, self.feature_shape, strict=True))
+        along = {dim: sizes[dim] for dim in dims} | {self.sample_dim: self.rows}
+        return self._from.coordinates(along)
 
     @property
     def notes(self) -> list[str]:
@@ -200,7 +209,8 @@ class _Data:
     name: str
     variable: xr.Variable  #: its dimensions have names of ours, all different
     dims: tuple[str, ...]  #: their own
-    coordinates: Callable[[str], tuple[dict[Any, xr.Variable], list[str]]]
+    #: Those that have no other dimensions than the given ones, of these lengths.
+    coordinates: Callable[[Mapping[str, int]], tuple[dict[Any, xr.Variable], list[str]]]
     array: Array | None = None
     location: str = ""
     notes: tuple[str, ...] = ()
@@ -270,11 +280,11 @@ def _of_dataarray(data: xr.DataArray, variable: str | None) -> _Data:
             "Rename it."
         )
 
-    def coordinates(sample_dim: str) -> tuple[dict[Any, xr.Variable], list[str]]:
+    def coordinates(sizes: Mapping[str, int]) -> tuple[dict[Any, xr.Variable], list[str]]:
         along = {
             name: coord.variable.to_base_variable()
             for name, coord in data.coords.items()
-            if coord.dims == (sample_dim,)
+            if set(coord.dims) <= set(sizes)
         }
         return along, []
 
@@ -333,14 +343,16 @@ def _dimension(data: _Data, sample_dim: str | None) -> str:
     return chosen
 
 
-def _chunk(data: _Data, sample_dim: str) -> int:
-    axis = data.dims.index(sample_dim)
+def _stored_in(data: _Data) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """The lengths of its shards, if there are any, and of its chunks."""
     if data.array is not None:
-        return int((data.array.shards or data.array.chunks)[axis])
+        return data.array.shards, data.array.chunks
     if data.variable.chunks is not None:  # Dask
-        return int(max(data.variable.chunks[axis]))
-    stored = data.variable.encoding.get("preferred_chunks", {}).get(sample_dim)
-    return int(stored) if isinstance(stored, int) else data.variable.shape[axis]
+        return None, tuple(max(sizes) for sizes in data.variable.chunks)
+    stored = data.variable.encoding.get("preferred_chunks", {})
+    known = zip(data.dims, data.variable.shape, strict=True)
+    lengths = ((stored.get(dim), size) for dim, size in known)
+    return None, tuple(one if isinstance(one, int) else size for one, size in lengths)
 
 
 def _without(items: tuple[Any, ...], axis: int) -> tuple[Any, ...]:

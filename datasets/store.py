@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from approxifer.datasets.arrays import Arrays
 from approxifer.datasets.compare import check_same
+from approxifer.datasets.form import Form, default_form
 from approxifer.datasets.layout import (
     FLAG_MEANINGS,
     UUID,
@@ -64,10 +65,10 @@ class StoredRows:
         self.path = path
         self._arrays = Arrays(path, group)
         self._attrs = dict(group.attrs)
-        layout = self._arrays.layout
-        self.rows, self.chunk = layout.rows, layout.chunk
-        self.output_shape, self.output_dtype = layout.output_shape, layout.output_dtype
-        self.sample_dim = layout.sample_dim
+        self.rows, self.chunk = self._arrays.rows, self._arrays.chunk
+        self.output_shape = self._arrays.output_shape
+        self.output_dtype = self._arrays.output_dtype
+        self.sample_dim = self._arrays.sample_dim
         named = self._attrs.get(UUID)
         self.uuid = named if isinstance(named, str) else None
 
@@ -173,6 +174,7 @@ class OutputStore(StoredRows):
         output_dtype: Any,
         chunk: int,
         attrs: Mapping[str, Any],
+        form: Form | None = None,
     ) -> OutputStore:
         """Create a store with every row pending, and lock it. It appears whole or not at all.
 
@@ -189,6 +191,8 @@ class OutputStore(StoredRows):
         attrs
             JSON-able: what `check` compares on resume (``code``, ``layout``, ``model``, ``input``)
             and anything else.
+        form
+            Of the predictions. None: as they have it by themselves.
 
         Raises
         ------
@@ -198,20 +202,15 @@ class OutputStore(StoredRows):
             A URL, a dtype that is no number, a reserved attribute.
         """
         where = local_path(path)
-        layout = layout_of(
-            source, output_shape=output_shape, output_dtype=output_dtype, chunk=chunk
-        )
+        form = form or default_form(source, output_shape, output_dtype)
+        layout = layout_of(source, form, chunk=chunk)
         not_reserved(attrs)
         make_parent(where)
         with ExitStack() as undo:
             lock = _lock(where)
             undo.callback(lock.release)
             with building(where) as folder:
-                layout.create(
-                    folder,
-                    coords=coordinates_of(source, layout.output_shape),
-                    attrs=jsonable(attrs),
-                )
+                layout.create(folder, coords=coordinates_of(source, form), attrs=jsonable(attrs))
             store = cls(where, lock)
             undo.pop_all()
         return store

@@ -115,6 +115,7 @@ def plan_run(options: Options) -> str:
         f"model   {prepared.handle.name}: rows to {prepared.probe.output_shape} "
         f"{prepared.probe.output_dtype}, {prepared.probe.rows_per_second:,.0f} rows/s on one "
         "thread here",
+        f"output  {prepared.form}",
         f"code    {asked.in_words(spec)}, repair {prepared.options.repair!r}, "
         f"order {layout.order!r}",
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "

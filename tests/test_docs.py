@@ -25,10 +25,11 @@ def blocks(page: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pages", [GUIDE, ["docs/xarray.md"]])
+def test_pages_run(pages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "guide"}
-    for name in GUIDE:
+    for name in pages:
         found = blocks(name)
         assert found
         for block in found:

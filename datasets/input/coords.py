@@ -1,4 +1,4 @@
-"""The coordinates of the rows, as an output store can keep them.
+"""The coordinates of an input, as an output store can keep them.
 
 An input's coordinates may hold anything. What Zarr v3 has a specification for, and plain xarray
 opens without a warning, is kept as xarray itself would write it. The rest is left out, or changed
@@ -24,7 +24,7 @@ from approxifer.quiet import quiet
 from approxifer.text import one_line, shortened
 
 #: Attributes that are xarray's instructions on how to read; a decoded coordinate has none.
-_INSTRUCTIONS = (*DECODING, "coordinates", "_ARRAY_DIMENSIONS", "_Encoding")
+INSTRUCTIONS = (*DECODING, "coordinates", "_ARRAY_DIMENSIONS", "_Encoding")
 _OF_TIMES = ("units", "calendar")
 _NUMBERS = {
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -36,12 +36,12 @@ _LONGEST = 200
 
 @dataclass
 class Coordinates:
-    """Coordinates of the rows, encoded.
+    """Coordinates, encoded.
 
     Attributes
     ----------
     kept : dict of str to xarray.Variable
-        Numbers and text (rows,), with the attributes by which they are decoded.
+        Numbers and text, with the attributes by which they are decoded.
     left_out : list of str
         Names.
     notes : list of str
@@ -65,7 +65,7 @@ def storable(
     Parameters
     ----------
     coords
-        By name, along the rows alone, decoded.
+        By name, decoded.
     taken
         Names that the store itself uses.
     notes
@@ -117,18 +117,25 @@ def decoded(name: str, raw: xr.Variable) -> tuple[xr.Variable, str | None]:
         )
 
 
-def _check_name(name: Any, taken: Collection[str]) -> None:
+def nameable(name: Any) -> str | None:
+    """The reason why Zarr cannot have an array of this name, with what to do; None if it can."""
     if not isinstance(name, str):
-        raise _UnfitError("its name is no text; rename it")
-    if name in taken:
-        raise _UnfitError("the output has a variable of this name; rename it")
+        return "its name is no text; rename it"
     if not name or name == "zarr.json" or name.startswith("__") or set(name) <= {"."}:
-        raise _UnfitError("Zarr allows for no such name; rename it")
+        return "Zarr allows for no such name; rename it"
     if "/" in name or "\0" in name or len(name.encode()) > _LONGEST:
-        raise _UnfitError(
+        return (
             f"Zarr makes a folder of its name, which can hold no '/' and {_LONGEST} bytes at most; "
             "rename it"
         )
+    return None
+
+
+def _check_name(name: Any, taken: Collection[str]) -> None:
+    if isinstance(name, str) and name in taken:
+        raise _UnfitError("the output has a variable of this name; rename it")
+    if (why := nameable(name)) is not None:
+        raise _UnfitError(why)
 
 
 def _encoded(name: str, coord: xr.Variable, remarks: list[str]) -> xr.Variable:
@@ -159,19 +166,19 @@ def _values(coord: xr.Variable, remarks: list[str]) -> np.ndarray:
     values = np.asarray(coord.values)
     if values.dtype.kind == "S" or _all(values, bytes):
         try:
-            texts = np.array([bytes(value).decode() for value in values], dtype=object)
+            found = [bytes(value).decode() for value in values.flat]
         except UnicodeDecodeError:
             raise _UnfitError("Zarr v3 has no specification for bytes; make text of them") from None
         remarks.append("is kept as text: Zarr v3 has no specification for bytes")
-        return texts
+        return np.array(found, dtype=object).reshape(values.shape)
     if _all(values, tuple):
         raise _UnfitError("it joins several levels (a MultiIndex), which are kept for themselves")
     if _all(values, pd.Timestamp):
-        if len({value.tz for value in values}) > 1:
+        if len({value.tz for value in values.flat}) > 1:
             raise _UnfitError("it holds times of several zones")
-        index = pd.DatetimeIndex(list(values))
+        index = pd.DatetimeIndex(list(values.flat))
         remarks.append(f"is kept in UTC: Zarr has no time zones ({index.tz})")
-        return np.asarray(index.tz_convert("UTC").tz_localize(None))
+        return np.asarray(index.tz_convert("UTC").tz_localize(None)).reshape(values.shape)
     return values
 
 
@@ -179,7 +186,7 @@ def _all(values: np.ndarray, kind: type) -> bool:
     return (
         values.dtype.kind == "O"
         and bool(values.size)
-        and all(isinstance(value, kind) for value in values)
+        and all(isinstance(value, kind) for value in values.flat)
     )
 
 
@@ -191,21 +198,22 @@ def _is_time(values: np.ndarray) -> bool:
 def _text(values: np.ndarray, remarks: list[str]) -> np.ndarray:
     """Text as objects, which Zarr v3 writes as strings of any length."""
     texts = values.astype(object)
-    missing = np.array([not isinstance(value, str) and pd.isna(value) is True for value in texts])
+    absent = [not isinstance(value, str) and pd.isna(value) is True for value in texts.flat]
+    missing = np.array(absent).reshape(texts.shape)
     texts[missing] = ""
-    if strange := [value for value in texts if not isinstance(value, str)]:
+    if strange := [value for value in texts.flat if not isinstance(value, str)]:
         raise _UnfitError(f"it holds {type(strange[0]).__name__}, for which Zarr has no form")
     if missing.all():
         raise _UnfitError("all of its values are missing")
-    "".join(texts).encode()  # lone surrogates are no text
+    "".join(texts.flat).encode()  # lone surrogates are no text
     if missing.any():
-        remarks.append(f"has '' where text is missing ({int(missing.sum()):,} rows)")
+        remarks.append(f"has '' where text is missing ({int(missing.sum()):,} values)")
     return texts
 
 
 def _attributes(attrs: Mapping[Any, Any], remarks: list[str], *, times: bool) -> dict[str, Any]:
     """Attributes as JSON has them, without those that xarray would obey."""
-    instructions = (*_INSTRUCTIONS, *(_OF_TIMES if times else ()))
+    instructions = (*INSTRUCTIONS, *(_OF_TIMES if times else ()))
     plain = {str(key): _plain(value) for key, value in attrs.items() if key not in instructions}
     if changed := [name for name, (_, as_it_is) in plain.items() if not as_it_is]:
         remarks.append(f"has attributes that JSON cannot hold, kept as text: {', '.join(changed)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,13 @@ class Member:
     array: Array
     groups: tuple[zarr.Group, ...] = ()
 
-    def coordinates(self, sample_dim: str) -> tuple[dict[str, xr.Variable], list[str]]:
-        """The coordinates along the sample dimension alone, decoded.
+    def coordinates(self, sizes: Mapping[str, int]) -> tuple[dict[str, xr.Variable], list[str]]:
+        """The coordinates that have no other dimensions than these, decoded.
+
+        Parameters
+        ----------
+        sizes
+            Dimensions of the array, and their lengths.
 
         Returns
         -------
@@ -41,26 +46,28 @@ class Member:
         """
         found: dict[str, xr.Variable] = {}
         notes: list[str] = []
-        rows = self.array.shape[dimensions(self.array).index(sample_dim)]
-        for name in self._names(sample_dim):
+        for name in self._names(sizes):
             array = next(filter(None, (_array(group, name) for group in self.groups)), None)
             if array is None:
                 continue
             try:
-                if dimensions(array) != (sample_dim,) or array.shape != (rows,):
+                dims = dimensions(array)
+                if len(set(dims)) < len(dims) or (name in sizes and dims != (name,)):
+                    continue
+                if any(sizes.get(d) != n for d, n in zip(dims, array.shape, strict=True)):
                     continue
                 check_array(array, str(array.store))
                 check_memory("it", array.size, array.dtype)
                 with quiet():
-                    found[name], note = decoded(name, raw_variable(array, (sample_dim,)))
+                    found[name], note = decoded(name, raw_variable(array, dims))
             except Exception as error:  # a damaged or crafted store fails in any way it likes
                 note = f"the coordinate {name!r} cannot be read: {one_line(error)}"
             notes += [note] if note else []
         return found, notes
 
-    def _names(self, sample_dim: str) -> list[str]:
-        """The dimension itself, and what the conventions of climate data name."""
-        named = [sample_dim, *_words(self.array)]
+    def _names(self, dims: Iterable[str]) -> list[str]:
+        """The dimensions themselves, and what the conventions of climate data name."""
+        named = [*dims, *_words(self.array), *_words(self.array, "grid_mapping")]
         for group in self.groups:
             named += _words(group)
         return [name for name in dict.fromkeys(named) if "/" not in name]
@@ -193,9 +200,9 @@ def _dims(array: Array) -> tuple[str, ...]:
         return ()
 
 
-def _words(node: zarr.Group | Array) -> list[str]:
+def _words(node: zarr.Group | Array, attribute: str = "coordinates") -> list[str]:
     """The coordinates that an array or a group names."""
-    named: Any = node.attrs.get("coordinates")
+    named: Any = node.attrs.get(attribute)
     return named.split() if isinstance(named, str) else []
 
 

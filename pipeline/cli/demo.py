@@ -27,7 +27,7 @@ WORKERS = 7
 SERVICE = 0.06
 SLOW, HUNG = "worker-2", "worker-5"
 HANG_AFTER = 1.5
-BYZANTINE = "worker-3"
+CORRUPT = "worker-3"
 
 #: What is wrong with each worker.
 Armed = Mapping[str, faults.Fault | Sequence[faults.Fault]]
@@ -107,9 +107,9 @@ def run_demo(directory: str | os.PathLike[str], *, seed: int = 0) -> Report:
         exact = run("exact", faulty)
         say("3. the same faults, repair='none': decoded rows stay as they are", err=True)
         decoded = run("decoded", faulty, repair="none")
-        say(f"4. byzantine=1; {BYZANTINE} swaps the two highest scores of 1 row in 4", err=True)
+        say(f"4. byzantine=1; {CORRUPT} swaps the two highest scores of 1 row in 4", err=True)
         corruption = faults.SwapTopTwo(rows=0.25)
-        armed: Armed = {**healthy, BYZANTINE: [healthy[BYZANTINE], corruption]}
+        armed: Armed = {**healthy, CORRUPT: [healthy[CORRUPT], corruption]}
         checked = run("byzantine", armed, **BYZANTINE)
 
     picture = folder / "timeline.png"

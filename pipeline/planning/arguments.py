@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from approxifer.pipeline.planning.kinds import (
     Flag,
+    FormOf,
     Kind,
     Number,
     OneOf,
@@ -96,6 +97,17 @@ class Arguments:
         default=None,
         metadata=about(
             DATA, Text("NAME"), "Dimension along which the rows lie.", default="the first"
+        ),
+    )
+    output: str | Mapping[str, Any] | xr.Dataset | None = field(
+        default=None,
+        metadata=about(
+            DATA,
+            FormOf(),
+            "Form of the predictions: like-input, or a mapping, here as JSON.",
+            "A mapping has any of ``variable``, ``dims``, ``coords``, ``attrs``, ``dtype``, "
+            "``chunks``, ``shards`` and ``codec``. Or a template, an ``xarray.Dataset``.",
+            default="like-input for a row of two dimensions or more that keeps its shape",
         ),
     )
     storage_options: Mapping[str, Any] | None = field(

@@ -16,6 +16,9 @@ from typing import Any
 from approxifer.errors import ConfigError
 from approxifer.text import did_you_mean
 
+#: The form of an output that is as the input's.
+LIKE_INPUT = "like-input"
+
 _TYPED = re.compile(r"\s*\d*\.?\d+(e-?\d+)?\s*")
 
 
@@ -168,6 +171,29 @@ class Settings(Kind):
             raise ConfigError(
                 f"{name}: give a mapping of names to settings, on the command line as JSON: "
                 f"--{name.replace('_', '-')} '{{\"anon\": true}}'"
+            )
+        return dict(value)
+
+
+@dataclass(frozen=True)
+class FormOf(Kind):
+    """The form of an output: a name, a mapping (from a shell as JSON), or a template Dataset."""
+
+    metavar: str = "FORM"
+
+    def check(self, name: str, value: Any) -> Any:
+        if value == LIKE_INPUT if isinstance(value, str) else hasattr(value, "data_vars"):
+            return value
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ConfigError(f"{name}={value!r} is no JSON: {error}") from error
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{name}={value!r}: give {LIKE_INPUT!r}, a mapping such as "
+                f"{{'dims': ['y', 'x']}} (on the command line as JSON), or an xarray.Dataset; the "
+                "path of the output store is out= (--out)"
             )
         return dict(value)
 

@@ -28,7 +28,7 @@ LATE, LAST_RESORT = 2.0, 3.0
 
 
 #: Names that other tools have for arguments of ours.
-OTHERS_NAMES = {"input": "data", "in": "data", "output": "out", "batch_size": "block"}
+OTHERS_NAMES = {"input": "data", "in": "data", "batch_size": "block"}
 
 
 def check_names(

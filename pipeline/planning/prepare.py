@@ -23,7 +23,8 @@ from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same, code_as_now
 from approxifer.datasets.dtypes import not_finite
-from approxifer.datasets.layout import coordinates_of
+from approxifer.datasets.form import Form
+from approxifer.datasets.layout import OUTPUT, coordinates_of
 from approxifer.datasets.ownership import claim_journal, own_events
 from approxifer.errors import ConfigError, ModelError, StoreError
 from approxifer.models import (
@@ -47,6 +48,7 @@ from approxifer.pipeline.cluster.connect import (
     open_cluster,
 )
 from approxifer.pipeline.planning.options import Options
+from approxifer.pipeline.planning.output import form_for
 from approxifer.pipeline.planning.partition import (
     MICRO_BATCH,
     MOST_K,
@@ -84,6 +86,7 @@ class Prepared:
     handle: ModelHandle
     parity: Parity | None
     probe: Probe
+    form: Form  #: of the predictions
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
     notes: list[str]
     user_code: dict[str, dict[str, str]]  #: the parts of each use
@@ -159,7 +162,8 @@ def prepare(options: Options) -> Prepared:
     if options.agreement is not None:
         check_classes(found)
     notes = [note] if note else []
-    notes += [*source.notes, *coordinates_of(source, found.output_shape).notes]
+    form = form_for(options.output, source, found.output_shape, found.output_dtype)
+    notes += [*source.notes, *coordinates_of(source, form).notes]
     notes += not_finite(queries.load, source.rows)
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
@@ -169,11 +173,13 @@ def prepare(options: Options) -> Prepared:
         if options.compared_by is not None:
             user_code["order"] = code_parts(options.compared_by)
     prepared = Prepared(
-        options, cluster, queries, sample[:1].copy(), handle, parity, found, stored, notes,
-        user_code,
+        options, cluster, queries, sample[:1].copy(), handle, parity, found, form, stored,
+        notes, user_code,
     )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
         given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
+        if options.output is not None:
+            given[OUTPUT] = form.described()
         check_same(Path(options.out), given=given, stored=stored)
         accept = options.accept_code_change
         notes += check_code(Path(options.out), given=user_code, stored=stored, accept=accept)
@@ -388,6 +394,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
             source=prepared.source,
             output_shape=prepared.probe.output_shape,
             output_dtype=prepared.probe.output_dtype,
+            form=prepared.form,
             chunk=layout.chunk,
             attrs=attrs | {USER_CODE: prepared.user_code},
         )

@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import OutputStore, open_source
+from approxifer.datasets.form import default_form
+from approxifer.datasets.layout import coordinates_of
 
 N = 6
 TIMES = pd.date_range("2001-01-01", periods=N, freq="37min") + pd.Timedelta("123456789ns")
@@ -35,9 +37,8 @@ def stored(make_store):
         store.release()
         found = xr.open_zarr(str(store.path), chunks=None)  # every warning is an error
         json.loads((store.path / "zarr.json").read_text())
-        assert store.coordinate_notes == source.storable_coordinates(("output_0",)).notes or (
-            "variable of this name" in " ".join(store.coordinate_notes)
-        )
+        form = default_form(source, (3,), "f4")
+        assert store.coordinate_notes == coordinates_of(source, form).notes
         return found, "\n".join(store.coordinate_notes)
 
     return create
@@ -71,7 +72,7 @@ def test_values_come_back(stored, values):
     [
         (np.array([b"a", b"b", b"\xc3\xa9", b"d", b"e", b"f"]), list("abédef"), "kept as text"),
         (np.array([b"a", b"bb", b"c", b"d", b"e", b"f"], object), ["a", "bb", *"cdef"], "as text"),
-        (np.array(["a", None, "c", np.nan, "e", "f"], object), ["a", "", "c", "", "e", "f"], "2 r"),
+        (np.array(["a", None, "c", np.nan, "e", "f"], object), ["a", "", "c", "", "e", "f"], "2 v"),
         (pd.date_range("2000", periods=N, tz="Europe/Berlin"), None, "kept in UTC"),
         (pd.array([1, None] * 3, dtype="Int64"), [1, np.nan] * 3, ""),
     ],

@@ -185,7 +185,7 @@ def test_coordinates_survive(tmp_path, make_store):
     )
     store = make_store(source=open_source(image), output_shape=(2,))
     found = plain(store.path)
-    assert set(found.coords) == {"n", "delay", "flag", "text"}
+    assert set(found.coords) == {"n", "delay", "flag", "text", "run"}
     assert found.attrs["coordinates_left_out"] == ["group", "thing"]
     for name in ("n", "delay", "flag"):
         xr.testing.assert_equal(found[name].variable, image[name].variable)

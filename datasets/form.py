@@ -1,0 +1,236 @@
+"""The form of an output: what the model's results are called, and how they are kept.
+
+By itself a prediction that has the shape of the input's row, with two dimensions at least, is a
+field on the same grid: it has the row's dimensions and chunks. Any other has dimensions
+``output_0`` and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+from approxifer.datasets.input.coords import INSTRUCTIONS, nameable
+from approxifer.datasets.source import Source
+from approxifer.errors import ConfigError
+from approxifer.jsonable import jsonable
+from approxifer.text import one_line
+
+PREDICTION = "prediction"
+#: The variables beside the predictions.
+BESIDE = ("status", "group", "worker", "residual")
+
+#: How chunks are compressed unless it is asked otherwise.
+DEFAULT_CODEC: Mapping[str, Any] = {"name": "zstd", "configuration": {"level": 1}}
+_CODECS: dict[str, type[BloscCodec] | type[GzipCodec] | type[ZstdCodec]] = {
+    "blosc": BloscCodec,
+    "gzip": GzipCodec,
+    "zstd": ZstdCodec,
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """The variable that holds the predictions.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one row's prediction.
+    model_dtype : numpy.dtype
+        Of what the model returns.
+    dims : tuple of str
+        Names of the dimensions of one row's prediction.
+    variable : str
+    dtype : numpy.dtype
+        Of the stored numbers; holds each of the model's.
+    chunks, shards : tuple of int
+        Lengths along ``dims``; ``shards`` may be None.
+    codec : mapping
+        The compressor as Zarr v3 has it, ``{"name": ..., "configuration": {...}}``; ``"none"``.
+    attrs : mapping
+    grid_mapping : str or None
+        The coordinate that describes the grid's projection, as the CF conventions have it.
+    coords : mapping of str to xarray.Variable
+        Coordinates beside, or instead of, the input's.
+
+    Raises
+    ------
+    ConfigError
+    """
+
+    shape: tuple[int, ...]
+    model_dtype: np.dtype
+    dims: tuple[str, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None = None
+    variable: str = PREDICTION
+    dtype: np.dtype | None = None
+    codec: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_CODEC))
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    grid_mapping: str | None = None
+    coords: Mapping[str, xr.Variable] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(size > 0 for size in self.shape):
+            raise ConfigError(
+                f"output_shape is {self.shape}; a prediction cannot have an empty dimension."
+            )
+        if self.model_dtype.kind not in "fiubc":
+            raise ConfigError(
+                f"output_dtype is {self.model_dtype}; predictions must be numbers: "
+                "floats, integers, bool or complex."
+            )
+        if self.dtype is None:
+            object.__setattr__(self, "dtype", self.model_dtype)
+        self._check_names()
+        self._check_stored()
+
+    def _check_names(self) -> None:
+        if len(self.dims) != len(self.shape):
+            raise ConfigError(
+                f"output= names the dimensions {self.dims}, and the model turns a row into shape "
+                f"{self.shape}: give {len(self.shape)} names"
+            )
+        names = [self.variable, *self.dims]
+        for name in names:
+            if name in BESIDE or names.count(name) > 1:
+                raise ConfigError(
+                    f"output= uses the name {name!r} twice: variable and dimensions need names of "
+                    f"their own, none of {', '.join(BESIDE)}"
+                )
+            if (why := nameable(name)) is not None:
+                raise ConfigError(f"output= has the name {name!r}: {why}")
+        for name, coord in self.coords.items():
+            if name in (self.variable, *BESIDE) or (name in self.dims and coord.dims != (name,)):
+                raise ConfigError(
+                    f"output= has a coordinate {name!r} along {coord.dims}: the name is taken"
+                )
+            for dim, size in coord.sizes.items():
+                if dim not in self.dims or size != self.shape[self.dims.index(str(dim))]:
+                    sizes = dict(zip(self.dims, self.shape, strict=True))
+                    raise ConfigError(
+                        f"output= has a coordinate {name!r} of {size} along {dim!r}; a row's "
+                        f"prediction has {sizes or 'no dimensions'}. Coordinates of the rows come "
+                        "from the input"
+                    )
+
+    def _check_stored(self) -> None:
+        assert self.dtype is not None
+        if self.dtype.kind not in "fiubc" or not np.can_cast(self.model_dtype, self.dtype, "safe"):
+            raise ConfigError(
+                f"output= asks for dtype {self.dtype}, and the model returns {self.model_dtype}: "
+                "give one that holds all its numbers; to store less, let the model return it"
+            )
+        if strange := sorted(set(self.attrs) & set(INSTRUCTIONS)):
+            raise ConfigError(
+                f"output= has the attributes {strange}, by which xarray would change the numbers "
+                "on reading: leave them out"
+            )
+        try:
+            jsonable(self.attrs)
+        except TypeError as error:
+            raise ConfigError(f"output= has attributes that JSON cannot hold: {error}") from error
+        for shard, chunk in zip(self.shards or (), self.chunks, strict=bool(self.shards)):
+            if shard % chunk:
+                raise ConfigError(
+                    f"output= asks for shards {self.shards} and chunks {self.chunks} along "
+                    f"{self.dims}: a shard holds whole chunks"
+                )
+        compressors(self.codec)
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """The dtype of the stored numbers."""
+        assert self.dtype is not None
+        return self.dtype
+
+    @property
+    def taken(self) -> set[str]:
+        """Names that the sample dimension cannot have in the store."""
+        return {self.variable, *BESIDE, *self.dims}
+
+    def __str__(self) -> str:
+        sizes = zip(self.dims, self.shape, strict=True)
+        along = ", ".join(f"{dim}: {size}" for dim, size in sizes)
+        return f"{self.variable} ({along}) {self.stored_dtype} for each row"
+
+    def described(self) -> dict[str, Any]:
+        """The form as a store keeps it, and compares it on resume."""
+        return {
+            "variable": self.variable,
+            "dims": list(self.dims),
+            "dtype": self.stored_dtype.name,
+            "model_dtype": self.model_dtype.name,
+            "chunks": list(self.chunks),
+            "shards": None if self.shards is None else list(self.shards),
+            "codec": jsonable(self.codec),
+            "attrs": jsonable(self.attrs),
+            "coords": {name: _mark(coord) for name, coord in self.coords.items()},
+        }
+
+
+def default_form(source: Source, shape: tuple[int, ...], dtype: Any) -> Form:
+    """The form that a prediction has by itself: like the input's row, or ``output_0, ...``."""
+    shape = tuple(int(size) for size in shape)
+    if len(shape) > 1 and shape == source.feature_shape and fits(source):
+        return Form(shape, np.dtype(dtype), **like(source))
+    return Form(shape, np.dtype(dtype), plain_dims(shape), shape)
+
+
+def like(source: Source) -> dict[str, Any]:
+    """The fields of a form that are as the input's row."""
+    named = source.attrs.get("grid_mapping")
+    return {
+        "dims": source.feature_dims,
+        "chunks": source.feature_chunks,
+        "shards": source.feature_shards,
+        "grid_mapping": named if isinstance(named, str) else None,
+    }
+
+
+def plain_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """``output_0``, ``output_1``, ...: dimensions that nobody has named."""
+    return tuple(f"output_{axis}" for axis in range(len(shape)))
+
+
+def fits(source: Source) -> bool:
+    """True if the dimensions of the input's row can be those of a prediction."""
+    names = (*source.feature_dims, PREDICTION, *BESIDE, source.sample_dim)
+    return len(set(names)) == len(names) and all(nameable(one) is None for one in names)
+
+
+def compressors(codec: Mapping[str, Any]) -> list[BytesBytesCodec]:
+    """A codec as zarr has it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    name, settings = codec.get("name"), codec.get("configuration", {})
+    if name == "none" and not settings:
+        return []
+    try:
+        return [_CODECS[str(name)].from_dict(dict(codec))]
+    except Exception as error:  # of settings that can be anything
+        why = "" if isinstance(error, KeyError) else f": {one_line(error)}"
+        raise ConfigError(
+            f"output= asks for the codec {dict(codec)!r}{why}. Give {', '.join(_CODECS)} or none; "
+            'with settings, {"name": "zstd", "configuration": {"level": 3}}'
+        ) from error
+
+
+def _mark(coord: xr.Variable) -> str:
+    """Values of a coordinate, in short."""
+    values = np.asarray(coord.values)
+    content = repr(values.tolist()) if values.dtype.kind == "O" else values.tobytes()
+    whole = content.encode() if isinstance(content, str) else content
+    shown = f"{coord.dtype}{coord.dims}{sorted(map(str, coord.attrs.items()))}".encode()
+    return hashlib.sha256(shown + whole).hexdigest()[:16]

@@ -1,0 +1,204 @@
+"""``output=``: what the user asks of the form of the predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from approxifer.datasets import Source
+from approxifer.datasets.form import Form, default_form, fits, like
+from approxifer.errors import ConfigError
+from approxifer.pipeline.planning.kinds import LIKE_INPUT
+from approxifer.text import did_you_mean, one_line
+
+#: What a mapping may hold.
+KEYS = ("variable", "dims", "coords", "attrs", "dtype", "chunks", "shards", "codec")
+
+
+def form_for(asked: Any, source: Source, shape: tuple[int, ...], dtype: np.dtype) -> Form:
+    """The form of the predictions.
+
+    Parameters
+    ----------
+    asked
+        ``output=`` as given: None, ``"like-input"``, a mapping, or a template Dataset.
+    source
+        The input.
+    shape, dtype
+        Of one row's prediction, as the model returns it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if asked is None:
+        return default_form(source, shape, dtype)
+    if isinstance(asked, str):  # its kind allows for no other
+        _check_alike(source, shape)
+        return Form(shape, dtype, **like(source))
+    whole = _of_template(asked, source) if isinstance(asked, xr.Dataset) else asked
+    given = {key: value for key, value in whole.items() if value is not None}
+    for key in given:
+        if key not in KEYS:
+            hint = did_you_mean(key, KEYS) or "."
+            raise ConfigError(f"output= has the key {key!r}{hint} Allowed: {', '.join(KEYS)}")
+    settings = _settings(default_form(source, shape, dtype))
+    if "dims" in given:
+        settings |= _dims(given["dims"], source, shape)
+    dims = settings["dims"]
+    for key, read in _READERS.items():
+        if key in given:
+            settings[key] = read(given[key], dims, shape)
+    if "chunks" in given and "shards" not in given:
+        settings["shards"] = None
+    elif "shards" in given and "chunks" not in given:
+        pairs = zip(settings["chunks"], settings["shards"], strict=True)
+        settings["chunks"] = tuple(math.gcd(chunk, shard) for chunk, shard in pairs)
+    if given.get("attrs") == LIKE_INPUT:
+        settings["attrs"] = source.attrs
+    return Form(shape, dtype, **settings)
+
+
+def _settings(form: Form) -> dict[str, Any]:
+    """The fields of a form that can be asked for."""
+    names = (*KEYS, "grid_mapping")
+    return {name: getattr(form, name) for name in names}
+
+
+def _check_alike(source: Source, shape: tuple[int, ...]) -> None:
+    sizes = dict(zip(source.feature_dims, source.feature_shape, strict=True))
+    if shape != source.feature_shape:
+        raise ConfigError(
+            f"output={LIKE_INPUT!r}: the model turns a row into shape {shape}, and a row of the "
+            f"input is {sizes or 'a single number'}: leave output= out, or name the dimensions, "
+            'output={"dims": [...]}'
+        )
+    if not fits(source):
+        raise ConfigError(
+            f"output={LIKE_INPUT!r}: the input's dimensions {source.feature_dims} cannot be those "
+            'of the output, which need names of their own: give others, output={"dims": [...]}'
+        )
+
+
+def _dims(given: Any, source: Source, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The dimensions that are asked for, and what follows from them."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"output= has dims {given!r}: give a list of names, one for each axis")
+    if source.sample_dim in names:
+        raise ConfigError(
+            f"output= has dims {list(names)}: {source.sample_dim!r} is the rows' own; name the "
+            "others"
+        )
+    if tuple(names) == source.feature_dims and shape == source.feature_shape:
+        return like(source)
+    return {"dims": tuple(names), "chunks": shape, "shards": None, "grid_mapping": None}
+
+
+def _lengths(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The lengths of chunks or shards along the dimensions; whole where nothing is said."""
+    if not isinstance(given, Mapping) or not all(
+        isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in given.values()
+    ):
+        raise ConfigError(f'output= has chunks {given!r}: give lengths by dimension, {{"x": 100}}')
+    if strange := [dim for dim in given if dim not in dims]:
+        raise ConfigError(
+            f"output= has chunks along {strange[0]!r}; a row's prediction has the dimensions "
+            f"{list(dims)}. Along the rows a chunk is what is committed at once: window= sets it"
+        )
+    return tuple(int(given.get(dim, size)) for dim, size in zip(dims, shape, strict=True))
+
+
+def _coords(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, xr.Variable]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"output= has coords {given!r}: give values by name")
+    return {str(name): _coord(str(name), one) for name, one in given.items()}
+
+
+def _coord(name: str, given: Any) -> xr.Variable:
+    """A coordinate: values along the dimension of its name, a tuple as xarray takes it, or a
+    mapping of dims, data and attrs."""
+    try:
+        if isinstance(given, xr.Variable | xr.DataArray):
+            return xr.as_variable(given).to_base_variable()
+        if isinstance(given, Mapping):
+            return xr.Variable(given["dims"], given["data"], given.get("attrs"))
+        if isinstance(given, tuple):
+            return xr.Variable(*given)
+        values = np.asarray(given)
+        return xr.Variable((name,) if values.ndim else (), values)
+    except Exception as error:  # of what can be anything
+        raise ConfigError(
+            f"output= has a coordinate {name!r} that is none: {one_line(error)}. Give values, or "
+            '{"dims": [...], "data": [...], "attrs": {...}}'
+        ) from error
+
+
+def _attrs(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Any]:
+    if given == LIKE_INPUT:
+        return {}  # the input has them
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"output= has attrs {given!r}: give a mapping, or {LIKE_INPUT!r}")
+    return {str(key): value for key, value in given.items()}
+
+
+def _dtype(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> np.dtype:
+    try:
+        found: np.dtype = np.dtype(given)
+    except TypeError as error:
+        raise ConfigError(f"output= has dtype {given!r}, which numpy does not know") from error
+    return found
+
+
+def _codec(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Any]:
+    return dict(given) if isinstance(given, Mapping) else {"name": given}
+
+
+def _variable(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> str:
+    if not isinstance(given, str):
+        raise ConfigError(f"output= has variable {given!r}: give a name")
+    return given
+
+
+_READERS: dict[str, Callable[[Any, tuple[str, ...], tuple[int, ...]], Any]] = {
+    "variable": _variable,
+    "coords": _coords,
+    "attrs": _attrs,
+    "dtype": _dtype,
+    "chunks": _lengths,
+    "shards": _lengths,
+    "codec": _codec,
+}
+
+
+def _of_template(template: xr.Dataset, source: Source) -> dict[str, Any]:
+    """A template as a mapping: its one variable, and the coordinates that have no other dimensions
+    than a row's prediction."""
+    if len(template.data_vars) != 1:
+        raise ConfigError(
+            f"output= is a Dataset of the variables {list(map(str, template.data_vars))}: a model "
+            "returns one array, so give a Dataset of one variable"
+        )
+    ((name, variable),) = template.data_vars.items()
+    dims = [str(dim) for dim in variable.dims if dim != source.sample_dim]
+    found: dict[str, Any] = {
+        "variable": str(name),
+        "dims": dims,
+        "attrs": dict(variable.attrs),
+        "dtype": variable.dtype,
+        "coords": {
+            str(key): one.variable
+            for key, one in variable.coords.items()
+            if set(one.dims) <= set(dims)
+        },
+    }
+    for key in ("chunks", "shards"):
+        lengths = variable.encoding.get(key)
+        if lengths and len(lengths) == variable.ndim:
+            along = zip(variable.dims, lengths, strict=True)
+            found[key] = {str(dim): int(size) for dim, size in along if dim != source.sample_dim}
+    return found
