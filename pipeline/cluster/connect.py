@@ -11,12 +11,19 @@ import contextlib
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
+from approxifer.errors import (
+    ApproxiferError,
+    ClusterError,
+    ConfigError,
+    InputError,
+    TooFewWorkersError,
+)
 from approxifer.pipeline.cluster.batch_spec import tls_files
 from approxifer.pipeline.cluster.spec import ClusterSpec, load_cluster
 
@@ -30,6 +37,9 @@ Say = Callable[[str], None]
 
 class OpenCluster:
     """A connected cluster; a context manager. ``close`` may be called twice.
+
+    Whatever is raised within once the client was closed from outside becomes a `ClusterError`: a
+    closed client fails in any of its parts, in many ways.
 
     Attributes
     ----------
@@ -62,7 +72,20 @@ class OpenCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        closed = self.client.status not in ("running", "connecting")
         self.close()
+        own = isinstance(error, ApproxiferError) and not isinstance(
+            error, ClusterError | InputError
+        )
+        if (
+            closed
+            and isinstance(error, Exception)
+            and not (own or isinstance(error, CancelledError))
+        ):
+            raise ClusterError(
+                "the client was closed while the run was going on; what is written stays, and the "
+                "same call with an open client goes on from there"
+            ) from error
 
 
 def open_cluster(
@@ -106,6 +129,7 @@ def open_cluster(
         if client is not None:
             check_client(client)
             _check_enough(_count(client), needed, "the client's cluster has")
+            stack.enter_context(_loop_held(client))
             threads = spec.threads if spec is not None else None
             return OpenCluster(
                 client,
@@ -174,6 +198,19 @@ def check_client(client: Any) -> None:
         )
     if client.status != "running":
         raise ConfigError(f"client: its status is {client.status!r}; give one that is connected")
+
+
+@contextlib.contextmanager
+def _loop_held(client: Client) -> Iterator[None]:
+    """Keep a client's event loop, which is the run's as well, although the client be closed."""
+    from distributed.utils import LoopRunner
+
+    runner = LoopRunner(loop=client.loop)
+    runner.start()
+    try:
+        yield
+    finally:
+        runner.stop()
 
 
 def workers_of(client: Client) -> dict[str, Any]:
