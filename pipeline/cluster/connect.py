@@ -224,6 +224,12 @@ def workers_of(client: Client) -> dict[str, Any]:
     return workers
 
 
+def scheduler_of(client: Client) -> str:
+    """The mark of the scheduler that a client is connected to, whatever its address."""
+    scheduler: Any = client.scheduler
+    return str(client.sync(scheduler.identity, n_workers=0)["id"])
+
+
 def _count(client: Client) -> int:
     return len(workers_of(client))
 
