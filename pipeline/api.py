@@ -11,9 +11,10 @@ from approxifer.datasets.layout import FLAG_MEANINGS
 from approxifer.pipeline import garbage
 from approxifer.pipeline.client.engine import Engine
 from approxifer.pipeline.cluster.batch_spec import job_script
-from approxifer.pipeline.cluster.connect import check_client, refuse_import_of_main, workers_of
+from approxifer.pipeline.cluster.connect import refuse_import_of_main, workers_of
 from approxifer.pipeline.finished import finished_report
 from approxifer.pipeline.job import Job
+from approxifer.pipeline.planning.home import with_client
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import groups_in_flight, workers_needed
 from approxifer.pipeline.planning.prepare import (
@@ -81,9 +82,8 @@ def submit(options: Options) -> Job:
 
 def _submit(options: Options) -> Job:
     refuse_import_of_main()
-    if options.client is not None:
-        check_client(options.client)  # here: in the job's thread an asynchronous one would hang
-    return Job(lambda job: _run(job, options))
+    settled = with_client(options)  # here: in the job's thread an asynchronous one would hang
+    return Job(lambda job: _run(job, settled))
 
 
 @takes_options(Options)
@@ -95,9 +95,7 @@ def plan_run(options: Options) -> str:
     str
         Of several lines.
     """
-    if options.client is not None:
-        check_client(options.client)
-    prepared = prepare(options)
+    prepared = prepare(with_client(options))
     if (report := _finished(prepared, write=False)) is not None:
         return f"finished: all {report.rows:,} rows of {report.out} are there; nothing would be run"
     client = prepared.options.client

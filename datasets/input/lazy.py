@@ -1,4 +1,8 @@
-"""Rows of a lazy Dask array: each block of it is computed once while it is near at hand."""
+"""Rows of a Dask array: each block of it is computed once while it is near at hand.
+
+Blocks of a lazy array are computed by this process's threads. Those of a persisted one are results
+on a cluster, and are read through the client that holds them.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from approxifer.errors import InputError
-
 #: Bytes of computed blocks that are kept. The windows, the probe of the model and the fingerprint
 #: read the same blocks; what made them may be dear.
 KEPT_BYTES = 2**26
+#: Seconds within which a result has to come over from the worker that holds it.
+FETCH_SECONDS = 60.0
+#: Dask's priority of what is read, on workers that have other work.
+PRIORITY = 100
 
 
 class DaskRows:
-    """Rows along one axis of a Dask array, computed by this process's threads.
+    """Rows along one axis of a Dask array.
 
     Parameters
     ----------
     data : dask.array.Array
     axis : int
-
-    Raises
-    ------
-    InputError
-        Its blocks lie on a cluster.
     """
 
     def __init__(self, data: Any, axis: int) -> None:
-        if _is_persisted(data):
-            raise InputError(
-                "The DataArray was persisted: its blocks are on the workers of a cluster, from "
-                "which they are not read. Give it as it was before persist(), or compute() it."
-            )
+        self._clients = clients_of(data)
         self._data = data
         self._axis = axis
         self._bounds = np.cumsum([0, *data.chunks[axis]])
@@ -83,15 +80,45 @@ class DaskRows:
 
     def _compute(self, start: int, stop: int) -> np.ndarray:
         at = (*[slice(None)] * self._axis, slice(start, stop))
-        rows = self._data[at].compute(scheduler="threads")  # not on the cluster that is scoring
+        part = self._data[at]
+        if self._clients:
+            rows = _fetched(part, self._clients[0])
+        else:
+            rows = part.compute(scheduler="threads")  # not on the cluster that is scoring
         return np.moveaxis(_unmasked(rows), self._axis, 0)
 
 
-def _is_persisted(data: Any) -> bool:
-    """True if the array is made of another cluster's results."""
+def clients_of(data: Any) -> list[Any]:
+    """List the Dask clients that hold results of which an array is made, each once.
+
+    Parameters
+    ----------
+    data : dask.array.Array
+
+    Returns
+    -------
+    list of distributed.Client
+        Empty for a lazy array.
+    """
     layers = [layer for layer in data.dask.layers.values() if layer.is_materialized()]
-    firsts = [next(iter(layer.values()), None) for layer in layers]
-    return any(type(first).__module__.startswith("distributed") for first in firsts)
+    futures = (one for layer in layers for one in layer.values() if _is_future(one))
+    return list({id(client): client for client in (one.client for one in futures)}.values())
+
+
+def _is_future(value: Any) -> bool:
+    kind = type(value)
+    return kind.__name__ == "Future" and kind.__module__.startswith("distributed")
+
+
+def _fetched(part: Any, client: Any) -> Any:
+    """Values of a part of a persisted array. Not for the client's own thread.
+
+    A worker that holds some of them and hangs is waited for until Dask removes it (its
+    ``worker-ttl``) and computes them elsewhere.
+    """
+    future = client.compute(part, priority=PRIORITY)
+    future.exception()  # until it is there: it may be computed only now
+    return future.result(timeout=FETCH_SECONDS)
 
 
 def _unmasked(values: Any) -> np.ndarray:

@@ -135,8 +135,10 @@ class Connection:
         Raises
         ------
         ClusterError
-            The scheduler is gone.
+            The scheduler is gone, or the client was closed.
         """
+        if self.client.scheduler is None:
+            raise ClusterError("the client was closed")
         call: Any = getattr(self.client.scheduler, f"approxifer_{what}")
         try:
             return await call(run=self.run, **fields)

@@ -161,8 +161,9 @@ class Dispatcher:
                         await self._lost(pushes[task], f"not sent: {task.exception()!r}")
                 self._submit(group, arrived)
         finally:
-            for task in pending:
+            for task in pushes:
                 task.cancel()
+            await asyncio.gather(*pushes, return_exceptions=True)
 
     def _submit(self, group: GroupTransfer, keys: Sequence[Key]) -> None:
         if group.done:

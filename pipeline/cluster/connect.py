@@ -11,13 +11,20 @@ import contextlib
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from approxifer.errors import ClusterError, ConfigError, TooFewWorkersError
+from approxifer.errors import (
+    ApproxiferError,
+    ClusterError,
+    ConfigError,
+    InputError,
+    TooFewWorkersError,
+)
 from approxifer.pipeline.cluster.batch_spec import tls_files
 from approxifer.pipeline.cluster.spec import ClusterSpec, load_cluster
 
@@ -34,6 +41,9 @@ BACK = 30.0
 
 class OpenCluster:
     """A connected cluster; a context manager. ``close`` may be called twice.
+
+    Whatever is raised within once the client was closed from outside becomes a `ClusterError`: a
+    closed client fails in any of its parts, in many ways.
 
     Attributes
     ----------
@@ -90,7 +100,20 @@ class OpenCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        closed = self.client.status not in ("running", "connecting")
         self.close()
+        own = isinstance(error, ApproxiferError) and not isinstance(
+            error, ClusterError | InputError
+        )
+        if (
+            closed
+            and isinstance(error, Exception)
+            and not (own or isinstance(error, CancelledError))
+        ):
+            raise ClusterError(
+                "the client was closed while the run was going on; what is written stays, and the "
+                "same call with an open client goes on from there"
+            ) from error
 
 
 def open_cluster(
@@ -134,6 +157,7 @@ def open_cluster(
         if client is not None:
             check_client(client)
             _check_enough(_count(client), needed, "the client's cluster has")
+            stack.enter_context(_loop_held(client))
             threads = spec.threads if spec is not None else None
             return OpenCluster(
                 client,
@@ -230,6 +254,19 @@ def check_client(client: Any) -> None:
         raise ConfigError(f"client: its status is {client.status!r}; give one that is connected")
 
 
+@contextlib.contextmanager
+def _loop_held(client: Client) -> Iterator[None]:
+    """Keep a client's event loop, which is the run's as well, although the client be closed."""
+    from distributed.utils import LoopRunner
+
+    runner = LoopRunner(loop=client.loop)
+    runner.start()
+    try:
+        yield
+    finally:
+        runner.stop()
+
+
 def workers_of(client: Client) -> dict[str, Any]:
     """The scheduler's records of each worker, by address.
 
@@ -239,6 +276,12 @@ def workers_of(client: Client) -> dict[str, Any]:
     scheduler: Any = client.scheduler
     workers: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)["workers"]
     return workers
+
+
+def scheduler_of(client: Client) -> str:
+    """The mark of the scheduler that a client is connected to, whatever its address."""
+    scheduler: Any = client.scheduler
+    return str(client.sync(scheduler.identity, n_workers=0)["id"])
 
 
 def _count(client: Client) -> int:

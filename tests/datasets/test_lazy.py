@@ -105,25 +105,39 @@ def test_masked_blocks_are_nan_or_refused():
         source.read(0, 10)
 
 
-def test_blocks_on_a_cluster_are_refused():
+def test_blocks_on_a_cluster_are_read_through_their_client():
     from distributed import Client, LocalCluster
 
     blocks = dask.array.from_array(VALUES, chunks=(10, 6))
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster),
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster, set_as_default=False) as client,
     ):
-        kept = blocks.persist()
-        for given in (kept, kept[5:] + 1):
-            with pytest.raises(InputError, match=r"before persist\(\)"):
-                open_source(xr.DataArray(given, dims=("n", "f"), name="t"))
+        kept = client.persist(blocks)
+        assert lazy.clients_of(blocks) == []
+        marks = {}
+        for name, given, expected in [
+            ("as it is", kept, VALUES),
+            ("again", client.persist(blocks + 0), VALUES),
+            ("derived", kept[5:] + 1, VALUES[5:] + 1),
+        ]:
+            assert lazy.clients_of(given) == [client]
+            source = open_source(xr.DataArray(given, dims=("n", "f"), name="t"))
+            np.testing.assert_array_equal(source.read(3, 25), expected[3:25])
+            marks[name] = source.fingerprint()
+        # Values decide, not keys.
+        assert marks["as it is"] == marks["again"] != marks["derived"]
+        failing = xr.DataArray(client.persist(kept.map_blocks(_fail, dtype="f4")), name="t")
+        with pytest.raises(InputError, match="lost file"):
+            open_source(failing).read(0, 5)
+
+
+def _fail(block):
+    raise KeyError("lost file")
 
 
 def test_a_block_that_fails_is_an_input_error():
-    def fail(block):
-        raise KeyError("lost file")
-
-    blocks = dask.array.from_array(VALUES, chunks=(10, 6)).map_blocks(fail, dtype="f4")
+    blocks = dask.array.from_array(VALUES, chunks=(10, 6)).map_blocks(_fail, dtype="f4")
     source = open_source(xr.DataArray(blocks, dims=("n", "f"), name="t"))
     with pytest.raises(InputError, match="lost file"):
         source.read(0, 5)
