@@ -35,7 +35,6 @@ from approxifer.pipeline.client.stream import BlockStream
 from approxifer.pipeline.client.used_rows import DrawnRows
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.planning.partition import fewest_workers, groups_in_flight, workers_needed
-from approxifer.pipeline.planning.windows import windows
 from approxifer.pipeline.records import Block, ShareOutput, Status
 from approxifer.pipeline.scheduler.stall import tell
 from approxifer.pipeline.worker import ModelOnWorker
@@ -60,9 +59,10 @@ class Engine:
         self.plain = PLAIN.build()
         spans = [
             (index, *span)
-            for index, span in enumerate(windows(setup.store.rows, setup.layout.window))
+            for index, span in enumerate(setup.store.grid.windows(setup.layout.window))
         ]
-        self.groups_per_window = ceil(setup.layout.window / (setup.layout.block * self.code.k))
+        longest = max(setup.layout.window, *(stop - start for _, start, stop in spans))
+        self.groups_per_window = ceil(longest / (setup.layout.block * self.code.k))
         self.members = Membership(
             setup.session,
             setup.past,
