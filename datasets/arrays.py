@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 
 from approxifer.datasets.codecs import Array, check_array, check_memory
 from approxifer.datasets.form import PREDICTION
+from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import nameable
-from approxifer.datasets.layout import DTYPES, OUTPUT, VARIABLES
+from approxifer.datasets.layout import APPENDED, DTYPES, GROWING, OUTPUT, VARIABLES
 from approxifer.datasets.localdisk import not_written, sync
 from approxifer.errors import ApproxiferError, OutputError, StoreError
 from approxifer.text import one_line
@@ -33,9 +34,9 @@ class Arrays:
 
     Attributes
     ----------
-    rows, chunk : int
-        Length of the sample dimension, and rows per chunk (per shard, if sharded).
-    sample_dim : str
+    grid : Grid
+        Which row lies where.
+    sample_dims : tuple of str
     output_shape : tuple of int
         Of one row's prediction.
     output_dtype : numpy.dtype
@@ -57,12 +58,16 @@ class Arrays:
             if (why := nameable(variable)) is not None:
                 raise StoreError(f"its attribute {OUTPUT!r} names {variable!r}: {why}")
             self._arrays = {name: self._open(group, self._names[name]) for name in VARIABLES}
-            prediction = self._arrays[PREDICTION]
-            dims = getattr(prediction.metadata, "dimension_names", None) or ("sample",)
-            self.rows = prediction.shape[0]
-            self.chunk = stored_chunks(prediction)[0]
-            self.sample_dim = str(dims[0])
-            self.output_shape = prediction.shape[1:]
+            prediction, status = self._arrays[PREDICTION], self._arrays["status"]
+            self.growing = group.attrs.get(GROWING)
+            self.grid = Grid(
+                (_length(self.growing, status.shape[0]), *status.shape[1:]),
+                stored_chunks(status),
+                _begins(group.attrs.get(APPENDED)),
+            )
+            dims = getattr(status.metadata, "dimension_names", None) or ("sample",)
+            self.sample_dims = tuple(map(str, dims))
+            self.output_shape = prediction.shape[self.grid.ndim :]
             self.output_dtype = np.dtype(about.get("model_dtype", prediction.dtype))
             self._check()
         except (ApproxiferError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -79,20 +84,27 @@ class Arrays:
 
     def _check(self) -> None:
         """Refuse arrays that do not fit each other, or cannot be read."""
+        grid = self.grid
+        lasts = (0, *grid.begins, grid.shape[0])
+        if not all(grid.shape) or not all(grid.chunk) or list(lasts) != sorted(set(lasts)):
+            raise StoreError(f"it has rows {grid.shape} in chunks of {grid.chunk}.")
         for name, array in self._arrays.items():
             check_array(array, str(self._path))
             known = array.dtype == DTYPES[name] if name in DTYPES else array.dtype.kind in "fiubc"
-            one = array.ndim == 1 or name == PREDICTION
-            fits = array.shape[:1] == (self.rows,) and stored_chunks(array)[:1] == (self.chunk,)
-            if not (known and one and fits and self.chunk and all(array.shape[1:])):
+            one = array.ndim == grid.ndim or name == PREDICTION
+            there = array.shape[: grid.ndim]
+            if self.growing is not None and there[0] > grid.shape[0]:
+                there = (grid.shape[0], *there[1:])
+            fits = there == grid.shape and stored_chunks(array)[: grid.ndim] == grid.chunk
+            if not (known and one and fits and all(array.shape)):
                 raise StoreError(
                     f"its array {name!r} is {array.dtype} of shape {array.shape} in chunks of "
-                    f"{array.chunks}, beside predictions for {self.rows} rows in chunks of "
-                    f"{self.chunk}."
+                    f"{array.chunks}, beside a status for rows {grid.shape} in chunks of "
+                    f"{grid.chunk}."
                 )
         if not np.can_cast(self.output_dtype, self._arrays[PREDICTION].dtype, "safe"):
             raise StoreError(f"its predictions are no {self.output_dtype}.")
-        check_memory("status", self.rows, np.dtype(np.uint8))
+        check_memory("status", grid.rows, np.dtype(np.uint8))
 
     def _strange(self, error: Exception) -> StoreError:
         return StoreError(
@@ -113,7 +125,7 @@ class Arrays:
         array = self._arrays[name]
         dtype = self.output_dtype if name == PREDICTION else array.dtype
         given = np.asarray(values)
-        shape = (rows, *array.shape[1:])
+        shape = (rows, *array.shape[self.grid.ndim :])
         if given.shape != shape and (given.ndim or name == PREDICTION):
             raise ValueError(f"{name} has shape {given.shape}; {shape} is needed.")
         if name != PREDICTION and dtype.kind in "iu":
@@ -134,7 +146,7 @@ class Arrays:
         """
         self.check_there(name)
         try:
-            found = np.asarray(self._arrays[name][start:stop])
+            found = self._rows_of(self._arrays[name], start, stop)
             return found.astype(self.output_dtype, copy=False) if name == PREDICTION else found
         except Exception as error:  # a damaged or crafted chunk fails in any way it likes
             raise StoreError(
@@ -144,8 +156,22 @@ class Arrays:
                 "to score them again."
             ) from error
 
+    def _rows_of(self, array: Array, start: int, stop: int) -> np.ndarray:
+        grid = self.grid
+        values: Any = array
+        if grid.ndim > 1 and (start, stop) == (0, grid.rows):  # at once, not tile by tile
+            values = np.asarray(array[tuple(map(slice, grid.shape))])
+        tail = array.shape[grid.ndim :]
+        parts = [
+            np.asarray(values[slab]).reshape(-1, *tail)[first:last]
+            for slab, first, last in grid.pieces(start, stop)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([np.empty((0, *tail), array.dtype), *parts])
+
     def write(self, name: str, start: int, values: np.ndarray) -> None:
-        """Write whole chunks of one array; when it returns, they are on the disk.
+        """Write whole tiles of one array; when it returns, they are on the disk.
 
         Raises
         ------
@@ -156,12 +182,32 @@ class Arrays:
         stop = start + len(values)
         try:
             array = self._arrays[name]
-            array[start:stop] = values.astype(array.dtype, copy=False)
-            sync(self._path / self._names[name], chunk_names(array, start, stop))
+            kept = values.astype(array.dtype, copy=False)
+            files: list[str] = []
+            done = 0
+            for slab, first, last in self.grid.pieces(start, stop):
+                lengths = [part.stop - part.start for part in slab]
+                part = kept[done : done + last - first]
+                array[slab] = part.reshape(*lengths, *part.shape[1:])
+                files += chunk_names(array, slab)
+                done += last - first
+            sync(self._path / self._names[name], files)
         except OSError as error:
             self.check_there(name)
             raise not_written(self._path, error) from error
         self.check_there(name)  # else zarr has made new folders for these chunks alone
+
+    @property
+    def names(self) -> list[str]:
+        """The arrays' names in the group."""
+        return list(self._names.values())
+
+    def resize(self, length: int) -> None:
+        """Lengthen the first sample dimension; on the disk when it returns."""
+        for name, array in self._arrays.items():
+            self.check_there(name)
+            array.resize((length, *array.shape[1:]))
+            sync(self._path / self._names[name], ["zarr.json"])
 
     def check_there(self, name: str) -> None:
         """Refuse to go on with a store that was deleted: zarr would read its fill values, and
@@ -186,13 +232,34 @@ def stored_chunks(array: Array) -> tuple[int, ...]:
     return array.shards or array.chunks
 
 
-def chunk_names(array: Array, start: int, stop: int) -> Iterator[str]:
-    """The files that hold these rows of an array, within its directory."""
-    length, *others = stored_chunks(array)
-    first, last = start // length, (stop - 1) // length
-    counts = [math.ceil(n / size) for n, size in zip(array.shape[1:], others, strict=True)]
-    for at in product(range(first, last + 1), *map(range, counts)):
+def chunk_names(array: Array, slab: tuple[slice, ...]) -> Iterator[str]:
+    """The files that hold a slab of an array, within its directory."""
+    lengths = stored_chunks(array)
+    spans = [
+        range(part.start // length, (part.stop - 1) // length + 1)
+        for part, length in zip(slab, lengths, strict=False)
+    ]
+    rest = zip(array.shape[len(slab) :], lengths[len(slab) :], strict=True)
+    spans += [range(math.ceil(size / length)) for size, length in rest]
+    for at in product(*spans):
         yield ".".join(["c", *map(str, at)])
+
+
+def _length(growing: Any, stored: int) -> int:
+    """The length of the first sample dimension: what it was, while the arrays are lengthened."""
+    if growing is None:
+        return stored
+    if not isinstance(growing, int) or isinstance(growing, bool) or not 0 < growing <= stored:
+        raise StoreError(f"its attribute {GROWING!r} is {growing!r}.")
+    return growing
+
+
+def _begins(appended: Any) -> tuple[int, ...]:
+    """The lengths that the first sample dimension had before."""
+    given = [] if appended is None else appended
+    if not isinstance(given, list) or not all(type(one) is int for one in given):
+        raise StoreError(f"its attribute {APPENDED!r} is {given!r}.")
+    return tuple(given)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -52,9 +52,19 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     if any(name == "rows" for name, _, _ in differences):
         before, now = begun.get("rows", 0), expected["rows"]
         change = f"has {'grown' if now > before else 'shrunk'}: {before:,} to {now:,} rows"
+        append = "Give append=True (--append) to have the new rows scored too, or write" * (
+            now > before
+        )
         raise FingerprintError(
             f"The input {change} since the output store {path} was begun, so it cannot be resumed. "
-            "Write to another path (--out), or score the input as it was."
+            f"{append if now > before else 'Write'} to another path (--out), or score the input as "
+            "it was." + (f" Also different: {', '.join(sorted(others))}." if others else "")
+        )
+    if any(name == "input" for name, _, _ in differences):
+        raise FingerprintError(
+            f"The input is not the one that the output store {path} was begun with: its numbers, "
+            "its other dimensions, or how it is stored have changed. Write to another path "
+            "(--out), or score the input as it was."
             + (f" Also different: {', '.join(sorted(others))}." if others else "")
         )
     if differences:

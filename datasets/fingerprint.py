@@ -37,24 +37,39 @@ def pick(count: int, *, pieces: int = PIECES, seed: int = SEED) -> list[int]:
     return sorted(chosen)
 
 
-def of_array(array: Array, *, sample_dim: str, variable: str) -> str:
+def of_array(
+    array: Array,
+    *,
+    sample_dim: str | list[str],
+    variable: str,
+    shape: tuple[int, ...] | None = None,
+) -> str:
     """Fingerprint a Zarr array: its metadata, and the values in 16 of its chunks.
 
     Of the attributes, those count by which numbers stand for values; a changed title is no
     other dataset.
+
+    Parameters
+    ----------
+    sample_dim
+        Or several.
+    shape
+        That of an array which has grown since: the fingerprint is the one that it had then.
 
     Returns
     -------
     str
         64 hexadecimal digits.
     """
+    shape = array.shape if shape is None else shape
     metadata = dict(array.metadata.to_dict())
+    metadata["shape"] = shape
     metadata["attributes"] = {k: v for k, v in array.attrs.items() if k in DECODING}
-    digest = _begin(metadata, shape=array.shape, sample_dim=sample_dim, variable=variable)
-    grid = [math.ceil(size / chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    digest = _begin(metadata, shape=shape, sample_dim=sample_dim, variable=variable)
+    grid = [math.ceil(size / chunk) for size, chunk in zip(shape, array.chunks, strict=True)]
     for number in pick(math.prod(grid)):
         at = np.unravel_index(number, grid)
-        _add(digest, number, np.asarray(array[_slab(at, array.chunks)]))
+        _add(digest, number, np.asarray(array[_slab(at, array.chunks, shape)]))
     return digest.hexdigest()
 
 
@@ -66,6 +81,7 @@ def of_rows(
     dims: tuple[str, ...],
     block: int,
     variable: str,
+    sample_shape: tuple[int, ...] = (),
 ) -> str:
     """Fingerprint what is known by its rows only: dtype, shape, dimensions, 16 blocks of rows.
 
@@ -77,13 +93,17 @@ def of_rows(
         The sample dimension first.
     block
         Rows per block.
+    sample_shape
+        Lengths of the sample dimensions, where there are several.
 
     Returns
     -------
     str
         64 hexadecimal digits.
     """
-    about = {"dtype": str(dtype), "dims": list(dims)}
+    about: dict[str, Any] = {"dtype": str(dtype), "dims": list(dims)}
+    if sample_shape:
+        about["sample_shape"] = list(sample_shape)
     digest = _begin(about, shape=shape, sample_dim=dims[0], variable=variable)
     rows = shape[0]
     for number in pick(math.ceil(rows / block)):
@@ -102,5 +122,8 @@ def _add(digest: hashlib._Hash, number: int, values: np.ndarray) -> None:
     digest.update(content)
 
 
-def _slab(at: tuple[Any, ...], chunks: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(slice(int(i) * c, (int(i) + 1) * c) for i, c in zip(at, chunks, strict=True))
+def _slab(
+    at: tuple[Any, ...], chunks: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    along = zip(at, chunks, shape, strict=True)
+    return tuple(slice(int(i) * c, min((int(i) + 1) * c, n)) for i, c, n in along)

@@ -203,7 +203,7 @@ def plain_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 def fits(source: Source) -> bool:
     """True if the dimensions of the input's row can be those of a prediction."""
-    names = (*source.feature_dims, PREDICTION, *BESIDE, source.sample_dim)
+    names = (*source.feature_dims, PREDICTION, *BESIDE, *source.sample_dims)
     return len(set(names)) == len(names) and all(nameable(one) is None for one in names)
 
 

@@ -20,6 +20,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from approxifer.datasets.form import BESIDE, DEFAULT_CODEC, PREDICTION, Form, compressors
+from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import Coordinates, storable
 from approxifer.datasets.localdisk import consolidate
 from approxifer.datasets.source import Source
@@ -38,6 +39,10 @@ READ = (1, 2)
 
 #: The attribute that holds the form of the predictions; stores of the first layout have none.
 OUTPUT = "output"
+#: Lengths that the first sample dimension had before the input grew, and rows were appended.
+APPENDED = "appended"
+#: The length that it has while the arrays are lengthened.
+GROWING = "growing"
 
 VARIABLES = (PREDICTION, *BESIDE)
 #: Of all but the predictions.
@@ -48,8 +53,8 @@ UUID = "approxifer_uuid"
 
 #: Attributes that the store or xarray sets.
 RESERVED = (
-    MARK, UUID, OUTPUT, "Conventions", "coordinates", "coordinates_left_out", "coordinate_notes",
-    "counts", "workers",
+    MARK, UUID, OUTPUT, APPENDED, GROWING, "Conventions", "coordinates", "coordinates_left_out",
+    "coordinate_notes", "counts", "workers",
 )  # fmt: skip
 
 _ATTRIBUTES: dict[str, dict[str, Any]] = {
@@ -82,23 +87,20 @@ class Layout:
 
     Attributes
     ----------
-    rows : int
-        Length of the sample dimension.
-    chunk : int
-        Rows per chunk, for every array.
-    sample_dim : str
+    grid : Grid
+        Of the rows, for every array.
+    sample_dims : tuple of str
     form : Form
         Of the predictions.
     """
 
-    rows: int
-    chunk: int
-    sample_dim: str
+    grid: Grid
+    sample_dims: tuple[str, ...]
     form: Form
 
     def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise ConfigError(f"chunk is {self.chunk}; give at least 1 row per chunk.")
+        if min(self.grid.chunk) < 1:
+            raise ConfigError(f"chunk is {self.grid.chunk}; give at least 1 row per chunk.")
 
     def create(self, folder: Path, *, coords: Coordinates, attrs: Mapping[str, Any]) -> None:
         """Fill an empty directory with the store: every row pending.
@@ -108,7 +110,7 @@ class Layout:
         folder
             An existing, empty directory.
         coords
-            Coordinates along the sample dimension and those of the predictions.
+            Coordinates along the sample dimensions and those of the predictions.
         attrs
             Attributes of the group, JSON-able.
         """
@@ -127,8 +129,8 @@ class Layout:
         # What is marked as a coordinate is listed in an attribute, in which a space parts two.
         marked = dataset.set_coords([name for name in coords.kept if " " not in name])
         # Chunks of the predictions, too: xarray refuses to name those of arrays that differ.
-        lengths = (self.chunk, *(self.form.shards or self.form.chunks))
-        along = dict(zip((self.sample_dim, *self.form.dims), lengths, strict=True))
+        lengths = (*self.grid.chunk, *(self.form.shards or self.form.chunks))
+        along = dict(zip((*self.sample_dims, *self.form.dims), lengths, strict=True))
         encoding = {
             name: {"chunks": tuple(min(along[str(dim)], size) for dim, size in one.sizes.items())}
             for name, one in coords.kept.items()
@@ -176,45 +178,58 @@ class Layout:
         with quiet():
             group.create_array(
                 name,
-                shape=(self.rows, *shape),
-                chunks=(self.chunk, *chunks),
-                shards=None if shards is None else (self.chunk, *shards),
+                shape=(*self.grid.shape, *shape),
+                chunks=(*self.grid.chunk, *chunks),
+                shards=None if shards is None else (*self.grid.chunk, *shards),
                 compressors=[*compressors(codec), Crc32cCodec()],
                 chunk_key_encoding={"name": "default", "separator": "."},  # one flat directory
-                dimension_names=[self.sample_dim, *dims],
+                dimension_names=[*self.sample_dims, *dims],
                 attributes=dict(_ATTRIBUTES[name] if attributes is None else attributes),
                 **settings,
             )
 
 
 def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
-    """The layout for this input's predictions.
+    """The layout for this input's predictions: ``chunk`` rows in each, or, along several sample
+    dimensions, the input's chunks.
 
-    The sample dimension keeps the input's name, unless that is the name of one of our variables or
+    A sample dimension keeps the input's name, unless that is the name of one of our variables or
     output dimensions: then it is ``sample``.
     """
-    return Layout(rows=source.rows, chunk=chunk, sample_dim=_row_dim(source, form), form=form)
+    grid = source.grid if source.grid.ndim > 1 else Grid((source.rows,), (chunk,))
+    return Layout(grid, tuple(renamed(source, form).values()), form)
 
 
-def coordinates_of(source: Source, form: Form) -> Coordinates:
-    """The coordinates of a store of such predictions: the input's that have no other dimensions
-    than the predictions, and those that the form gives."""
+def renamed(source: Source, form: Form) -> dict[str, str]:
+    """What the output calls each sample dimension of the input."""
+    several = len(source.sample_dims) > 1
+    return {
+        dim: dim if dim not in form.taken else f"sample_{dim}" if several else "sample"
+        for dim in source.sample_dims
+    }
+
+
+def found_coordinates(source: Source, form: Form) -> tuple[dict[Any, xr.Variable], list[str]]:
+    """The coordinates of the input that have no other dimensions than the predictions, decoded,
+    along dimensions as the output calls them; and notes on them."""
     sizes = dict(zip(form.dims, form.shape, strict=True))
     row = zip(source.feature_dims, source.feature_shape, strict=True)
     coords, notes = source.coordinates([dim for dim, size in row if sizes.get(dim) == size])
-    renamed: dict[Any, str] = {source.sample_dim: _row_dim(source, form)}
+    names: Mapping[Any, Any] = renamed(source, form)
     found: dict[Any, xr.Variable] = {}
     for name, one in coords.items():
         found[name] = one.copy(deep=False)
-        found[name].dims = tuple(renamed.get(dim, dim) for dim in one.dims)
-    found |= form.coords
-    dims = {*renamed.values(), *form.dims}
+        found[name].dims = tuple(names.get(dim, dim) for dim in one.dims)
+    return found, notes
+
+
+def coordinates_of(source: Source, form: Form) -> Coordinates:
+    """The coordinates of a store of such predictions: the input's, and those of the form."""
+    coords, notes = found_coordinates(source, form)
+    found = coords | dict(form.coords)
+    dims = {*renamed(source, form).values(), *form.dims}
     strangers = {name for name, one in found.items() if name in dims and one.dims != (name,)}
     return storable(found, taken={form.variable, *BESIDE, *strangers}, notes=notes)
-
-
-def _row_dim(source: Source, form: Form) -> str:
-    return "sample" if source.sample_dim in form.taken else source.sample_dim
 
 
 def not_reserved(attrs: Mapping[str, Any]) -> None:

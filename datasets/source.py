@@ -1,10 +1,10 @@
-"""The input: rows along the sample dimension of one Zarr variable or one DataArray."""
+"""The input: rows along the sample dimensions of one Zarr variable or one DataArray."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ import zarr
 
 from approxifer.datasets import fingerprint
 from approxifer.datasets.codecs import Array, check_array, check_memory
+from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import INSTRUCTIONS
 from approxifer.datasets.input.lazy import DaskRows
 from approxifer.datasets.input.members import Member, choose
@@ -26,6 +27,8 @@ from approxifer.text import did_you_mean
 
 #: Rows per fingerprinted block of a DataArray.
 _BLOCK = 256
+#: Points per piece of a DataArray, along several sample dimensions.
+_POINTS = 2**18
 #: Chunks that are counted, by listing them.
 MOST_COUNTED = 100_000
 
@@ -37,10 +40,12 @@ class Source:
     ----------
     variable : str
         The variable's name.
-    sample_dim : str
-        The dimension along which the rows lie.
+    sample_dims : tuple of str
+        The dimensions along which the rows lie, in the input's order.
+    grid : Grid
+        Which row lies where along them.
     rows : int
-        Its length.
+        How many there are.
     feature_shape : tuple of int
         The shape of one row: the other dimensions in their order.
     feature_dims : tuple of str
@@ -57,26 +62,49 @@ class Source:
         Rows per chunk of the input (per shard, if sharded); ``rows`` if it is not chunked.
     """
 
-    def __init__(self, data: _Data, *, sample_dim: str) -> None:
+    def __init__(self, data: _Data, *, sample_dims: tuple[str, ...]) -> None:
         self.variable = data.name
-        self.sample_dim = sample_dim
+        self.sample_dims = sample_dims
         self._from = data
         self._array = data.array
-        self._axis = data.dims.index(sample_dim)
+        self._axes = tuple(data.dims.index(dim) for dim in sample_dims)
+        self._axis = self._axes[0]
         self._data = data.variable
         shape = self._data.shape
-        self.rows: int = shape[self._axis]
-        self.feature_shape: tuple[int, ...] = _without(shape, self._axis)
-        self.feature_dims: tuple[str, ...] = _without(data.dims, self._axis)
         shards, chunks = _stored_in(data)
-        self.feature_chunks: tuple[int, ...] = _without(chunks, self._axis)
-        self.feature_shards = None if shards is None else _without(shards, self._axis)
+        sizes = tuple(shape[axis] for axis in self._axes)
+        stored = tuple((shards or chunks)[axis] for axis in self._axes)
+        self.grid = Grid(sizes, stored if data.array is not None else _small(stored))
+        self.rows: int = self.grid.rows
+        self.feature_shape: tuple[int, ...] = _without(shape, self._axes)
+        self.feature_dims: tuple[str, ...] = _without(data.dims, self._axes)
+        self.feature_chunks: tuple[int, ...] = _without(chunks, self._axes)
+        self.feature_shards = None if shards is None else _without(shards, self._axes)
         self.attrs = {k: v for k, v in self._data.attrs.items() if k not in INSTRUCTIONS}
         self._row = math.prod(self.feature_shape)
         self.dtype: np.dtype = self._data.dtype.newbyteorder("=")
         on_dask = self._data.chunks is not None
         self._lazy = DaskRows(self._data.data, self._axis) if on_dask else None
-        self.chunk: int = min((shards or chunks)[self._axis], self.rows)
+        self.chunk: int = math.prod(map(min, self.grid.chunk, sizes))
+
+    @property
+    def sample_dim(self) -> str:
+        """The first sample dimension: the one along which an input grows."""
+        return self.sample_dims[0]
+
+    def follow(self, grid: Grid, *, appended: bool = False) -> None:
+        """Number the rows as an output store does that was begun with this input.
+
+        Parameters
+        ----------
+        grid
+            The store's.
+        appended
+            Whether what the input has in addition is appended to it.
+        """
+        begins = (*grid.begins, grid.shape[0]) if appended else grid.begins
+        if self.grid.ndim > 1:
+            self.grid = Grid(self.grid.shape, grid.chunk, begins)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read rows; may be called from several threads.
@@ -97,28 +125,41 @@ class Source:
             raise ValueError(f"Cannot read rows {start} to {stop}: there are rows 0 to {self.rows}")
         check_memory(f"rows {start} to {stop}", (stop - start) * self._row, self.dtype)
         try:
-            if self._lazy is not None:
-                rows = self._lazy.read(start, stop)
-            else:
-                at = (*[slice(None)] * self._axis, slice(start, stop))
-                rows = np.moveaxis(np.asarray(self._data[at].data), self._axis, 0)
+            rows = self._read(start, stop)
             if rows.shape != (stop - start, *self.feature_shape):
                 raise ValueError(f"it has shape {rows.shape}")
             return np.array(rows, dtype=self.dtype, order="C")
         except Exception as error:  # a damaged or crafted chunk fails in any way it likes
             raise self._unreadable(f"rows {start} to {stop}", error) from error
 
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        if self._lazy is not None and self.grid.ndim == 1:
+            return self._lazy.read(start, stop)
+        parts = []
+        for slab, first, last in self.grid.pieces(start, stop):
+            at = [slice(None)] * self._data.ndim
+            for axis, part in zip(self._axes, slab, strict=True):
+                at[axis] = part
+            values = self._data[tuple(at)].data if self._lazy is None else self._lazy.slab(at)
+            moved = np.moveaxis(np.asarray(values), self._axes, range(self.grid.ndim))
+            parts.append(moved.reshape(-1, *self.feature_shape)[first:last])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([np.empty((0, *self.feature_shape), self.dtype), *parts])
+
     @property
     def coords(self) -> dict[Any, xr.Variable]:
-        """The coordinates that have no other dimension than the rows', decoded."""
-        return self._from.coordinates({self.sample_dim: self.rows})[0]
+        """The coordinates that have no other dimensions than the rows', decoded."""
+        return self.coordinates()[0]
 
     def coordinates(self, dims: Collection[str] = ()) -> tuple[dict[Any, xr.Variable], list[str]]:
         """The coordinates that have no other dimensions than the rows' and these of one row,
         decoded; and a sentence on each that is not as the input has it."""
         sizes = dict(zip(self.feature_dims, self.feature_shape, strict=True))
-        along = {dim: sizes[dim] for dim in dims} | {self.sample_dim: self.rows}
-        return self._from.coordinates(along)
+        along = {dim: sizes[dim] for dim in dims}
+        return self._from.coordinates(
+            along | dict(zip(self.sample_dims, self.grid.shape, strict=True))
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -144,7 +185,7 @@ class Source:
     def reads_again(self, window: int) -> list[str]:
         """A remark on chunks that windows of so many rows read again and again, if they do."""
         kept = self._lazy is not None and self._lazy.keeps
-        if kept or not 0 < window < self.rows or not self._is_chunked:
+        if self.grid.ndim > 1 or kept or not 0 < window < self.rows or not self._is_chunked:
             return []
         length = min(self._array.chunks[self._axis], self.rows) if self._array else self.chunk
         starts = np.arange(0, self.rows, window)
@@ -165,26 +206,42 @@ class Source:
     def _is_chunked(self) -> bool:
         return self._array is not None or self._lazy is not None
 
-    def fingerprint(self) -> str:
-        """A mark of this dataset: 64 hexadecimal digits, see `datasets.fingerprint`."""
-        return self._fingerprint
+    def fingerprint(self, length: int | None = None) -> str:
+        """A mark of this dataset: 64 hexadecimal digits, see `datasets.fingerprint`.
+
+        Parameters
+        ----------
+        length
+            That of the first sample dimension before the input grew: the mark that it had then.
+        """
+        return self._fingerprint if length is None else self._marked(length)
 
     @cached_property
     def _fingerprint(self) -> str:
+        return self._marked(self.grid.shape[0])
+
+    def _marked(self, length: int) -> str:
+        several = self.grid.ndim > 1
+        sizes = (length, *self.grid.shape[1:])
         if self._array is not None:
+            shape = list(self._array.shape)
+            shape[self._axis] = length
+            dims = list(self.sample_dims) if several else self.sample_dim
             try:
                 return fingerprint.of_array(
-                    self._array, sample_dim=self.sample_dim, variable=self.variable
+                    self._array, sample_dim=dims, variable=self.variable, shape=tuple(shape)
                 )
             except Exception as error:  # likewise
                 raise self._unreadable("some rows", error) from error
+        rows = math.prod(sizes)
         return fingerprint.of_rows(
             self.read,
-            shape=(self.rows, *self.feature_shape),
+            shape=(rows, *self.feature_shape),
             dtype=self.dtype,
-            dims=(self.sample_dim, *_without(self._from.dims, self._axis)),
-            block=min(self.chunk, _BLOCK),
+            dims=(*self.sample_dims, *self.feature_dims),
+            block=min(self.chunk, rows, _BLOCK),
             variable=self.variable,
+            sample_shape=sizes if several else (),
         )
 
     def _unreadable(self, what: str, error: Exception) -> InputError:
@@ -198,7 +255,7 @@ class Source:
     def __repr__(self) -> str:
         return (
             f"<Source {self.variable}: {self.rows} rows of {self.feature_shape} {self.dtype} "
-            f"along {self.sample_dim!r}, {self.chunk} rows per chunk>"
+            f"along {', '.join(self.sample_dims)}, {self.chunk} rows per chunk>"
         )
 
 
@@ -219,7 +276,7 @@ class _Data:
 def open_source(
     data: str | os.PathLike[str] | xr.DataArray,
     variable: str | None = None,
-    sample_dim: str | None = None,
+    sample_dim: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Open the input.
@@ -233,7 +290,7 @@ def open_source(
         The variable to score, or the path to it below the group. None: the only one.
     sample_dim
         The dimension along which the rows lie; of two with that name the first. None: the first
-        one.
+        one. Several: each of their points is a row, in whatever order they are named.
     storage_options
         For a URL: what its fsspec file system takes (credentials, say), and ``read_timeout``, the
         seconds that one read may take (30).
@@ -259,12 +316,15 @@ def open_source(
             f"data is a {type(data).__name__}. Give a path or URL of a Zarr store, or an "
             "xarray.DataArray (of a Dataset, one variable: dataset['image'])."
         )
-    chosen = _dimension(found, sample_dim)
-    if found.dims.count(chosen) > 1:
-        axis = found.dims.index(chosen)
-        note = f"the dimension {chosen!r} occurs twice: rows are taken along the first, axis {axis}"
-        found = replace(found, notes=(*found.notes, note))
-    return Source(found, sample_dim=chosen)
+    chosen = _dimensions(found, sample_dim)
+    for dim in chosen:
+        if found.dims.count(dim) > 1:
+            axis = found.dims.index(dim)
+            note = (
+                f"the dimension {dim!r} occurs twice: rows are taken along the first, axis {axis}"
+            )
+            found = replace(found, notes=(*found.notes, note))
+    return Source(found, sample_dims=chosen)
 
 
 def _of_dataarray(data: xr.DataArray, variable: str | None) -> _Data:
@@ -324,23 +384,38 @@ def _of_store(
     return _Data(member.name, decoded, dims, member.coordinates, member.array, location, notes)
 
 
-def _dimension(data: _Data, sample_dim: str | None) -> str:
-    """The sample dimension's name, checked."""
+def _dimensions(data: _Data, sample_dim: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The sample dimensions' names, checked, in the input's order."""
     name, dims, shape = data.name, data.dims, data.variable.shape
     if not dims:
         raise InputError(f"The variable {name!r} is a single value; it has no rows to score.")
-    chosen = dims[0] if sample_dim is None else sample_dim
-    if chosen not in dims:
-        raise InputError(
-            f"The variable {name!r} has no dimension {chosen!r}{did_you_mean(chosen, dims) or '.'} "
-            f"Its dimensions are {_listed(dims)}; give one of them as sample_dim= (--sample-dim)."
-        )
-    if not math.prod(shape):
+    given = dims[0] if sample_dim is None else sample_dim
+    if isinstance(given, str):
+        given = [given] if given in dims or "," not in given else given.split(",")
+    chosen = [one.strip() if one not in dims else one for one in given]
+    for one in chosen:
+        if one not in dims or chosen.count(one) > 1:
+            raise InputError(
+                f"The variable {name!r} has no dimension {one!r}{did_you_mean(one, dims) or '.'} "
+                f"Its dimensions are {_listed(dims)}; give one of them as sample_dim= "
+                "(--sample-dim), or several, each once."
+            )
+    if not chosen or not math.prod(shape):
         raise InputError(
             f"The variable {name!r} has dimensions {_listed(dims)} of shape {shape}: there is "
             "nothing to score. Give a variable with at least one row and no empty dimension."
         )
-    return chosen
+    return tuple(sorted(chosen, key=dims.index))
+
+
+def _small(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths of pieces of so many points as can be committed together, of what is not in chunks
+    of a store: cut along the first of several dimensions."""
+    found = list(lengths)
+    for axis in range(len(found) if len(found) > 1 else 0):
+        rest = math.prod(found[:axis] + found[axis + 1 :])
+        found[axis] = max(1, min(found[axis], _POINTS // rest))
+    return tuple(found)
 
 
 def _stored_in(data: _Data) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
@@ -355,8 +430,8 @@ def _stored_in(data: _Data) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     return None, tuple(one if isinstance(one, int) else size for one, size in lengths)
 
 
-def _without(items: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
-    return items[:axis] + items[axis + 1 :]
+def _without(items: tuple[Any, ...], axes: tuple[int, ...]) -> tuple[Any, ...]:
+    return tuple(item for axis, item in enumerate(items) if axis not in axes)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import ArrayLike
 
-from approxifer.datasets.arrays import Arrays
-from approxifer.datasets.compare import check_same
 from approxifer.datasets.form import Form, default_form
+from approxifer.datasets.growth import Growth
 from approxifer.datasets.layout import (
+    APPENDED,
     FLAG_MEANINGS,
+    FORMAT,
+    GROWING,
+    MARK,
     UUID,
-    VARIABLES,
     coordinates_of,
     layout_of,
     not_reserved,
@@ -34,6 +35,7 @@ from approxifer.datasets.localdisk import (
     beside,
     building,
     check_parent,
+    consolidate,
     local_path,
     make_parent,
     not_written,
@@ -41,113 +43,10 @@ from approxifer.datasets.localdisk import (
 )
 from approxifer.datasets.lock import Lock
 from approxifer.datasets.source import Source
+from approxifer.datasets.stored import StoredRows
 from approxifer.errors import StoreError
 from approxifer.jsonable import jsonable
 from approxifer.text import one_line
-
-
-class StoredRows:
-    """An output store as it is read.
-
-    Attributes
-    ----------
-    path : Path
-    rows, chunk : int
-        Length of the sample dimension, and rows per chunk.
-    output_shape : tuple of int
-    output_dtype : numpy.dtype
-    sample_dim : str
-    uuid : str or None
-        A mark that no other store has; None for one begun before there were uuids.
-    """
-
-    def __init__(self, path: Path, group: zarr.Group) -> None:
-        self.path = path
-        self._arrays = Arrays(path, group)
-        self._attrs = dict(group.attrs)
-        self.rows, self.chunk = self._arrays.rows, self._arrays.chunk
-        self.output_shape = self._arrays.output_shape
-        self.output_dtype = self._arrays.output_dtype
-        self.sample_dim = self._arrays.sample_dim
-        named = self._attrs.get(UUID)
-        self.uuid = named if isinstance(named, str) else None
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """The attributes: those given to `create`, and after `close` the counts and workers;
-        ``rows`` is the length of the sample dimension."""
-        return {**self._attrs, "rows": self.rows}
-
-    @property
-    def coordinate_notes(self) -> list[str]:
-        """A sentence on each coordinate of the input that is left out, or changed."""
-        notes = self._attrs.get("coordinate_notes")
-        return [str(note) for note in notes] if isinstance(notes, list) else []
-
-    def check(self, attrs_expected: Mapping[str, Any]) -> None:
-        """Check that the store was begun with this input, model, code and layout.
-
-        Parameters
-        ----------
-        attrs_expected
-            Attributes as for `create`. All of them are compared, field by field, except
-            ``version``: a newer approxifer may go on with an older one's store.
-
-        Raises
-        ------
-        FingerprintError
-            Names each field that differs, with both values.
-        """
-        check_same(self.path, given=attrs_expected, stored=self.attrs)
-
-    def status(self) -> np.ndarray:
-        """The way each row was obtained: uint8 (rows,), an index into ``FLAG_MEANINGS``.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
-        """
-        flags = self._arrays.read("status", 0, self.rows)
-        if flags.size and flags.max() >= len(FLAG_MEANINGS):
-            raise StoreError(
-                f"The output store {self.path} is damaged: a row has status {flags.max()}; there "
-                f"are 0 to {len(FLAG_MEANINGS) - 1}. Restore it from a copy, or score again."
-            )
-        return flags
-
-    def read_prediction(self, start: int, stop: int) -> np.ndarray:
-        """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
-        """
-        return self._arrays.read("prediction", start, stop)
-
-    def read_window(
-        self, start: int, stop: int, names: Sequence[str] = VARIABLES
-    ) -> dict[str, np.ndarray]:
-        """All that is known of these rows, by name: what `write_window` takes.
-
-        Parameters
-        ----------
-        start, stop
-        names
-            Only these variables.
-
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
-        """
-        return {name: self._arrays.read(name, start, stop) for name in names}
-
-    def dataset(self) -> xr.Dataset:
-        """The store as an xarray dataset, lazy, without Dask."""
-        dataset: xr.Dataset = xr.open_zarr(str(self.path), chunks=None)
-        return dataset
 
 
 class OutputStore(StoredRows):
@@ -275,8 +174,8 @@ class OutputStore(StoredRows):
         """
         self._writable()
         found = False
-        for start in range(0, self.rows, self.chunk):
-            stop = min(start + self.chunk, self.rows)
+        for tile in range(len(self.grid.starts) - 1):
+            start, stop = self.grid.span(tile)
             if not self._arrays.read("status", start, stop).any():
                 continue
             found = True
@@ -298,12 +197,13 @@ class OutputStore(StoredRows):
     ) -> None:
         """Commit rows: when it returns they are on the disk, their status last.
 
-        Rows that were committed before are set to pending first.
+        Rows that were committed before are set to pending first; so are those that share a chunk
+        with them, until the end.
 
         Parameters
         ----------
         start, stop
-            Whole chunks: ``start`` a multiple of ``chunk``, ``stop`` too unless it is the end.
+            Whole tiles of `grid`: chunks, or the parts of one that were appended one after another.
         prediction : (stop - start, *output_shape)
         status : (stop - start,)
             Values 0 to 4, see ``FLAG_MEANINGS``. A single value stands for all rows, here and in
@@ -330,11 +230,15 @@ class OutputStore(StoredRows):
             "worker": self._arrays.fit("worker", worker, rows),
             "residual": self._arrays.fit("residual", residual, rows),
         }
-        if self._arrays.read("status", start, stop).any():
-            self._arrays.write("status", start, np.zeros(rows, np.uint8))
+        beside = [(a, self._arrays.read("status", a, b)) for a, b in self.grid.beside(start, stop)]
+        for first, before in (*beside, (start, self._arrays.read("status", start, stop))):
+            if before.any():
+                self._arrays.write("status", first, np.zeros(len(before), np.uint8))
         for name, values in data.items():
             self._arrays.write(name, start, values)
-        self._arrays.write("status", start, flags)
+        for first, before in (*beside, (start, flags)):
+            if before.any():
+                self._arrays.write("status", first, before)
 
     def set_pending(self, rows: ArrayLike) -> None:
         """Take rows back before they are made good: pending, on the disk, when it returns.
@@ -355,8 +259,8 @@ class OutputStore(StoredRows):
             raise ValueError(
                 f"Rows {touched[0]} to {touched[-1]} of {self.rows}: not all are there."
             )
-        for number in np.unique(touched // self.chunk):
-            start, stop = number * self.chunk, min((number + 1) * self.chunk, self.rows)
+        for tile in np.unique(self.grid.tile_of(touched)):
+            start, stop = self.grid.span(int(tile))
             flags = self._arrays.read("status", start, stop)
             flags[touched[(touched >= start) & (touched < stop)] - start] = 0
             self._arrays.write("status", start, flags)
@@ -396,12 +300,46 @@ class OutputStore(StoredRows):
     def __exit__(self, *exc_info: object) -> None:
         self.release()
 
-    def _update(self, attrs: Mapping[str, Any]) -> None:
+    def grow(self, growth: Growth, attrs: Mapping[str, Any]) -> None:
+        """Lengthen the first sample dimension; the new rows are pending.
+
+        Until the last step the store is what it was; after a crash at any, the next call does all
+        of them again.
+
+        Parameters
+        ----------
+        growth
+            As `growth.planned` has it.
+        attrs
+            What `check` compares from now on: ``input`` and ``rows``.
+
+        Raises
+        ------
+        OutputError
+            The disk is full, or gone.
+        """
+        self._writable()
+        before = self.grid.shape[0]
+        self._update({GROWING: before})
+        try:
+            self._arrays.resize(growth.length)
+            growth.write_coordinates(self.path)
+            consolidate(self.path)
+            sync(self.path, ["zarr.json"])
+        except OSError as error:
+            raise not_written(self.path, error) from error
+        appended = {APPENDED: [*self.grid.begins, before], MARK: FORMAT}
+        self._update(jsonable(attrs) | appended, drop=(GROWING, "counts"))
+        super().__init__(self.path, our_group(self.path, mode="r+"))
+
+    def _update(self, attrs: Mapping[str, Any], drop: Sequence[str] = ()) -> None:
         """Write attributes, in one replacement of the group's metadata."""
         self._arrays.check_there("status")
         try:
             # Opened with its consolidated metadata, the group writes them back with the attributes.
             group = zarr.open_group(str(self.path), mode="r+", use_consolidated=True)
+            for name in drop:
+                group.metadata.attributes.pop(name, None)
             self._attrs = dict(group.update_attributes(dict(attrs)).attrs)
             sync(self.path, ["zarr.json"])
         except OSError as error:
@@ -421,8 +359,7 @@ class OutputStore(StoredRows):
             )
 
     def _whole_chunks(self, start: int, stop: int) -> None:
-        aligned = start % self.chunk == 0 and (stop % self.chunk == 0 or stop == self.rows)
-        if not (0 <= start < stop <= self.rows and aligned):
+        if not self.grid.is_whole(start, stop):
             raise ValueError(
                 f"Cannot write rows {start} to {stop}: only whole chunks of {self.chunk} of the "
                 f"{self.rows} rows are written at once."

@@ -126,6 +126,9 @@ def plan_run(options: Options) -> str:
     ]
     if prepared.stored is not None:
         lines.append(f"resume  {prepared.options.out} exists and would be gone on with")
+    if prepared.growth is not None and prepared.stored is not None:
+        there = prepared.stored["rows"]
+        lines.append(f"append  {prepared.source.rows - there:,} rows to the {there:,} that it has")
     batch = None if prepared.cluster is None else prepared.cluster.batch
     if batch is not None:
         from approxifer.pipeline.cluster.batch import resources
@@ -137,7 +140,7 @@ def plan_run(options: Options) -> str:
 
 def _finished(prepared: Prepared, *, write: bool) -> Report | None:
     """The report of a job of which nothing is left to do; None if something is."""
-    if prepared.stored is None:
+    if prepared.stored is None or prepared.growth is not None:
         return None
     spec, layout = settle(prepared, MAX_SHARES)
     report = finished_report(prepared.options, layout, spec, prepared.queries.load, write=write)

@@ -21,7 +21,6 @@ from approxifer.pipeline.byzantine.spot_checks import Proof, proofs
 from approxifer.pipeline.byzantine.taint import tainted_groups, touched
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import Layout
-from approxifer.pipeline.planning.windows import windows
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
 
@@ -68,7 +67,7 @@ def finished_report(
         members = Membership(
             session, events, quarantine=options.quarantine, forgive=options.forgive
         )
-        spans = [(i, *span) for i, span in enumerate(windows(store.rows, layout.window))]
+        spans = [(i, *span) for i, span in enumerate(store.grid.windows(layout.window))]
         if members.convictions and _tainted(store, spans, members, events):
             return None
         if options.rows_checked and _owed(options, store, load, spans, members, events):

@@ -88,6 +88,41 @@ def storable(
     return found
 
 
+def encoded_like(name: str, coord: xr.Variable, stored: xr.Variable) -> xr.Variable:
+    """Encode a coordinate in the units and type of one that is stored.
+
+    Raises
+    ------
+    ValueError
+        Its values have no such form.
+    """
+    values = _values(coord, [])
+    if not _is_time(values):
+        plain = _encoded(name, coord, [])
+    else:
+        asked = {key: stored.attrs[key] for key in _OF_TIMES if key in stored.attrs}
+        asked["dtype"] = stored.dtype
+        found = encode_cf_variable(xr.Variable(coord.dims, values, {}, asked), name=name)
+        plain = xr.Variable(coord.dims, found.values, stored.attrs)  # xarray may take other units
+        back = decode_cf_variable(name, plain).values
+        if not ((back == values) | (pd.isnull(back) & pd.isnull(values))).all():
+            raise ValueError(f"its times are no {stored.dtype} in {stored.attrs.get('units')!r}")
+    texts = plain.dtype.kind in "OT" and stored.dtype.kind in "OT"
+    if plain.dtype != stored.dtype and not texts:
+        raise ValueError(f"it is stored as {stored.dtype}, and is {plain.dtype} now")
+    return plain
+
+
+def equal(name: str, one: xr.Variable, other: xr.Variable) -> bool:
+    """True if two encoded coordinates have the same values."""
+    a, b = (decode_cf_variable(name, each).load().values for each in (one, other))
+    if a.shape != b.shape:
+        return False
+    if "O" in (a.dtype.kind, b.dtype.kind) or "T" in (a.dtype.kind, b.dtype.kind):
+        return bool(a.astype(object).tolist() == b.astype(object).tolist())
+    return bool(((a == b) | (pd.isnull(a) & pd.isnull(b))).all())
+
+
 def decoded(name: str, raw: xr.Variable) -> tuple[xr.Variable, str | None]:
     """Decode a coordinate as xarray does; times that it cannot decode stay numbers.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,13 @@ class DaskRows:
         offset = int(self._bounds[first])
         return np.concatenate(blocks)[start - offset : stop - offset]
 
+    def slab(self, at: Sequence[slice]) -> np.ndarray:
+        """A part of the array, its axes in place."""
+        part = self._data[tuple(at)]
+        if self._clients:
+            return _unmasked(_fetched(part, self._clients[0]))
+        return _unmasked(part.compute(scheduler="threads"))  # not on the cluster that is scoring
+
     def _blocks(self, numbers: range) -> list[np.ndarray]:
         missing = [number for number in numbers if number not in self._kept]
         found = {number: self._kept[number] for number in numbers if number in self._kept}
@@ -80,12 +88,7 @@ class DaskRows:
 
     def _compute(self, start: int, stop: int) -> np.ndarray:
         at = (*[slice(None)] * self._axis, slice(start, stop))
-        part = self._data[at]
-        if self._clients:
-            rows = _fetched(part, self._clients[0])
-        else:
-            rows = part.compute(scheduler="threads")  # not on the cluster that is scoring
-        return np.moveaxis(_unmasked(rows), self._axis, 0)
+        return np.moveaxis(self.slab(at), self._axis, 0)
 
 
 def clients_of(data: Any) -> list[Any]:

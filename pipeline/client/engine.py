@@ -27,7 +27,6 @@ from approxifer.pipeline.client.single_shares import SingleShares, learn_decoder
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.client.windows import Windows
 from approxifer.pipeline.planning.partition import fewest_workers, workers_needed
-from approxifer.pipeline.planning.windows import windows
 from approxifer.pipeline.protocol import (
     Complete,
     Contradiction,
@@ -49,8 +48,9 @@ class Engine:
         self.setup = setup
         self.code = setup.spec.build()
         layout, store = setup.layout, setup.store
-        spans = [(index, *span) for index, span in enumerate(windows(store.rows, layout.window))]
-        per_window = ceil(layout.window / (layout.block * self.code.k))
+        spans = [(index, *span) for index, span in enumerate(store.grid.windows(layout.window))]
+        longest = max(layout.window, *(stop - start for _, start, stop in spans))
+        per_window = ceil(longest / (layout.block * self.code.k))
         self.members = Membership(
             setup.session,
             setup.past,

@@ -15,6 +15,7 @@ from approxifer.pipeline.planning.kinds import (
     Flag,
     FormOf,
     Kind,
+    Names,
     Number,
     OneOf,
     PathTo,
@@ -93,10 +94,14 @@ class Arguments:
             DATA, Text("NAME"), "Array in the store to score.", default="the only one there"
         ),
     )
-    sample_dim: str | None = field(
+    sample_dim: str | Sequence[str] | None = field(
         default=None,
         metadata=about(
-            DATA, Text("NAME"), "Dimension along which the rows lie.", default="the first"
+            DATA,
+            Names("NAME"),
+            "Dimension along which the rows lie; or several, as time,latitude.",
+            "Of several each point is a row, and the output has them as the input has.",
+            default="the first",
         ),
     )
     output: str | Mapping[str, Any] | xr.Dataset | None = field(
@@ -368,6 +373,16 @@ class Arguments:
         default=False,
         metadata=about(
             RUN, Flag(), "Go on with a store although the user's own code has changed since."
+        ),
+    )
+    append: bool = field(
+        default=False,
+        metadata=about(
+            RUN,
+            Flag(),
+            "Score the rows by which the input has grown, too.",
+            "The output is lengthened along the first sample dimension; what was there must be as "
+            "it was.",
         ),
     )
     seed: int = field(default=0, metadata=about(RUN, Whole(least=0), "Seed of all random choices."))

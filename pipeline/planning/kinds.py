@@ -155,6 +155,14 @@ class Texts(Kind):
 
 
 @dataclass(frozen=True)
+class Names(Kind):
+    """A name, or several."""
+
+    def check(self, name: str, value: Any) -> str | tuple[str, ...]:
+        return value if isinstance(value, str) else Texts(self.metavar).check(name, value)
+
+
+@dataclass(frozen=True)
 class Settings(Kind):
     """A mapping of names to settings, from a shell as JSON. Messages never show it: it may hold
     credentials."""

@@ -89,10 +89,9 @@ def _dims(given: Any, source: Source, shape: tuple[int, ...]) -> dict[str, Any]:
     names = (given,) if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"output= has dims {given!r}: give a list of names, one for each axis")
-    if source.sample_dim in names:
+    if clash := sorted(set(names) & set(source.sample_dims)):
         raise ConfigError(
-            f"output= has dims {list(names)}: {source.sample_dim!r} is the rows' own; name the "
-            "others"
+            f"output= has dims {list(names)}: {clash[0]!r} is the rows' own; name the others"
         )
     if tuple(names) == source.feature_dims and shape == source.feature_shape:
         return like(source)
@@ -184,7 +183,7 @@ def _of_template(template: xr.Dataset, source: Source) -> dict[str, Any]:
             "returns one array, so give a Dataset of one variable"
         )
     ((name, variable),) = template.data_vars.items()
-    dims = [str(dim) for dim in variable.dims if dim != source.sample_dim]
+    dims = [str(dim) for dim in variable.dims if dim not in source.sample_dims]
     found: dict[str, Any] = {
         "variable": str(name),
         "dims": dims,
@@ -200,5 +199,5 @@ def _of_template(template: xr.Dataset, source: Source) -> dict[str, Any]:
         lengths = variable.encoding.get(key)
         if lengths and len(lengths) == variable.ndim:
             along = zip(variable.dims, lengths, strict=True)
-            found[key] = {str(dim): int(size) for dim, size in along if dim != source.sample_dim}
+            found[key] = {str(d): int(n) for d, n in along if d not in source.sample_dims}
     return found

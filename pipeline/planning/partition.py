@@ -147,6 +147,7 @@ class Measures:
     input_chunk: int
     rows_per_second: float  #: of one worker
     workers: int
+    whole_chunks: bool = False  #: a window is whole chunks of the input
 
 
 def make_layout(
@@ -182,6 +183,12 @@ def make_layout(
     for name, value in (("window", window), ("block", block)):
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value}: give a number of rows, at least 1")
+    least = measures.input_chunk if measures.whole_chunks else 1
+    if window is not None and window < least:
+        raise ConfigError(
+            f"window={window}: along several sample dimensions whole chunks of the input are "
+            f"committed together, {least:,} points each; give at least that"
+        )
 
     batch = batches.fit(MICRO_BATCH)
     sized = block
@@ -198,16 +205,17 @@ def make_layout(
         while sized > 1 and most < spec.k * sized * max(4, flight):
             sized = max(1, sized // 2)
             most = (memory - shares_bytes(sized)) // per_row
-    if most < 1 or (window is not None and most < min(window, measures.rows)):
-        need = shares_bytes(sized) + per_row * (window or spec.k * sized)
+    if most < least or (window is not None and most < min(window, measures.rows)):
+        rows = window or max(least, spec.k * sized)
+        need = shares_bytes(sized) + per_row * rows
         raise ConfigError(
-            f"memory={memory / 1e6:.0f} MB does not hold two windows of {window or spec.k * sized} "
+            f"memory={memory / 1e6:.0f} MB does not hold two windows of {rows} "
             f"rows and {flight} groups in flight, which take {need / 1e6:.0f} MB: give more "
             "memory=, or a smaller window= or block="
         )
     if window is None:
         steady = int(WINDOW_SECONDS[order] * measures.rows_per_second * measures.workers)
-        want = min(most, max(steady, spec.k * sized * max(4, flight)))
+        want = min(most, max(steady, least, spec.k * sized * max(4, flight)))
         window = window_rows(
             measures.rows, input_chunk=measures.input_chunk, output_chunk=1, want=want
         )
@@ -220,7 +228,7 @@ def make_layout(
         window=window,
         block=sized,
         micro_batch=batches.fit(micro_batch(sized)),
-        chunk=_chunk(window, measures.output_bytes),
+        chunk=least if measures.whole_chunks else _chunk(window, measures.output_bytes),
         order=order,
         seed=seed,
     )

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from approxifer.coding import SCHEMES, CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
-from approxifer.datasets.compare import check_same, code_as_now
+from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import not_finite
 from approxifer.datasets.form import Form
+from approxifer.datasets.growth import Growth
 from approxifer.datasets.layout import OUTPUT, coordinates_of
 from approxifer.datasets.ownership import claim_journal, own_events
-from approxifer.errors import ConfigError, ModelError, StoreError
+from approxifer.errors import ConfigError, ModelError
 from approxifer.models import (
     ModelHandle,
     Probe,
@@ -63,6 +63,7 @@ from approxifer.pipeline.planning.partition import (
     workers_needed,
 )
 from approxifer.pipeline.planning.queries import Queries, probe_model
+from approxifer.pipeline.planning.resume import attributes, follow
 from approxifer.pipeline.planning.user_code import USER_CODE, check_code
 from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
 from approxifer.version import __version__
@@ -88,6 +89,7 @@ class Prepared:
     probe: Probe
     form: Form  #: of the predictions
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
+    growth: Growth | None  #: rows to be appended to it
     notes: list[str]
     user_code: dict[str, dict[str, str]]  #: the parts of each use
 
@@ -126,7 +128,8 @@ def prepare(options: Options) -> Prepared:
     stored, past = None, list[dict[str, Any]]()
     if OutputStore.exists(options.out):
         with OutputStore.open(options.out) as store:  # for a moment: refused where it is in use
-            stored = _stored(store)
+            stored = attributes(store)
+            follow(source, store, append=options.append)
             past, _ = own_events(store)
     else:
         OutputStore.check_path(options.out)
@@ -163,6 +166,9 @@ def prepare(options: Options) -> Prepared:
         check_classes(found)
     notes = [note] if note else []
     form = form_for(options.output, source, found.output_shape, found.output_dtype)
+    growth = None
+    if stored is not None and options.append and source.rows > stored["rows"]:
+        growth = OutputStore.open(options.out, write=False).growth(source, form)
     notes += [*source.notes, *coordinates_of(source, form).notes]
     notes += not_finite(queries.load, source.rows)
     if not found.bitwise:
@@ -174,39 +180,18 @@ def prepare(options: Options) -> Prepared:
             user_code["order"] = code_parts(options.compared_by)
     prepared = Prepared(
         options, cluster, queries, sample[:1].copy(), handle, parity, found, form, stored,
-        notes, user_code,
+        growth, notes, user_code,
     )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
         given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
         if options.output is not None:
             given[OUTPUT] = form.described()
+        if growth is not None:
+            given |= {"rows": stored["rows"], "input": source.fingerprint(growth.before)}
         check_same(Path(options.out), given=given, stored=stored)
         accept = options.accept_code_change
         notes += check_code(Path(options.out), given=user_code, stored=stored, accept=accept)
     return prepared
-
-
-def _stored(store: OutputStore) -> dict[str, Any]:
-    """The attributes of a store, of which a run is made again.
-
-    Raises
-    ------
-    StoreError
-        They are not as they were written.
-    """
-    attrs = store.attrs
-    code, layout = code_as_now(attrs.get("code")), attrs.get("layout")
-    try:
-        TypeAdapter(Layout).validate_python(layout)
-        Layout.of(layout or {})  # which takes no others
-        TypeAdapter(PositiveInt).validate_python((code or {})["k"], strict=True)
-        TypeAdapter(NonNegativeInt).validate_python((code or {})["byzantine"], strict=True)
-    except (ValidationError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"The output store {store.path} is not as approxifer writes it: code {code!r}, layout "
-            f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
-        ) from error
-    return attrs | {"code": code}
 
 
 def _ends(source: Source, most: int) -> np.ndarray:
@@ -260,6 +245,7 @@ def measure(prepared: Prepared, workers: int) -> Measures:
         input_chunk=prepared.source.chunk,
         rows_per_second=found.rows_per_second,
         workers=workers,
+        whole_chunks=prepared.source.grid.ndim > 1,
     )
 
 
@@ -386,6 +372,8 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
     if prepared.stored is not None:
         store = OutputStore.open(options.out)
         stack.callback(store.release)
+        if prepared.growth is not None:
+            store.grow(prepared.growth, {name: attrs[name] for name in ("input", "rows")})
         store.check(attrs)
         store.keep({USER_CODE: prepared.user_code})
     else:

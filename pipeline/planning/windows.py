@@ -48,12 +48,3 @@ def window_rows(rows: int, *, input_chunk: int, output_chunk: int, want: int) ->
     aligned = math.lcm(input_chunk, output_chunk)
     step = aligned if aligned <= want else output_chunk
     return min(whole, max(want // step, 1) * step)
-
-
-def windows(rows: int, window: int) -> list[tuple[int, int]]:
-    """Cut the rows into windows: ``[(start, stop), ...]``, the last one shorter if need be.
-
-    >>> windows(10, 4)
-    [(0, 4), (4, 8), (8, 10)]
-    """
-    return [(start, min(start + window, rows)) for start in range(0, rows, window)]

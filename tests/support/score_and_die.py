@@ -17,8 +17,9 @@ def main() -> None:
     scheduler, store, out, windows = sys.argv[1:]
     with Client(scheduler, set_as_default=False) as client:
         job = submit(
-            store, model=toy_models.counted, out=out, client=client, k=4, block=5, window=40
-        )
+            store, model=toy_models.counted, out=out, client=client, k=4, block=5, window=40,
+            append=True,
+        )  # fmt: skip
         while job.progress().windows_done < int(windows):
             if job.done():
                 job.result()

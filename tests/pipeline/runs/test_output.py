@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_models
 import xarray as xr
+import zarr
 from distributed import Client, LocalCluster
 
 from approxifer import score
-from approxifer.errors import FingerprintError
+from approxifer.errors import ConfigError, FingerprintError
+from approxifer.pipeline.api import plan_run
 
 SUPPORT = Path(__file__).parents[2] / "support"
 COMMON: dict[str, Any] = {"scheme": "uncoded", "k": 2, "block": 4, "window": 8, "progress": False}
@@ -110,3 +114,88 @@ def test_from_the_shell(cluster: LocalCluster, field: Path, tmp_path: Path, how:
     with xr.open_zarr(tmp_path / "out.zarr") as found:
         assert found.scaled.dims == ("time", "latitude", "longitude")
         assert found.scaled.chunksizes["latitude"] == (2, 2, 1)
+
+
+def square(points: np.ndarray) -> np.ndarray:
+    found: np.ndarray = points * points
+    return found
+
+
+def test_points_of_a_cube_come_back_as_the_cube(
+    client: Client, field: Path, tmp_path: Path
+) -> None:
+    options = COMMON | {"model": square, "client": client, "block": 16, "window": 150}
+    asked: dict[str, Any] = {"sample_dim": ("time", "latitude", "longitude")}
+    out = tmp_path / "out.zarr"
+    found = score(field, out=out, **options | asked).predictions
+    with xr.open_zarr(field, chunks=None, consolidated=False) as given:
+        looped = np.array([square(point) for point in given.t2m.values.ravel()])
+        expected = given.t2m.copy(data=looped.reshape(given.t2m.shape)).drop_attrs(deep=False)
+        prediction = found.prediction.drop_attrs(deep=False)
+        xr.testing.assert_identical(prediction, expected.rename("prediction"))
+    assert found.status.dims == given.t2m.dims
+    assert score(field, out=out, **options | asked).resumed == 660
+    with pytest.raises(FingerprintError, match="has rows along time, latitude, longitude"):
+        score(field, out=out, **options)
+    with pytest.raises(ConfigError, match="whole chunks"):
+        score(field, out=tmp_path / "small.zarr", **options | asked | {"window": 20})
+
+
+@pytest.mark.parametrize("sample_dim", ["time", "time,latitude,longitude"])
+def test_a_grown_input_is_appended(client: Client, tmp_path: Path, sample_dim: str) -> None:
+    rng = np.random.default_rng(2)
+    data = xr.DataArray(
+        rng.normal(size=(150, 3, 2)).astype("f4"),
+        dims=("time", "latitude", "longitude"),
+        name="t",
+        coords={"time": np.datetime64("2020-01-01", "ns") + np.arange(150).astype("m8[h]")},
+    ).to_dataset()
+    path, out = tmp_path / "in.zarr", tmp_path / "out.zarr"
+    first = data.isel(time=slice(100))
+    first.to_zarr(path, consolidated=False, encoding={"t": {"chunks": (30, 3, 2)}})
+    point = "," in sample_dim
+    options = COMMON | {"model": square, "client": client, "sample_dim": sample_dim}
+    options |= {"window": 180, "block": 20} if point else {"window": 40}
+    score(path, out=out, **options)
+    data.isel(time=slice(100, None)).to_zarr(path, append_dim="time", consolidated=False)
+    old, new = (600, 900) if point else (100, 150)
+    with pytest.raises(FingerprintError, match=rf"grown: {old} to {new} rows.*append=True"):
+        score(path, out=out, **options)
+    assert f"append  {new - old} rows to the {old}" in plan_run(
+        path, out=out, append=True, **options
+    )
+    report = score(path, out=out, append=True, **options)
+    assert (report.rows, report.resumed) == (new, old)
+    whole = score(path, out=tmp_path / "whole.zarr", **options).predictions
+    for name in ("prediction", "time"):
+        xr.testing.assert_identical(report.predictions[name], whole[name])
+    assert score(path, out=out, append=True, **options).resumed == new
+    assert score(path, out=out, **options).resumed == new
+    group = zarr.open_group(str(path), mode="r+")
+    group["t"][3] = 9
+    with pytest.raises(FingerprintError, match="is not the one that"):
+        score(path, out=out, append=True, **options)
+
+
+def test_an_appending_client_that_was_killed_goes_on(
+    cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    """SIGKILL once two of the new windows are written."""
+    out = tmp_path / "out.zarr"
+    path = tmp_path / "growing.zarr"
+    data = xr.Dataset({"x": (("sample", "a", "b"), rows)})
+    first = data.isel(sample=slice(130))
+    first.to_zarr(path, encoding={"x": {"chunks": (100, 4, 4)}}, consolidated=False)
+    options = COMMON | {"model": toy_models.counted, "k": 4, "block": 5, "window": 40}
+    options |= {"scheme": "systematic", "client": client}
+    score(path, out=out, **options)
+    data.isel(sample=slice(130, None)).to_zarr(path, append_dim="sample", consolidated=False)
+    command = [sys.executable, str(SUPPORT / "score_and_die.py"), cluster.scheduler_address]
+    died = subprocess.run(
+        [*command, str(path), str(out), "6"],
+        env=os.environ | {"PYTHONPATH": str(SUPPORT)}, capture_output=True, timeout=100,
+    )  # fmt: skip
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    report = score(path, out=out, **options)
+    assert 130 < report.resumed < 400
+    np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))

@@ -1,0 +1,60 @@
+"""An output store that is there already, as a run goes on with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+
+from approxifer.datasets import OutputStore, Source
+from approxifer.datasets.compare import code_as_now
+from approxifer.errors import FingerprintError, StoreError
+from approxifer.pipeline.planning.partition import Layout
+
+
+def follow(source: Source, store: OutputStore, *, append: bool) -> None:
+    """Number the input's rows as the store does.
+
+    Raises
+    ------
+    FingerprintError
+        They lie along other dimensions.
+    """
+    now, then = source.grid.shape, store.grid.shape
+    if len(now) != len(then):
+        raise FingerprintError(
+            f"The output store {store.path} has rows along {', '.join(store.sample_dims)}, and "
+            f"these lie along {', '.join(source.sample_dims)}: give sample_dim= (--sample-dim) as "
+            "it was begun, or write to another path (--out)."
+        )
+    for dim, size, before in list(zip(source.sample_dims, now, then, strict=True))[1:]:
+        if size != before:
+            raise FingerprintError(
+                f"The input had {before:,} along {dim!r} when the output store {store.path} was "
+                f"begun, and has {size:,}: only along {source.sample_dim!r}, the first sample "
+                "dimension, can rows be appended. Write to another path (--out)."
+            )
+    source.follow(store.grid, appended=append and now[0] > then[0])
+
+
+def attributes(store: OutputStore) -> dict[str, Any]:
+    """The attributes of a store, of which a run is made again.
+
+    Raises
+    ------
+    StoreError
+        They are not as they were written.
+    """
+    attrs = store.attrs
+    code, layout = code_as_now(attrs.get("code")), attrs.get("layout")
+    try:
+        TypeAdapter(Layout).validate_python(layout)
+        Layout.of(layout or {})  # which takes no others
+        TypeAdapter(PositiveInt).validate_python((code or {})["k"], strict=True)
+        TypeAdapter(NonNegativeInt).validate_python((code or {})["byzantine"], strict=True)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"The output store {store.path} is not as approxifer writes it: code {code!r}, layout "
+            f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
+        ) from error
+    return attrs | {"code": code}
