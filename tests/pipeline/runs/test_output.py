@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import toy_models
 import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from approxifer import score
 from approxifer.errors import ConfigError, FingerprintError
@@ -28,6 +31,11 @@ COMMON: dict[str, Any] = {"scheme": "uncoded", "k": 2, "block": 4, "window": 8, 
 def anomaly(rows: np.ndarray) -> np.ndarray:
     """Each field without its own mean."""
     found: np.ndarray = rows - rows.mean(axis=(1, 2), keepdims=True)
+    return found
+
+
+def turned(rows: np.ndarray) -> np.ndarray:
+    found: np.ndarray = -rows
     return found
 
 
@@ -60,13 +68,43 @@ def field(tmp_path: Path) -> Path:
 def test_a_field_is_scored_to_a_field(client: Client, field: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     report = score(field, model=anomaly, out=out, client=client, **COMMON)
-    with xr.open_zarr(field, chunks=None, consolidated=False) as given:
-        expected = given.t2m.copy(data=anomaly(given.t2m.values)).drop_attrs(deep=False)
+    with xr.open_zarr(field, chunks=None, consolidated=False) as opened:
+        expected = opened.t2m.copy(data=anomaly(opened.t2m.values)).drop_attrs(deep=False)
         found = report.predictions.prediction
         xr.testing.assert_identical(found.drop_attrs(deep=False), expected.rename("prediction"))
     assert "units" not in found.attrs
     again = score(field, model=anomaly, out=out, client=client, **COMMON)
     assert again.resumed == 22
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@given(
+    dims=st.permutations(["time", "latitude", "longitude"]),
+    sizes=st.lists(st.integers(2, 9), min_size=3, max_size=3),
+    chunk=st.integers(1, 5),
+    at=st.integers(0, 2),
+    window=st.integers(3, 9),
+)
+def test_any_order_of_dimensions_is_that_of_apply_ufunc(
+    client: Client, dims: list[str], sizes: list[int], chunk: int, at: int, window: int
+) -> None:
+    data = xr.DataArray(
+        np.random.default_rng(sum(sizes)).normal(size=sizes).astype("f4"), dims=dims, name="x",
+        coords={dims[0]: np.arange(sizes[0]) * -0.5, "height": 2.0,
+                "area": (dims[:2], np.ones(sizes[:2]), {"units": "m2"})},
+    )  # fmt: skip
+    row = [dim for dim in dims if dim != dims[at]]
+    with tempfile.TemporaryDirectory() as folder:
+        chunks = {"x": {"chunks": (chunk, chunk, chunk)}}
+        data.to_dataset().to_zarr(f"{folder}/in", encoding=chunks, consolidated=False)
+        options = COMMON | {"window": window, "sample_dim": dims[at], "client": client}
+        report = score(f"{folder}/in", model=turned, out=f"{folder}/out", variable="x", **options)
+        found = report.predictions.prediction.load().drop_attrs(deep=False)
+    expected = xr.apply_ufunc(turned, data, input_core_dims=[row], output_core_dims=[row],
+                              keep_attrs=True)  # fmt: skip
+    xr.testing.assert_identical(found, expected.rename("prediction"))
 
 
 def test_asked_for_it_has_names_units_and_chunks(
@@ -77,9 +115,9 @@ def test_asked_for_it_has_names_units_and_chunks(
     found = score(field, output=asked, **options).predictions
     assert found.zonal.dims == ("time", "latitude")
     assert found.zonal.attrs["units"] == "K"
-    with xr.open_zarr(field, chunks=None, consolidated=False) as given:
-        np.testing.assert_array_equal(found.zonal, mean(given.t2m.values))
-        xr.testing.assert_identical(found.latitude, given.latitude)
+    with xr.open_zarr(field, chunks=None, consolidated=False) as opened:
+        np.testing.assert_array_equal(found.zonal, mean(opened.t2m.values))
+        xr.testing.assert_identical(found.latitude, opened.latitude)
     with pytest.raises(FingerprintError, match=r"output.variable: given 'mean', stored 'zonal'"):
         score(field, output=asked | {"variable": "mean"}, **options)
     assert score(field, **options).resumed == 22  # nothing asked for: as it was begun
@@ -128,12 +166,12 @@ def test_points_of_a_cube_come_back_as_the_cube(
     asked: dict[str, Any] = {"sample_dim": ("time", "latitude", "longitude")}
     out = tmp_path / "out.zarr"
     found = score(field, out=out, **options | asked).predictions
-    with xr.open_zarr(field, chunks=None, consolidated=False) as given:
-        looped = np.array([square(point) for point in given.t2m.values.ravel()])
-        expected = given.t2m.copy(data=looped.reshape(given.t2m.shape)).drop_attrs(deep=False)
+    with xr.open_zarr(field, chunks=None, consolidated=False) as opened:
+        looped = np.array([square(point) for point in opened.t2m.values.ravel()])
+        expected = opened.t2m.copy(data=looped.reshape(opened.t2m.shape)).drop_attrs(deep=False)
         prediction = found.prediction.drop_attrs(deep=False)
         xr.testing.assert_identical(prediction, expected.rename("prediction"))
-    assert found.status.dims == given.t2m.dims
+    assert found.status.dims == opened.t2m.dims
     assert score(field, out=out, **options | asked).resumed == 660
     with pytest.raises(FingerprintError, match="has rows along time, latitude, longitude"):
         score(field, out=out, **options)
