@@ -101,7 +101,11 @@ class OpenCluster:
         trace: TracebackType | None,
     ) -> None:
         closed = self.client.status not in ("running", "connecting")
-        self.close()
+        try:
+            if isinstance(error, ClusterError):
+                self._check()  # the workers' memory limit, rather than what followed from it
+        finally:
+            self.close()
         own = isinstance(error, ApproxiferError) and not isinstance(
             error, ClusterError | InputError
         )

@@ -150,7 +150,8 @@ class Arguments:
         ),
     )
     dtype: str = field(
-        default="float32", metadata=about(MODEL, Text("NAME"), "Precision of the model.")
+        default="float32",
+        metadata=about(MODEL, Text("NAME"), "Precision of the model; stored: rows as they are."),
     )
     device: str = field(
         default="auto",

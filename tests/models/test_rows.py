@@ -322,14 +322,9 @@ def test_resolve_callable(importable: Write) -> None:
     for spec, message in (
         ("steps:half", "preprocess='steps:half' is a float"),
         ("steps.halve", "not an import name"),
-        (lambda rows: rows, "preprocess is a lambda"),
-        (np.log1p, "not a plain function"),
+        (0.5, "preprocess=0.5 is a float, which cannot be called"),
     ):
         with pytest.raises(ModelError, match=message):
             resolve_callable(spec)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="referee is a lambda"):
-        resolve_callable(lambda: 0, what="referee")
-    copy = type(steps.halve)(steps.halve.__code__, {}, "halve")
-    copy.__module__ = "steps"
-    with pytest.raises(ModelError, match="replaced or decorated"):
-        resolve_callable(copy)
+    for function in (np.log1p, lambda rows: rows):
+        assert resolve_callable(function) is function

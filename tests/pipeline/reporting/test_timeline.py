@@ -123,4 +123,4 @@ def test_ten_thousand_attempts(tmp_path):
     ]
     begin = time.process_time()
     draw_timeline([journal()[0], group(*attempts)], tmp_path / "t.png")
-    assert time.process_time() - begin < 6  # 1.5 s here; twice 3 for a busy machine
+    assert time.process_time() - begin < 12  # 1.5 s here; 7 s were seen on a busy machine

@@ -59,7 +59,7 @@ DIFFERENT = {
         "code.scheme: given 'replication-adaptive', stored 'systematic'",
     ),
     "repair": (["--repair", "none"], "code.repair: given 'none', stored 'exact'"),
-    "input": (["IN={tmp}/other.zarr"], "input: given"),
+    "input": (["IN={tmp}/other.zarr"], "The input is not the one"),
 }
 
 
