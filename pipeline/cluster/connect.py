@@ -101,11 +101,7 @@ class OpenCluster:
         trace: TracebackType | None,
     ) -> None:
         closed = self.client.status not in ("running", "connecting")
-        try:
-            if isinstance(error, ClusterError):
-                self._check()  # the workers' memory limit, rather than what followed from it
-        finally:
-            self.close()
+        self.close()
         own = isinstance(error, ApproxiferError) and not isinstance(
             error, ClusterError | InputError
         )

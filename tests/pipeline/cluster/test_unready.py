@@ -42,7 +42,9 @@ def test_a_worker_that_dies_of_the_model(
 def test_a_memory_limit_too_small_for_any_worker(store: Path, tmp_path: Path) -> None:
     preload = tmp_path / "preload.py"
     preload.write_text("import time\nheld = b'1' * 300_000_000\ntime.sleep(2)\n")
-    with pytest.raises(ClusterError, match=r"killed by its memory limit of 200 MB before.*memory:"):
+    # Dask may kill it only after it has registered, and then no reason is left to read.
+    known = r"killed by its memory limit of 200 MB before.*memory:"
+    with pytest.raises(ClusterError, match=rf"{known}|0 are there, and no other came"):
         score(store, tmp_path, "slow", {"memory": "200MB", "preload": str(preload)})
 
 
