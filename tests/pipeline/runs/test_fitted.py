@@ -64,10 +64,10 @@ def test_decoded_rows_are_nearer_than_berruts(
     assert error["fitted"] < 0.9 * error["berrut"]
 
 
-def test_it_is_refused_where_workers_are_not_believed_and_where_nothing_is_interpolated() -> None:
+def test_it_is_refused_where_workers_are_not_trusted_and_where_nothing_is_interpolated() -> None:
     given: dict[str, Any] = {"data": "x", "model": "m", "out": "o", "decoder": "fitted"}
     for wrong in ({"byzantine": 1}, {"scheme": "replication"}):
         with pytest.raises(ConfigError, match=r"decoder='fitted'.*leave it out"):
             Options(**given | wrong)
-    with pytest.raises(ConfigError, match="decoder='fited', did you mean 'fitted'"):
+    with pytest.raises(ConfigError, match="decoder='fited' is unknown, did you mean 'fitted'"):
         Options(**given | {"decoder": "fited"})

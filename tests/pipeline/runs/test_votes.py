@@ -69,7 +69,7 @@ def test_adaptive_copies_cost_two_evaluations_where_no_worker_is_wrong(
     assert 2.0 <= report.evaluations_per_query <= 2.0 + 2 * 5 * unneeded(out) / len(rows)
     assert report.convicted == []
     assert sum(worker.suspected for worker in report.workers.values()) == 0
-    assert "replication-adaptive K=2 S=1 E=1, 8 shares" in str(report)
+    assert "replication-adaptive K=4 S=1 E=1, 8 shares" in str(report)
 
 
 @pytest.mark.parametrize("shares", [1.0, 0.05])
