@@ -44,7 +44,7 @@ class Grid:
 
     @cached_property
     def _edges(self) -> list[np.ndarray]:
-        """Where tiles begin and end, by dimension."""
+        """The bounds of tiles, by dimension."""
         cuts = (self.begins, *[()] * (self.ndim - 1))
         spans = zip(self.shape, self.chunk, cuts, strict=True)
         return [

@@ -201,7 +201,7 @@ def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
 
 
 def renamed(source: Source, form: Form) -> dict[str, str]:
-    """What the output calls each sample dimension of the input."""
+    """The output's name of each sample dimension of the input."""
     several = len(source.sample_dims) > 1
     return {
         dim: dim if dim not in form.taken else f"sample_{dim}" if several else "sample"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import ExitStack
 
 from approxifer.coding.spec import MAX_SHARES
-from approxifer.datasets.layout import FLAG_MEANINGS
 from approxifer.pipeline import garbage
 from approxifer.pipeline.client.engine import Engine
 from approxifer.pipeline.cluster.batch_spec import job_script
 from approxifer.pipeline.cluster.connect import refuse_import_of_main, workers_of
-from approxifer.pipeline.finished import finished_report
+from approxifer.pipeline.finished import final_counts, finished_report
 from approxifer.pipeline.job import Job
 from approxifer.pipeline.planning.home import with_client
 from approxifer.pipeline.planning.options import Options
@@ -166,9 +164,7 @@ def _run(job: Job, options: Options) -> Report:
         engine = Engine(setup, job.stream)
         job.stream.read_back = engine.windows.read_back
         job.run(engine, cluster.client.loop.asyncio_loop)  # type: ignore[union-attr]
-        status = setup.store.status()
-        found = Counter(FLAG_MEANINGS[value] for value in status.tolist())
-        counts = {name: found.get(name, 0) for name in ("exact", "decoded", "repaired", "failed")}
+        counts = final_counts(setup.store)
         started = engine.started or time.monotonic()
         evaluations = sum(w["evaluations"] for w in engine.connection.ledger["workers"])
         members = engine.members

@@ -72,7 +72,7 @@ def finished_report(
             return None
         if options.rows_checked and _owed(options, store, load, spans, members, events):
             return None
-        counts = _counts(store)
+        counts = final_counts(store)
         if write and ("counts" not in store.attrs or options.forgive):
             _close(store, options, members, counts, session)
         return Report(
@@ -139,7 +139,8 @@ def _tainted(
     return any(touched(**now, convicted=convicted, groups=groups).any() for now in windows_of)
 
 
-def _counts(store: OutputStore) -> dict[str, int]:
+def final_counts(store: OutputStore) -> dict[str, int]:
+    """Rows of each final status, by its name."""
     found = Counter(FLAG_MEANINGS[value] for value in store.status().tolist())
     return {name: found.get(name, 0) for name in FINAL}
 

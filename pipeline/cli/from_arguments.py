@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import Field
 from typing import Annotated, Any
 
@@ -38,34 +38,25 @@ class ScoreCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def takes_arguments(
-    *, leave_out: Iterable[str] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_arguments(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every declared argument as an option, beside those of its own.
 
     The command is called with a dict of those that were given, and its own options by name.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shown = {
-            name: one
-            for name, one in declared().items()
-            if described(one).shell and name not in leave_out
-        }
+    shown = {name: one for name, one in declared().items() if described(one).shell}
 
-        def called(**given: Any) -> None:
-            named = {name: _value(one, given.pop(name)) for name, one in shown.items()}
-            command({k: v for k, v in named.items() if v is not None}, **given)
+    def called(**given: Any) -> None:
+        named = {name: _value(one, given.pop(name)) for name, one in shown.items()}
+        command({k: v for k, v in named.items() if v is not None}, **given)
 
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        parameters = [_parameter(one) for one in shown.values()]
-        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [*parameters, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
-        )
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
-        return called
-
-    return decorate
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    parameters = [_parameter(one) for one in shown.values()]
+    called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*parameters, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+    )
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    return called
 
 
 def _parameter(one: Field[Any]) -> inspect.Parameter:

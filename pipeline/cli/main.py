@@ -120,7 +120,7 @@ def _finish(report: Report, max_failed: int = 0) -> None:
 
 
 @app.command(cls=ScoreCommand)
-@takes_arguments()
+@takes_arguments
 def score(
     options: dict[str, Any],
     *,

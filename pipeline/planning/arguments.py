@@ -38,7 +38,7 @@ TRUST, RUN = "Byzantine workers", "Run"
 
 @dataclass(frozen=True)
 class About:
-    """What an argument's field does not say itself.
+    """Further facts of an argument, beside its field's name, type and default.
 
     Attributes
     ----------
@@ -426,7 +426,7 @@ def grouped() -> dict[str, list[Field[Any]]]:
 
 
 def described(argument: Field[Any]) -> About:
-    """What an argument's declaration says beside its name, type and default."""
+    """The declaration of an argument beside its name, type and default."""
     found: About = argument.metadata["about"]
     return found
 

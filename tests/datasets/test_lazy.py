@@ -20,7 +20,7 @@ VALUES = np.arange(40 * 6, dtype=np.float32).reshape(40, 6)
 
 @pytest.fixture
 def computed():
-    """How often each block was computed, and an array that counts."""
+    """An array that counts how often each of its blocks is computed, and the counts."""
     counts: Counter[tuple[int, ...]] = Counter()
     lock = threading.Lock()
 

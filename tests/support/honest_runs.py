@@ -42,7 +42,7 @@ def most(made: Tolerance) -> float:
 
 
 def noises(run: Runner, rows: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the client finds out about rows, 16 at a time: the right outputs, and their noise."""
+    """The right outputs of rows, and their noise, as the client finds them, 16 at a time."""
     draws = rng(2)
     each = [own_noise(run, few, 64, sample, draws) for few in np.split(rows, len(rows) // 16)]
     right, noise = zip(*each, strict=True)

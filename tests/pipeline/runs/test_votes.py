@@ -98,7 +98,7 @@ def test_without_checks_a_third_copy_decides(
 def test_two_byzantine_workers_among_adaptive_copies(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
-    """What the first had touched is run again, and not by the second alone."""
+    """Rows that the first had touched are run again, and not by the second alone."""
     faults.install(client, {"1": faults.Collude(shares=0.3), "4": faults.Collude(shares=0.3)})
     options = ADAPTIVE | {"byzantine": 2, "k": 2}
     report = score(store, out=tmp_path / "out.zarr", client=client, **options)
