@@ -9,6 +9,7 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
+from policies import change_policy
 
 from approxifer import score
 from approxifer.pipeline import faults
@@ -31,13 +32,16 @@ def test_complex_outputs_are_decoded_in_both_parts(
     assert np.abs(decoded.imag).mean() > np.abs(decoded.real).mean()
 
 
-def test_a_row_on_which_the_model_raised_is_not_decoded(client: Client, tmp_path: Path) -> None:
+def test_a_row_on_which_the_model_raised_is_not_decoded(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_policy(monkeypatch, patience=1000)
     rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     rows[[42, 171], 0] = 5000
     report = score(
         xr.DataArray(rows, dims=("n", "f"), name="x"), model=toy_models.raises_on_mark,
         out=tmp_path / "out.zarr", client=client, k=2, block=5, window=100, scheme="systematic",
-        repair="none", patience=1000, late=1000, progress=False,
+        repair="none", late=1000, progress=False,
     )  # fmt: skip
     status = report.predictions.status.values
     assert np.flatnonzero(status == Status.FAILED).tolist() == [42, 171]
