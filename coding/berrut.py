@@ -5,7 +5,14 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.code import Array, Code, Reals, combine, root_mean_square
+from approxifer.coding.code import (
+    Array,
+    Code,
+    Reals,
+    combine,
+    encode_sums,
+    root_mean_square,
+)
 from approxifer.coding.interpolation import (
     berrut_matrix,
     berrut_nodes,
@@ -130,6 +137,12 @@ class SystematicCode(InterpolatingCode):
 
     def __init__(self, spec: CodeSpec) -> None:
         super().__init__(spec, *systematic_nodes(spec.k, spec.n))
+        matrix = berrut_matrix(np.array(self.nodes), np.array(self.queries))
+        mixed = (i for i, block in enumerate(self.carries) if block is None)
+        self.mixtures = {share: tuple(matrix[share].tolist()) for share in mixed}
+
+    def encode(self, blocks: Array) -> Array:
+        return encode_sums(self, self._mixable(blocks))
 
 
 class BerrutCode(InterpolatingCode):

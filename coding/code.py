@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any, Literal, TypeAlias
@@ -88,6 +88,9 @@ class Code(ABC):
     """
 
     adaptive = False
+    #: Weights (k,) of each share that is a weighted sum of the blocks, row by row; None: its
+    #: mixtures are something else. What it holds can be made from the weights alone: see `mix`.
+    mixtures: Mapping[int, tuple[float, ...]] | None = None
 
     def __init__(
         self,
@@ -149,6 +152,12 @@ class Code(ABC):
             surplus share's output minus its interpolation from the shares that decoding used. NaN
             where no share is surplus (and where an output is NaN).
         """
+
+    @property
+    def describable(self) -> bool:
+        """True if each share follows from queries and weights: it carries a block, or is a sum."""
+        sums = self.mixtures or {}
+        return all(block is not None or share in sums for share, block in enumerate(self.carries))
 
     def decodable(self, present: Collection[int]) -> bool:
         """Return True if the outputs of the shares `present` give an output of every block.
@@ -345,6 +354,42 @@ def combine(weights: Reals, samples: Array, out: Array | None = None) -> Array:
     with np.errstate(all="ignore"):
         np.matmul(weights.astype(precision), flat, out=out.reshape(len(out), width))
     return out
+
+
+def mix(weights: Sequence[float], blocks: Iterable[Array]) -> Array:
+    """Mix blocks one after the other: sum_j weights[j] * blocks[j].
+
+    Number by number and in this order: the bits of a row do not depend on which rows are mixed
+    beside it, as they may in a matrix product.
+
+    Parameters
+    ----------
+    weights
+        One for each block.
+    blocks : floating-point arrays (B, *feature)
+        Two of them are in use at a time. Float16 is summed in float32.
+
+    Returns
+    -------
+    array (B, *feature)
+        Of the blocks' dtype.
+    """
+    total = np.empty(0)
+    for j, (weight, block) in enumerate(zip(weights, blocks, strict=True)):
+        precision = np.promote_types(block.dtype, np.float32).type
+        with np.errstate(all="ignore"):
+            term = np.multiply(block, precision(weight), dtype=precision)
+            total = term if j == 0 else np.add(total, term, out=total)
+    return total.astype(block.dtype, copy=False)
+
+
+def encode_sums(code: Code, blocks: Array) -> Array:
+    """Make the shares (n, B, *feature) of a code whose mixtures are all weighted sums."""
+    assert code.mixtures is not None, "a code of sums"
+    shares = np.empty((code.n, *blocks.shape[1:]), blocks.dtype)
+    for share, block in enumerate(code.carries):
+        shares[share] = blocks[block] if block is not None else mix(code.mixtures[share], blocks)
+    return shares
 
 
 def root_mean_square(found: Array, expected: Array) -> NDArray[np.float32]:

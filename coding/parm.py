@@ -11,7 +11,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.coding.code import Array, Code, Reals, combine, root_mean_square
+from approxifer.coding.code import (
+    Array,
+    Code,
+    Reals,
+    combine,
+    encode_sums,
+    root_mean_square,
+)
 from approxifer.coding.spec import ENCODERS, CodeSpec, Scheme
 from approxifer.errors import ConfigError
 
@@ -76,16 +83,15 @@ class ParmCode(Code):
         )
         self.models = (*[0] * k, *range(1, parities + 1))
         self._parities = parities
+        if spec.encoder == "addition":
+            sums = enumerate(coefficients(k, parities).tolist(), start=k)
+            self.mixtures = {share: tuple(weights) for share, weights in sums}
 
     def encode(self, blocks: Array) -> Array:
         blocks = self._mixable(blocks)
-        shares = np.empty((self.n, *blocks.shape[1:]), blocks.dtype)
-        shares[: self.k] = blocks
-        if self.spec.encoder == "addition":
-            combine(coefficients(self.k, self._parities), blocks, out=shares[self.k :])
-        else:
-            shares[self.k :] = tile(blocks)
-        return shares
+        if self.mixtures is not None:
+            return encode_sums(self, blocks)
+        return np.concatenate([blocks, tile(blocks)[None]])
 
     def weights(self, present: Collection[int]) -> tuple[NDArray[np.intp], Reals]:
         shares = self._known(present)

@@ -17,10 +17,11 @@ from approxifer.datasets import fingerprint
 from approxifer.datasets.codecs import Array, check_array, check_memory
 from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import INSTRUCTIONS
-from approxifer.datasets.input.lazy import DaskRows
+from approxifer.datasets.input.lazy import DaskRows, unsendable
 from approxifer.datasets.input.members import Member, choose
 from approxifer.datasets.input.opening import dimensions, open_array, open_node, stored_chunks
-from approxifer.datasets.input.remote import reason
+from approxifer.datasets.input.remote import is_url, reason
+from approxifer.datasets.localdisk import plain_path
 from approxifer.errors import ApproxiferError, ConfigError, InputError
 from approxifer.quiet import quiet
 from approxifer.text import did_you_mean
@@ -60,10 +61,20 @@ class Source:
         Of the rows, after the decoding of scale and offset; in native byte order.
     chunk : int
         Rows per chunk of the input (per shard, if sharded); ``rows`` if it is not chunked.
+    opened : dict or str
+        Arguments with which `open_source` opens the same rows in another process, picklable; they
+        may hold secrets. Or the reason for which none do.
     """
 
-    def __init__(self, data: _Data, *, sample_dims: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        data: _Data,
+        *,
+        sample_dims: tuple[str, ...],
+        opened: dict[str, Any] | str,
+    ) -> None:
         self.variable = data.name
+        self.opened = opened
         self.sample_dims = sample_dims
         self._from = data
         self._array = data.array
@@ -278,6 +289,7 @@ def open_source(
     variable: str | None = None,
     sample_dim: str | Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    missing: Callable[[str], None] | None = None,
 ) -> Source:
     """Open the input.
 
@@ -294,6 +306,8 @@ def open_source(
     storage_options
         For a URL: what its fsspec file system takes (credentials, say), and ``read_timeout``, the
         seconds that one read may take (30).
+    missing
+        Called with the key of each chunk that is read from a path or URL and not there.
 
     Raises
     ------
@@ -305,12 +319,25 @@ def open_source(
     ConfigError
         Storage options without a URL, or wrong ones.
     """
+    opened: dict[str, Any] | str
     if isinstance(data, xr.DataArray):
         if storage_options:
             raise ConfigError("storage_options= is for URLs: leave it out with a DataArray")
         found = _of_dataarray(data, variable)
+        opened = unsendable(data)
+        if not opened:
+            alone = data.drop_vars(list(data.coords)).drop_attrs()
+            opened = {"data": alone, "variable": variable, "sample_dim": sample_dim}
     elif isinstance(data, str | os.PathLike):
-        found = _of_store(os.fspath(data), variable, storage_options)
+        location = os.fspath(data)
+        found = _of_store(location, variable, storage_options, missing)
+        place = plain_path(location)
+        opened = {
+            "data": place if is_url(place) else os.path.abspath(place),
+            "variable": variable,
+            "sample_dim": sample_dim,
+            "storage_options": storage_options,
+        }
     else:
         raise InputError(
             f"data is a {type(data).__name__}. Give a path or URL of a Zarr store, or an "
@@ -324,7 +351,7 @@ def open_source(
                 f"the dimension {dim!r} occurs twice: rows are taken along the first, axis {axis}"
             )
             found = replace(found, notes=(*found.notes, note))
-    return Source(found, sample_dims=chosen)
+    return Source(found, sample_dims=chosen, opened=opened)
 
 
 def _of_dataarray(data: xr.DataArray, variable: str | None) -> _Data:
@@ -355,9 +382,12 @@ def _of_dataarray(data: xr.DataArray, variable: str | None) -> _Data:
 
 
 def _of_store(
-    location: str, variable: str | None, storage_options: Mapping[str, Any] | None
+    location: str,
+    variable: str | None,
+    storage_options: Mapping[str, Any] | None,
+    missing: Callable[[str], None] | None,
 ) -> _Data:
-    node = open_node(location, storage_options)
+    node = open_node(location, storage_options, missing)
     try:
         if isinstance(node, zarr.Group):
             member = choose(node, variable, location)

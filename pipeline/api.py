@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
+from approxifer.coding import CodeSpec
 from approxifer.coding.spec import MAX_SHARES
 from approxifer.pipeline import garbage
 from approxifer.pipeline.client.engine import Engine
@@ -12,9 +13,10 @@ from approxifer.pipeline.cluster.batch_spec import job_script
 from approxifer.pipeline.cluster.connect import refuse_import_of_main, workers_of
 from approxifer.pipeline.finished import final_counts, finished_report
 from approxifer.pipeline.job import Job
+from approxifer.pipeline.planning.described import bytes_read
 from approxifer.pipeline.planning.home import with_client
 from approxifer.pipeline.planning.options import Options
-from approxifer.pipeline.planning.partition import groups_in_flight, workers_needed
+from approxifer.pipeline.planning.partition import Layout, groups_in_flight, workers_needed
 from approxifer.pipeline.planning.prepare import (
     Prepared,
     check_batch,
@@ -23,6 +25,7 @@ from approxifer.pipeline.planning.prepare import (
     open_workers,
     prepare,
     settle,
+    why_sent,
 )
 from approxifer.pipeline.planning.signature import takes_options
 from approxifer.pipeline.reporting.progress import ProgressBar
@@ -118,6 +121,7 @@ def plan_run(options: Options) -> str:
         f"{layout.micro_batch}",
         f"cluster {workers} workers ({workers_needed(spec, asked.byzantine)} needed), "
         f"{groups_in_flight(n, workers, asked.in_flight)} groups in flight",
+        f"reads   {_reads(prepared, spec, layout)}",
         f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{checked}",
         *(f"note    {note}" for note in prepared.notes),
         *(f"note    {note}" for note in prepared.source.reads_again(layout.window)),
@@ -136,12 +140,21 @@ def plan_run(options: Options) -> str:
     return "\n".join(lines)
 
 
+def _reads(prepared: Prepared, spec: CodeSpec, layout: Layout) -> str:
+    """The way of the rows to the workers, in words."""
+    if why := why_sent(prepared, spec, layout):
+        return f"the client reads the rows and sends them: {why}"
+    source = prepared.source
+    each = bytes_read(layout, spec.k, source.rows, source.chunk)
+    return f"each worker reads the rows of its shares, {each:.2f} bytes for each byte of the input"
+
+
 def _finished(prepared: Prepared, *, write: bool) -> Report | None:
     """The report of a job of which nothing is left to do; None if something is."""
     if prepared.stored is None or prepared.growth is not None:
         return None
     spec, layout = settle(prepared, MAX_SHARES)
-    report = finished_report(prepared.options, layout, spec, prepared.queries.load, write=write)
+    report = finished_report(prepared.options, layout, spec, write=write)
     if report is not None:
         report.notes += prepared.notes
     return report

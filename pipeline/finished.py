@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import Layout
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
+from approxifer.pipeline.share_rows import queries
 
 #: Rows of these statuses are final, as far as their own session is concerned.
 FINAL = ("exact", "decoded", "repaired", "failed")
@@ -32,7 +32,6 @@ def finished_report(
     options: Options,
     layout: Layout,
     spec: CodeSpec,
-    load: Callable[[int, int], np.ndarray],
     *,
     write: bool,
 ) -> Report | None:
@@ -47,8 +46,6 @@ def finished_report(
         The run's; its output store exists and was begun with these options.
     layout, spec
         The store's.
-    load
-        Rows [start, stop) of the input.
     write
         Complete what the last session was stopped before: the counts, and which hosts are forgiven.
 
@@ -70,7 +67,7 @@ def finished_report(
         spans = [(i, *span) for i, span in enumerate(store.grid.windows(layout.window))]
         if members.convictions and _tainted(store, spans, members, events):
             return None
-        if options.rows_checked and _owed(options, store, load, spans, members, events):
+        if options.rows_checked and _owed(options, store, spans, members, events):
             return None
         counts = final_counts(store)
         if write and ("counts" not in store.attrs or options.forgive):
@@ -106,7 +103,6 @@ def _all_final(store: OutputStore, *, retry: bool) -> bool:
 def _owed(
     options: Options,
     store: OutputStore,
-    load: Callable[[int, int], np.ndarray],
     spans: list[tuple[int, int, int]],
     members: Membership,
     events: list[dict[str, Any]],
@@ -115,7 +111,7 @@ def _owed(
     tainted = members.tainted()
     if any(tainted.isdisjoint((e["member"], e["checker"])) for e in undecided(events)):
         return True
-    left = RepeatedChecks(store, load, spans, members)
+    left = RepeatedChecks(store, queries, spans, members)
     if next(left.void(), None) is not None:
         return True
     if options.assurance is None:

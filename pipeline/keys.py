@@ -41,6 +41,16 @@ def put_handler(run: str) -> str:
     return f"approxifer_put_{run}"
 
 
+def read_handler(run: str) -> str:
+    """The worker's handler that takes the descriptions of a run's shares."""
+    return f"approxifer_read_{run}"
+
+
+def proof_handler(run: str) -> str:
+    """The worker's handler that shows whether it reads the client's input."""
+    return f"approxifer_proof_{run}"
+
+
 def model_plugin_name(run: str) -> str:
     """The worker plugin that loads a run's model."""
     return f"approxifer-model-{run}"

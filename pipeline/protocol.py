@@ -117,6 +117,7 @@ class Sent:
 
     share: int
     attempt: int
+    worker: str
     address: str
     key: Key
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,20 @@ import numpy as np
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
 from approxifer.models import ModelHandle, Runner, Stopped, cache, run_rows
+from approxifer.models.names import first_line
 from approxifer.pipeline import garbage
 from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.handlers import Handler
-from approxifer.pipeline.keys import TOPIC, Key, as_key, model_plugin_name, put_handler, run_of
+from approxifer.pipeline.keys import (
+    TOPIC,
+    Key,
+    as_key,
+    model_plugin_name,
+    proof_handler,
+    put_handler,
+    read_handler,
+    run_of,
+)
 from approxifer.pipeline.protocol import (
     Ended,
     Place,
@@ -30,11 +41,17 @@ from approxifer.pipeline.protocol import (
     WorkerReport,
     to_wire,
 )
+from approxifer.pipeline.queries import Recipe
+from approxifer.pipeline.reading import InputReader
+from approxifer.pipeline.share_rows import Description, ShareRows
 from approxifer.version import __version__
 
 #: Environment variables that name a worker's node: ours, which goes before, and Slurm's.
 NODE_VARIABLES = ("APPROXIFER_NODE", "SLURMD_NODENAME")
 
+
+#: What is said of a share's input where chunks of it were read and not there.
+MISSING = "missing"
 
 #: One micro-batch (M, *feature) in, its outputs (M, *out) out.
 Run = Callable[[np.ndarray], np.ndarray]
@@ -57,6 +74,15 @@ def hook_of(worker_name: object) -> Hook:
     return HOOKS.get(str(worker_name), Hook())
 
 
+@dataclass(frozen=True, eq=False)
+class ShareInput:
+    """The input of one share on its worker."""
+
+    rows: ShareRows  #: (B, *feature), or what is to be read
+    #: Rows that mix what is not finite: their output is NaN, or 0 where it has no NaN.
+    blank: tuple[int, ...] = ()
+
+
 class ModelOnWorker(WorkerPlugin):
     """A run on one worker: its models, and the inputs of its shares.
 
@@ -74,6 +100,7 @@ class ModelOnWorker(WorkerPlugin):
         threads: int,
         row: np.ndarray,
         micro_batch: int,
+        recipe: Recipe | None = None,
     ) -> None:
         self.run = run
         self.handles = tuple(handles)
@@ -81,7 +108,9 @@ class ModelOnWorker(WorkerPlugin):
         self.row = row  #: (1, *feature)
         self.micro_batch = micro_batch
         self.name = model_plugin_name(run)
-        self.inputs: dict[Key, np.ndarray] = {}  #: (B, *feature), of shares that have not started
+        self.recipe = recipe  #: of the input; None: the client sends all rows
+        self.inputs: dict[Key, ShareInput] = {}  #: of shares that have not started
+        self._reader: InputReader | None = None
         self._until_teardown = ExitStack()
 
     @property
@@ -92,6 +121,12 @@ class ModelOnWorker(WorkerPlugin):
     async def setup(self, worker: Worker) -> None:
         """Load the model off the worker's event loop, then report it."""
         worker.handlers[put_handler(self.run)] = Handler(self.put)
+        if self.recipe is not None:
+            self._reader = InputReader(self.recipe)
+            self._reading = ThreadPoolExecutor(1, "approxifer-read")
+            self._until_teardown.callback(self._reading.shutdown, wait=False, cancel_futures=True)
+            worker.handlers[read_handler(self.run)] = Handler(self.read)
+            worker.handlers[proof_handler(self.run)] = Handler(self.proof)
         report: WorkerReport
         try:
             loop = asyncio.get_running_loop()
@@ -117,16 +152,72 @@ class ModelOnWorker(WorkerPlugin):
             run_rows(runner, self.row, self.micro_batch)
         return runners
 
-    async def put(self, share: Key, rows: np.ndarray, stale: Iterable[Key]) -> None:
+    async def put(
+        self, share: Key, rows: np.ndarray, blank: Sequence[int], stale: Iterable[Key]
+    ) -> None:
         """Take in a share's input (B, *feature), and forget those of shares that are not wanted
-        any more; called by the client."""
+        any more; called by the client. See `ShareInput`."""
+        self._forget_inputs(stale)
+        self.inputs[as_key(share)] = ShareInput(rows, tuple(blank))
+
+    async def read(self, share: Key, described: list[Any], stale: Iterable[Key]) -> str:
+        """Read a share's input, ahead of its turn; mixtures, which may never be run, once they
+        start. Called by the client like `put`.
+
+        Returns
+        -------
+        str
+            The reason for which it cannot be read; "" if it is; `MISSING` if that is to be
+            confirmed.
+        """
+        self._forget_inputs(stale)
+        assert self._reader is not None, "its handler is there only with it"
+        key, rows = as_key(share), Description.of(described)
+        self.inputs[key] = ShareInput(rows)
+        if rows.mixed:
+            return ""
+        try:
+            loop = asyncio.get_running_loop()
+            call = self._reader.made
+            loaded, blank, missing = await loop.run_in_executor(self._reading, call, rows)
+        except Exception as error:  # the user's data and functions
+            self.inputs.pop(key, None)
+            return first_line(error)
+        if missing:
+            self.inputs.pop(key, None)
+            return MISSING
+        if key in self.inputs:  # it is still wanted
+            self.inputs[key] = ShareInput(loaded, tuple(blank))
+        return ""
+
+    async def proof(self) -> list[str]:
+        """Show what is read here: a digest; or "", and the reason for which nothing is."""
+        assert self._reader is not None, "its handler is there only with it"
+        try:
+            loop = asyncio.get_running_loop()
+            return [await loop.run_in_executor(self._reading, self._reader.proof), ""]
+        except Exception as error:  # likewise
+            return ["", first_line(error)]
+
+    def take(self, key: Key) -> ShareInput | None:
+        """The input of a share that starts, read by now; None where it is gone.
+
+        Mixtures have no output where chunks of their queries were missing: nobody has confirmed it.
+        """
+        found = self.inputs.pop(key, None)
+        if found is None or isinstance(found.rows, np.ndarray) or self._reader is None:
+            return found
+        rows, blank, missing = self._reader.made(found.rows)
+        return ShareInput(rows, tuple(range(len(rows)) if missing else blank))
+
+    def _forget_inputs(self, stale: Iterable[Key]) -> None:
         for key in stale:
             self.inputs.pop(as_key(key), None)
-        self.inputs[as_key(share)] = rows
 
     def teardown(self, worker: Worker) -> None:
         """Take no more inputs; forget the models that no other run on this worker uses."""
-        worker.handlers.pop(put_handler(self.run), None)
+        for name in (put_handler, read_handler, proof_handler):
+            worker.handlers.pop(name(self.run), None)
         self._until_teardown.close()
         self._forget_models(worker)
 
@@ -163,19 +254,26 @@ def run_share(fingerprint: str, *, micro_batch: int) -> np.ndarray:
     Raises
     ------
     Reschedule
-        The input is gone: the share was dropped meanwhile, or has run before. Dask forgets it, or
-        asks the scheduler again, where the plugin counts it as lost; and logs no error.
+        The input is gone (the share was dropped meanwhile, or has run before), or cannot be read.
+        Dask forgets it, or asks the scheduler again, where the plugin counts it as lost; and logs
+        no error.
     """
     worker = get_worker()
     key: Any = worker.get_current_task()
     plugin = worker.plugins.get(model_plugin_name(run_of(key)))
-    rows = plugin.inputs.pop(key, None) if isinstance(plugin, ModelOnWorker) else None
-    if rows is None:
+    try:
+        share = plugin.take(key) if isinstance(plugin, ModelOnWorker) else None
+    except Exception as error:  # the user's data and functions
+        raise Reschedule from error
+    if share is None:
         raise Reschedule
-    return run_input(rows, fingerprint, micro_batch=micro_batch)
+    assert isinstance(share.rows, np.ndarray), "it is read"
+    return run_input(share.rows, fingerprint, micro_batch=micro_batch, blank=share.blank)
 
 
-def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.ndarray:
+def run_input(
+    rows: np.ndarray, fingerprint: str, *, micro_batch: int, blank: Sequence[int] = ()
+) -> np.ndarray:
     """Run a model on one share's input, micro-batch by micro-batch.
 
     Parameters
@@ -185,6 +283,8 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
         Names the model in this process's cache.
     micro_batch
         Rows of every forward pass.
+    blank
+        Rows without an output: see `ShareInput`.
 
     Returns
     -------
@@ -215,6 +315,8 @@ def run_input(rows: np.ndarray, fingerprint: str, *, micro_batch: int) -> np.nda
     whole = False
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
+        if len(blank):
+            outputs[list(blank)] = np.nan if outputs.dtype.kind in "fc" else 0
         whole = True
         return hook.output(outputs)
     finally:

@@ -240,7 +240,9 @@ class _Run:
         rng = self.placing if batch.coded else self.elsewhere
         placed = place(range(code.n), code, candidates, rng=rng)
         rows = [self._rows(batch, share) for share in range(code.n)]
-        group = GroupTransfer(batch.number, np.stack(rows)[..., None], self._never, code.models)
+        group = GroupTransfer(
+            batch.number, [one[:, None] for one in rows], self._never, code.models
+        )
         attempts = []
         for share, address in sorted(placed.items()):
             name = self.names[int(address)]

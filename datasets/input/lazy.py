@@ -12,13 +12,21 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import cloudpickle
 import numpy as np
+import xarray as xr
+from dask._task_spec import Task
+from dask.core import flatten
 
 #: Bytes of computed blocks that are kept. The windows, the probe of the model and the fingerprint
 #: read the same blocks; what made them may be dear.
 KEPT_BYTES = 2**26
 #: Seconds within which a result has to come over from the worker that holds it.
 FETCH_SECONDS = 60.0
+#: Pickled bytes of a lazy array with which every worker is sent it.
+SENT_BYTES = 4 * 10**6
+#: Tasks of all blocks, each made for itself, for each task of all together, that are put up with.
+SHARED = 1.25
 #: Dask's priority of what is read, on workers that have other work.
 PRIORITY = 100
 
@@ -89,6 +97,42 @@ class DaskRows:
     def _compute(self, start: int, stop: int) -> np.ndarray:
         at = (*[slice(None)] * self._axis, slice(start, stop))
         return np.moveaxis(self.slab(at), self._axis, 0)
+
+
+def unsendable(data: xr.DataArray) -> str:
+    """The reason for which other processes cannot read a lazy array as it is; "": they can.
+
+    They can if it is small once it is pickled, and each of its blocks is made for itself: what all
+    of them need, such as a mean of everything, each process would compute again.
+    """
+    if data.chunks is None:
+        if isinstance(data.variable._data, np.ndarray):
+            return "the input is an array in memory"
+    elif clients_of(data.data):
+        return "the input is persisted on a cluster"
+    elif _shared(data.data):
+        return "the blocks of the lazy input have work in common"
+    try:
+        size = len(cloudpickle.dumps(data.drop_vars(list(data.coords))))
+    except Exception as error:
+        return f"the input cannot be pickled: {type(error).__name__}"
+    if size > SENT_BYTES:
+        return f"the lazy input takes {size / 1e6:.0f} MB to describe"
+    return ""
+
+
+def _shared(data: Any) -> bool:
+    """True if the blocks of a Dask array together take more work each for itself."""
+    graph, keys = data.__dask_graph__(), list(flatten(data.__dask_keys__()))
+    some = [keys[i] for i in np.linspace(0, len(keys) - 1, min(3, len(keys))).astype(int)]
+    most = max(_work(graph, {key}) for key in some)
+    return most * len(keys) > SHARED * _work(graph, set(keys))
+
+
+def _work(graph: Any, keys: set[Any]) -> int:
+    """The number of tasks that some results take, objects that are only handed on left out."""
+    tasks = dict(graph.cull(keys)).values()
+    return sum(isinstance(task, tuple | Task) for task in tasks)
 
 
 def clients_of(data: Any) -> list[Any]:

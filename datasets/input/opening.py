@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,12 @@ from xarray.backends import BackendArray
 from xarray.backends.zarr import FillValueCoder
 from xarray.conventions import decode_cf_variable
 from xarray.core import indexing
+from zarr.abc.store import Store
 from zarr.core.sync import sync
-from zarr.storage import ZipStore
+from zarr.storage import LocalStore, ZipStore
 
 from approxifer.datasets.codecs import Array
+from approxifer.datasets.input.missing import NotingStore
 from approxifer.datasets.input.remote import is_url, open_url, reason
 from approxifer.datasets.localdisk import plain_path
 from approxifer.errors import ApproxiferError, ConfigError, InputError, InputNotFoundError
@@ -42,7 +44,9 @@ _EXPECTED = (
 
 
 def open_node(
-    location: str, storage_options: Mapping[str, Any] | None = None
+    location: str,
+    storage_options: Mapping[str, Any] | None = None,
+    missing: Callable[[str], None] | None = None,
 ) -> zarr.Group | Array:
     """Open what lies at a local path or fsspec URL, read-only.
 
@@ -51,6 +55,8 @@ def open_node(
     location
     storage_options
         For a URL: see `datasets.remote`.
+    missing
+        Called with the key of each chunk that is read and not there.
 
     Raises
     ------
@@ -67,13 +73,18 @@ def open_node(
         raise ConfigError(
             f"storage_options= is for URLs, and {location!r} is a local path: leave it out"
         )
+
+    def noted(store: Store) -> Store:
+        return store if missing is None else NotingStore(store, missing)
+
     try:
         with quiet():
             if remote:
-                return zarr.open(open_url(place, storage_options), mode="r")
+                return zarr.open(noted(open_url(place, storage_options)), mode="r")
             if os.path.isfile(place) and zipfile.is_zipfile(place):
-                return zarr.open(ZipStore(place, mode="r"), path=_root(place), mode="r")
-            return zarr.open(place, mode="r")
+                packed = noted(ZipStore(place, mode="r"))
+                return zarr.open(packed, path=_root(place), mode="r")
+            return zarr.open(noted(LocalStore(place, read_only=True)), mode="r")
     except ApproxiferError:
         raise
     except FileNotFoundError as error:

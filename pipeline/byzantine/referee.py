@@ -18,6 +18,7 @@ from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import CLIENT, Membership
 from approxifer.pipeline.byzantine.spot_checks import Check
 from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.share_rows import ShareRows
 
 #: Rows of a micro-batch from which on equal hardware gives equal bits (`approxifer.models.rows`).
 BITWISE_ROWS = 8
@@ -53,8 +54,8 @@ class Verdict:
 
 #: Run a check's row on one worker (incarnation): its answer; None: none came, or the model raised.
 Ask = Callable[[Check, int], Awaitable[Answer | None]]
-#: Run rows (n, *feature) on the client: (n, *out), and how far its own runs of them differ.
-Own = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+#: Run rows of a share on the client: (n, *out), and how far its own runs of them differ.
+Own = Callable[[ShareRows], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(eq=False)
@@ -98,7 +99,7 @@ class Referee:
         if self.own is None:
             return await self._quorum(check, answers)
         try:
-            right, noise = await self.call(self.own, check.query[None])
+            right, noise = await self.call(self.own, check.query)
         except Exception:  # the user's model, on a row of the user's
             return Verdict(fails=True)
         found = {answer.member: self._against(answer, right, noise) for answer in answers}

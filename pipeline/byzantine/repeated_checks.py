@@ -16,6 +16,7 @@ from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.byzantine.spot_checks import ASSURANCE, Check, Checked, owed, proofs
 from approxifer.pipeline.byzantine.taint import standing
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.share_rows import ShareRows
 
 #: What a member has written itself.
 OWN = (Status.EXACT, Status.REPAIRED)
@@ -29,7 +30,7 @@ class RepeatedChecks:
     """The rows of a store that are still to be checked. All here reads, in the caller's thread."""
 
     store: OutputStore
-    load: Callable[[int, int], np.ndarray]  #: rows [start, stop) of the input, for the model
+    queries: Callable[[Sequence[int]], list[ShareRows]]  #: rows of the input, one by one
     spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
     members: Membership
 
@@ -98,8 +99,8 @@ class RepeatedChecks:
         """Checks of stored outputs."""
         if not rows:
             return []
-        queries, outputs = self.load(start, stop), self.store.read_prediction(start, stop)
+        queries, outputs = self.queries(list(rows)), self.store.read_prediction(start, stop)
         return [
-            Check(checked, (row,), queries[row - start].copy(), outputs[row - start].copy())
-            for row, checked in rows.items()
+            Check(checked, (row,), query, outputs[row - start].copy())
+            for (row, checked), query in zip(rows.items(), queries, strict=True)
         ]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from approxifer.pipeline.byzantine.membership import CLIENT
+from approxifer.pipeline.share_rows import ShareRows
 
 if TYPE_CHECKING:
     from approxifer.pipeline.client.window import Window
@@ -66,7 +67,7 @@ class Check:
 
     of: Checked
     rows: tuple[int, ...]  #: queries of the input that it is made of: one, or its codeword's K
-    query: np.ndarray  #: (*feature), as the model takes it
+    query: ShareRows  #: one row, as the model takes it
     output: np.ndarray | None  #: (*out), as returned or stored; None: that was no output
     model: int = 0  #: that ran it: 0 is the user's, r + 1 is parity model r
     tried: frozenset[int] = frozenset()  #: incarnations that were to check it, and have not

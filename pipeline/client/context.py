@@ -20,8 +20,11 @@ from approxifer.pipeline.byzantine.membership import Quarantine
 from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.client.dispatch import GroupTransfer, blank
 from approxifer.pipeline.planning.partition import Layout
+from approxifer.pipeline.queries import Recipe
+from approxifer.pipeline.reading import InputReader
 from approxifer.pipeline.records import ShareOutput
 from approxifer.pipeline.scheduler.policy import Policy
+from approxifer.pipeline.share_rows import Description, ShareRows, queries
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Setup:
     journal: Journal
     load: Callable[[int, int], np.ndarray]  #: rows [start, stop) as the model takes them
     compared: Callable[[np.ndarray], np.ndarray]  #: what order "similar" looks at
+    recipe: Recipe | None  #: by which workers read the rows; None: they are sent
     row: np.ndarray  #: (1, *feature), to warm the model up with
     handle: ModelHandle
     parity: tuple[ModelHandle, ...]  #: models of the parity shares, where the code has such
@@ -65,6 +69,8 @@ class Context:
     ----------
     setup : Setup
     connection : Connection
+    reader : InputReader or None
+        Reads what shares describe; None where they are sent.
     index : callable
         The index of a worker among the store's members, by its incarnation.
     tasks : asyncio.TaskGroup
@@ -80,6 +86,7 @@ class Context:
     ) -> None:
         self.setup = setup
         self.index = index
+        self.reader = None if setup.recipe is None else InputReader(setup.recipe)
         self.connection = Connection(setup.client, setup.session.rpartition("-")[2])
         self.numbers = count(coded_groups)
         self._loaders = ThreadPoolExecutor(1, "approxifer-read")
@@ -122,6 +129,20 @@ class Context:
             attempts=[asdict(attempt) for attempt in group.history],
             **fields,
         )
+
+    def queries(self, rows: Sequence[int]) -> list[ShareRows]:
+        """Rows of one window, one by one, as they are given to workers; to be called in a
+        thread."""
+        if self.setup.recipe is not None:
+            return list(queries(rows))
+        first = min(rows)
+        loaded = self.setup.load(first, max(rows) + 1)
+        return [loaded[row - first : row - first + 1].copy() for row in rows]
+
+    def made(self, rows: Description) -> tuple[np.ndarray, list[int], bool]:
+        """Read a share's rows on the client (`InputReader.made`); to be called in a thread."""
+        assert self.reader is not None, "shares are described"
+        return self.reader.made(rows)
 
     def blank(self, rows: int) -> np.ndarray:
         """Outputs not there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,9 +17,13 @@ from distributed import Future
 
 from approxifer.pipeline.client import transport
 from approxifer.pipeline.client.connection import Connection
+from approxifer.pipeline.client.transport import Readers
 from approxifer.pipeline.keys import Key
 from approxifer.pipeline.protocol import Attempt, Complete, GroupRequest, Returned, Send, Sent
 from approxifer.pipeline.records import ShareOutput
+from approxifer.pipeline.share_rows import Description, ShareRows
+from approxifer.pipeline.worker import MISSING
+from approxifer.text import duration
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -33,7 +37,7 @@ class GroupTransfer:
     """A group on the client: its shares, and the outputs that are back."""
 
     number: int
-    shares: np.ndarray  #: (N, B, *feature)
+    shares: Sequence[ShareRows]  #: N of B rows each
     finish: Callable[[GroupTransfer], Coroutine[Any, Any, None]]  #: called once it is complete
     models: Sequence[int]  #: of each share: 0 is the user's model, r + 1 parity model r
     outputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
@@ -43,6 +47,11 @@ class GroupTransfer:
     futures: dict[Key, Future[Any]] = field(default_factory=dict)
     completion: Complete | None = None  #: once no more shares are wanted
     done: bool = False
+
+    @property
+    def rows(self) -> int:
+        """B, rows of one share."""
+        return len(self.shares[0])
 
     @property
     def used(self) -> set[tuple[int, int]]:
@@ -83,6 +92,10 @@ class Dispatcher:
     ----------
     fingerprints
         Of the models: the user's, then the parity models.
+    readers
+        The workers that read what shares describe.
+    made
+        Reads it for the others.
     """
 
     def __init__(
@@ -94,6 +107,8 @@ class Dispatcher:
         output_shape: tuple[int, ...],
         output_dtype: np.dtype[Any],
         spawn: Spawn,
+        readers: Readers,
+        made: Callable[[Description], Awaitable[tuple[np.ndarray, list[int], bool]]],
         keep_malformed: bool,
     ) -> None:
         self.groups: dict[int, GroupTransfer] = {}
@@ -104,6 +119,7 @@ class Dispatcher:
         self._output_shape = output_shape
         self._output_dtype = output_dtype
         self._spawn = spawn
+        self._readers, self._made = readers, made
         self._keep_malformed = keep_malformed
         #: By address: shares whose inputs may be there for nothing. They go with the next input.
         self._stale: dict[str, list[Key]] = defaultdict(list)
@@ -111,8 +127,7 @@ class Dispatcher:
     async def dispatch(self, group: GroupTransfer, *, code: str, **asked: Any) -> None:
         """Have the plugin place a group's shares, as ``asked``: see `GroupRequest`."""
         self.groups[group.number] = group
-        rows = group.shares.shape[1]
-        request = GroupRequest(group=group.number, code=code, rows=rows, **asked)
+        request = GroupRequest(group=group.number, code=code, rows=group.rows, **asked)
         await self._connection.call("groups", groups=[asdict(request)])
 
     def handle(self, event: Send | Returned | Complete) -> None:
@@ -143,8 +158,7 @@ class Dispatcher:
         """Lay the inputs on their workers, and submit each share as soon as its input is there."""
         pushes: dict[asyncio.Task[None], Key] = {}
         for one in to:
-            stale, rows = self._stale.pop(one.address, ()), group.shares[one.share]
-            push = transport.push(self._client, one.address, one.key, rows, stale)
+            push = self._push(one, group.shares[one.share], self._stale.pop(one.address, ()))
             pushes[asyncio.create_task(push)] = one.key
         pending = set(pushes)
         try:
@@ -165,6 +179,22 @@ class Dispatcher:
                 task.cancel()
             await asyncio.gather(*pushes, return_exceptions=True)
 
+    async def _push(self, one: Sent, rows: ShareRows, stale: Sequence[Key]) -> None:
+        """Have a worker read a share's input, or send it."""
+        blank, why = list[int](), ""
+        if isinstance(rows, Description):
+            if await self._readers.reads(one.address, one.worker):
+                try:
+                    why = await transport.describe(self._client, one.address, one.key, rows, stale)
+                except TimeoutError:
+                    why = f"reading took more than {duration(transport.READING)}"
+                if not why:
+                    return
+            rows, blank, missing = await self._made(rows)
+            if why and not (why == MISSING and missing):
+                self._readers.give_up(one.address, one.worker, why)
+        await transport.push(self._client, one.address, one.key, rows, blank, stale)
+
     def _submit(self, group: GroupTransfer, keys: Sequence[Key]) -> None:
         if group.done:
             self._give_up_inputs(group, keys)
@@ -179,7 +209,7 @@ class Dispatcher:
     async def _fetch(self, group: GroupTransfer, key: Key, nbytes: int) -> None:
         sent = group.sent[key]
         place = (sent.share, sent.attempt)
-        shape, dtype = (group.shares.shape[1], *self._output_shape), self._output_dtype
+        shape, dtype = (group.rows, *self._output_shape), self._output_dtype
         expected = int(np.prod(shape)) * dtype.itemsize
         why, strange = None, None
         output: Any = None

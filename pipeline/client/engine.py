@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -24,6 +25,7 @@ from approxifer.pipeline.client.dispatch import Dispatcher
 from approxifer.pipeline.client.groups import PLAIN, Groups
 from approxifer.pipeline.client.integrity import IntegrityMonitor
 from approxifer.pipeline.client.single_shares import SingleShares, learn_decoder
+from approxifer.pipeline.client.transport import Readers
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.client.windows import Windows
 from approxifer.pipeline.planning.partition import fewest_workers, workers_needed
@@ -69,6 +71,8 @@ class Engine:
             output_shape=store.output_shape,
             output_dtype=store.output_dtype,
             spawn=self.context.spawn,
+            readers=Readers(self.connection, self._proof, setup.notes),
+            made=partial(self.context.read, self.context.made),
             keep_malformed=bool(setup.check or setup.byzantine),
         )
         self.collector = Collector(
@@ -127,6 +131,7 @@ class Engine:
             setup.threads,
             setup.row,
             setup.layout.micro_batch,
+            setup.recipe,
         )
         registered = self.connection.registered(
             codes={"coded": spec, "plain": PLAIN},
@@ -165,6 +170,11 @@ class Engine:
             raise group.exceptions[0] from group
         finally:
             self.finished = time.monotonic()
+
+    async def _proof(self) -> str:
+        assert self.context.reader is not None, "shares are described"
+        found: str = await self.context.read(self.context.reader.proof)
+        return found
 
     def close(self) -> None:
         """Wait for the threads: what is being written is written to its end."""

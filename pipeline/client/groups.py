@@ -7,6 +7,7 @@ A repair is a group of the `uncoded` code with K = 1.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.client.windows import Windows
 from approxifer.pipeline.planning.partition import groups_in_flight
 from approxifer.pipeline.records import ShareOutput, Status
+from approxifer.pipeline.share_rows import ShareRows, describe
 
 #: Rows on their own, outside any codeword.
 PLAIN = CodeSpec(scheme="uncoded", k=1)
@@ -104,13 +106,9 @@ class Groups:
             await self._send(batch, avoid=repair.avoid)
 
     async def _send(self, batch: RowGroup, avoid: frozenset[str] = frozenset()) -> None:
-        def encode() -> np.ndarray:
-            queries = gather(batch.window.queries, batch.members, batch.code.k)
-            return batch.code.encode(queries)
-
         group = GroupTransfer(
             batch.number,
-            await self._context.compute(encode),
+            await self._context.compute(share_rows, batch),
             partial(self._finish, batch),
             batch.code.models,
         )
@@ -176,7 +174,7 @@ class Groups:
         while self._collector.unsure:
             window, row, status, error = self._collector.unsure.pop()
             try:
-                output = await self._context.compute(self._run_here, window.queries[row : row + 1])
+                output = await self._context.compute(self._run_here, window.start + row)
             except Exception as raised:  # the user's model
                 self._context.journal("failed", row=window.start + row, error=error)
                 self._collector.give_up(window, row, error or str(raised))
@@ -184,11 +182,21 @@ class Groups:
                 self._collector.put(window, row, output, status)
             self._windows.changed(window)
 
-    def _run_here(self, queries: np.ndarray) -> np.ndarray:
+    def _run_here(self, row: int) -> np.ndarray:
         setup = self._context.setup
+        queries = setup.load(row, row + 1)
         runner = cache.ensure(setup.handle, setup.threads)
         output: np.ndarray = run_rows(runner, queries, setup.layout.micro_batch)[0]
         return output
+
+
+def share_rows(batch: RowGroup) -> Sequence[ShareRows]:
+    """The rows of a group's shares: described where workers read them, else encoded here."""
+    window, code = batch.window, batch.code
+    if window.queries is not None:
+        return list(code.encode(gather(window.queries, batch.members, code.k)))
+    numbers = window.start + np.arange(len(window.prediction))
+    return describe(code, gather(numbers, batch.members, code.k))
 
 
 def _groups(numbers: np.ndarray) -> list[int]:

@@ -47,6 +47,7 @@ from approxifer.pipeline.client.voting import Voting
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.client.windows import Windows
 from approxifer.pipeline.records import WorkerRecord
+from approxifer.pipeline.share_rows import Description, ShareRows, take
 
 
 @dataclass(eq=False)
@@ -86,7 +87,16 @@ class IntegrityMonitor:
             self._voting = Voting(self.context, self.code, self.elsewhere, members, tolerance)
             return
         micro_batch = setup.layout.micro_batch
-        own = partial(own_noise, runner, micro_batch=micro_batch, others=sample, rng=self.rng)
+
+        def own(query: ShareRows) -> tuple[np.ndarray, np.ndarray]:
+            blank = list[int]()
+            if isinstance(query, Description):
+                query, blank, _ = self.context.made(query)
+            right, noise = own_noise(runner, query, micro_batch, others=sample, rng=self.rng)
+            if blank:
+                right[blank] = np.nan
+            return right, noise
+
         checkers = Checkers(self.elsewhere, members)
         referee = Referee(
             members,
@@ -169,7 +179,7 @@ class IntegrityMonitor:
             if self._checking is not None:  # the first row of what is no output
                 member, asked = self.members.index(returned.member), group.asked(share)
                 of = Checked(member, batch.number, share, window=batch.window, asked=asked)
-                query, model = group.shares[share][0].copy(), group.models[share]
+                query, model = take(group.shares[share], [0]), group.models[share]
                 self._checking.begin(Check(of, sources(batch, share, 0), query, None, model))
         return out
 
@@ -225,7 +235,7 @@ class IntegrityMonitor:
         setup, checking = self.context.setup, self._checking
         if checking is None:
             return
-        left = RepeatedChecks(setup.store, setup.load, self.windows.spans, self.members)
+        left = RepeatedChecks(setup.store, self.context.queries, self.windows.spans, self.members)
         convicted = len(self.members.convictions)
 
         async def made(due: Iterator[DueChecks]) -> bool:

@@ -18,6 +18,7 @@ from approxifer.pipeline.client.context import Context
 from approxifer.pipeline.client.dispatch import Dispatcher, GroupTransfer
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.records import AttemptOutcome, ShareOutput
+from approxifer.pipeline.share_rows import ShareRows, join
 
 #: Codewords of which all shares are run first, for ``decoder="fitted"``.
 LEARNT = 25
@@ -40,14 +41,14 @@ class SingleShares:
 
     async def run(
         self,
-        rows: np.ndarray,
+        rows: ShareRows,
         *,
         kind: str,
         only: int | None = None,
         forbid: Collection[int] = (),
         model: int = 0,
     ) -> SingleResult:
-        """Run rows (n, *feature) of one model, on the incarnation ``only`` (there is no output if
+        """Run rows of one model, on the incarnation ``only`` (there is no output if
         it is late) or on none of those to ``forbid``. The ``kind`` is for the journal: ``"check"``,
         ``"vote"``, ``"learning"``."""
         ended: asyncio.Future[GroupTransfer] = asyncio.get_running_loop().create_future()
@@ -55,7 +56,7 @@ class SingleShares:
         async def finish(group: GroupTransfer) -> None:
             ended.set_result(group)
 
-        group = GroupTransfer(next(self.context.numbers), rows[None], finish, (model,))
+        group = GroupTransfer(next(self.context.numbers), [rows], finish, (model,))
         await self.dispatcher.dispatch(
             group,
             code="plain",
@@ -81,7 +82,7 @@ class Checkers:
 
     async def run(self, incarnation: int, checks: Sequence[Check]) -> tuple[list[Answer], bool]:
         """Run rows on one worker: its answers, if any came, and whether the model raised."""
-        queries = np.stack([check.query for check in checks])
+        queries = join([check.query for check in checks])
         ended = await self.elsewhere.run(
             queries, kind="check", only=incarnation, model=checks[0].model
         )
@@ -107,6 +108,7 @@ async def learn_decoder(
     if not len(chosen):
         return None
     members = window.order[: whole * code.k].reshape(whole, code.k)[chosen].ravel()
+    assert window.queries is not None, "such rows are not described"
     queries = gather(window.queries, members, code.k)
     mixed = [share for share, block in enumerate(code.carries) if block is None]
     shares = np.concatenate([queries, code.encode(queries)[mixed]])

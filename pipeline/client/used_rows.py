@@ -13,6 +13,7 @@ from approxifer.pipeline.byzantine.spot_checks import choose_rows, random_rows
 from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
 from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.client.dispatch import GroupTransfer
+from approxifer.pipeline.share_rows import ShareRows, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class DrawnRows:
     of: int  #: rows that the bound is about: those that stay in the output
     rate: float  #: the part of the rows that was drawn at random
     rows: list[tuple[int, ...]]  #: for each the queries of the input that it is made of
-    queries: np.ndarray  #: (m, *feature)
+    queries: list[ShareRows]  #: m of one row each
     outputs: np.ndarray  #: (m, *out)
 
 
@@ -59,7 +60,7 @@ def draw(
         if not relevant:
             continue
         queries = group.shares[share]
-        odd = np.flatnonzero(_finite(queries[:relevant]) & ~_finite(output[:relevant]))
+        odd = np.flatnonzero(_finite(queries, relevant) & ~_finite(output, relevant))
         alike = (code.models[share], code.carries[share] is None)
         usual = outliers.setdefault(alike, Outliers(rng))
         rows = choose_rows(usual.distances(output[:relevant]), odd, setup.check, rng)
@@ -70,7 +71,7 @@ def draw(
                 of=written if setup.repair == "exact" else relevant,
                 rate=random_rows(setup.check, relevant) / relevant,
                 rows=[sources(batch, share, int(row)) for row in rows],
-                queries=queries[rows],
+                queries=[take(queries, [row]) for row in rows],
                 outputs=output[rows],
             )
         )
@@ -90,16 +91,16 @@ def sources(batch: RowGroup, share: int, row: int) -> tuple[int, ...]:
 def query_of(
     load: Callable[[int, int], np.ndarray], code: Code, rows: tuple[int, ...], share: int
 ) -> np.ndarray:
-    """A row of a share, made again from the input: (*feature)."""
+    """A row of a share, made again from the input: (1, *feature)."""
     queries = np.concatenate([load(row, row + 1) for row in rows])
     if len(rows) > 1:
         queries = code.encode(gather(queries, np.arange(len(rows)), code.k))[share]
-    return np.asarray(queries[0])
+    return np.asarray(queries[:1])
 
 
-def _finite(rows: np.ndarray) -> np.ndarray:
-    """The rows whose numbers are all finite: bool (n,)."""
-    if rows.dtype.kind not in "fc":
-        return np.ones(len(rows), bool)
-    found: np.ndarray = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
-    return found
+def _finite(rows: ShareRows, count: int) -> np.ndarray:
+    """The first rows whose numbers are all finite, as far as that is known here: bool (count,)."""
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fc":
+        return np.ones(count, bool)
+    finite: np.ndarray = np.isfinite(rows[:count].reshape(count, -1))
+    return np.asarray(finite.all(axis=1))

@@ -12,8 +12,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from approxifer.coding import Code
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import Membership
@@ -24,6 +22,7 @@ from approxifer.pipeline.client.context import Context
 from approxifer.pipeline.client.dispatch import GroupTransfer
 from approxifer.pipeline.client.single_shares import SingleShares
 from approxifer.pipeline.records import ShareOutput
+from approxifer.pipeline.share_rows import ShareRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ class Voting:
             votes.append(more)
         return frozenset(share for share in shares if not any(returned[share] is a for a in agreed))
 
-    async def _one_more(self, rows: np.ndarray, asked: set[int]) -> ShareOutput | None:
+    async def _one_more(self, rows: ShareRows, asked: set[int]) -> ShareOutput | None:
         """Have rows run by one more worker, which joins those asked; None: nobody is left to ask,
         or the model raised."""
         allowed = self.members.checkers(asked)

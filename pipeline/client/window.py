@@ -30,8 +30,8 @@ class Window:
 
     Attributes
     ----------
-    queries : (W, *feature)
-        The rows as the model takes them.
+    queries : (W, *feature) or None
+        The rows as the model takes them; None where workers read them.
     order : int64 (n,)
         The rows that are coded, codeword by codeword; those with NaN or Inf are run plainly.
     prediction, status, group, worker, residual : (W, ...)
@@ -40,7 +40,7 @@ class Window:
 
     index: int
     start: int
-    queries: np.ndarray
+    queries: np.ndarray | None
     order: np.ndarray
     prediction: np.ndarray
     status: np.ndarray = field(init=False)
@@ -56,7 +56,7 @@ class Window:
     avoid: frozenset[str] = frozenset()  #: workers that failed rows which may have to be repaired
 
     def __post_init__(self) -> None:
-        rows = len(self.queries)
+        rows = len(self.prediction)
         self.status = np.full(rows, Status.PENDING, np.uint8)
         self.group = np.full(rows, -1, np.int32)
         self.worker = np.full(rows, -1, np.int32)
@@ -64,7 +64,7 @@ class Window:
 
     @classmethod
     def reopened(
-        cls, index: int, start: int, queries: np.ndarray, before: Mapping[str, np.ndarray]
+        cls, index: int, start: int, queries: np.ndarray | None, before: Mapping[str, np.ndarray]
     ) -> Window:
         """A window that is in the store but for some rows, to run these and write it again.
 
@@ -82,7 +82,7 @@ class Window:
     @property
     def stop(self) -> int:
         """One past its last row."""
-        return self.start + len(self.queries)
+        return self.start + len(self.prediction)
 
     @property
     def scored(self) -> bool:

@@ -229,17 +229,21 @@ class Windows:
 def load_window(context: Context, code: Code, span: Span) -> Window:
     """Read a window and order its rows; one that is written in part, to run the rest of it."""
     setup, (index, start, stop) = context.setup, span
-    layout, queries = setup.layout, setup.load(start, stop)
+    layout, coded = setup.layout, np.arange(stop - start)
+    queries = setup.load(start, stop) if setup.recipe is None else None
     before = setup.store.read_window(start, stop)
     if before["status"].any():  # written, but for rows that a convicted worker had touched
         return Window.reopened(index, start, queries, before)
-    coded = np.arange(len(queries))
     mixes = any(block is None for block in code.carries)
-    if mixes and not np.isfinite(queries).all():  # one NaN would spoil its whole codeword
+    # One NaN would spoil its whole codeword.
+    if queries is not None and mixes and not np.isfinite(queries).all():
         coded = np.flatnonzero(np.isfinite(queries.reshape(len(queries), -1)).all(axis=1))
-    rows = queries if len(coded) == len(queries) else queries[coded]
+    rows: np.ndarray | int = len(coded)
+    if layout.order == "similar":
+        assert queries is not None, "such rows are not described"
+        rows = setup.compared(queries if len(coded) == len(queries) else queries[coded])
     order = order_rows(
-        setup.compared(rows) if layout.order == "similar" else len(rows),
+        rows,
         code.k,
         how=layout.order,
         block=layout.block,
@@ -250,10 +254,10 @@ def load_window(context: Context, code: Code, span: Span) -> Window:
         start=start,
         queries=queries,
         order=coded[order],
-        prediction=context.blank(len(queries)),
+        prediction=context.blank(stop - start),
         coded_left=len(cut_groups(len(order), code.k, layout.block)),
     )
-    plain = np.setdiff1d(np.arange(len(queries)), coded)
+    plain = np.setdiff1d(np.arange(stop - start), coded)
     window.ask_repair(plain, Status.EXACT, frozenset())
     return window
 

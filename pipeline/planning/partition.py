@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import ceil, floor, prod
+from math import ceil, floor, lcm, prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from approxifer.coding import CodeSpec
 from approxifer.errors import ConfigError, TooFewWorkersError
 from approxifer.models.batches import ANY, BatchSizes
-from approxifer.pipeline.planning.windows import window_rows
+from approxifer.pipeline.planning.windows import aligned_block, window_rows
 
 #: Seconds that a share should take: long enough that Dask's few ms per share do not matter.
 SHARE_SECONDS = 0.15
@@ -24,6 +24,8 @@ LANES = 8
 MOST_K = 8
 #: Seconds of the whole cluster's work after which a window should be whole: what a crash may lose.
 WINDOW_SECONDS = {"none": 60, "natural": 60, "random": 300, "similar": 300}
+#: Groups in flight at most where none of their rows is on the client.
+MOST_DESCRIBED = 10_000
 #: Bytes of one chunk of the output.
 CHUNK_BYTES = 2**24
 
@@ -148,6 +150,7 @@ class Measures:
     rows_per_second: float  #: of one worker
     workers: int
     whole_chunks: bool = False  #: a window is whole chunks of the input
+    described: bool = False  #: workers read the rows themselves: the client holds none
 
 
 def make_layout(
@@ -195,6 +198,8 @@ def make_layout(
     if sized is None:
         fastest = max(1, round(SHARE_SECONDS * measures.rows_per_second))
         sized = fastest if fastest < batch else fastest // batch * batch
+        if measures.described:
+            sized = aligned_block(sized, measures.input_chunk, batch, longest=2 * sized)
 
     def shares_bytes(rows: int) -> int:
         return (flight + 1) * group_bytes(spec, rows, measures)
@@ -216,14 +221,17 @@ def make_layout(
     if window is None:
         steady = int(WINDOW_SECONDS[order] * measures.rows_per_second * measures.workers)
         want = min(most, max(steady, least, spec.k * sized * max(4, flight)))
-        window = window_rows(
-            measures.rows, input_chunk=measures.input_chunk, output_chunk=1, want=want
-        )
+        step = measures.input_chunk
+        if measures.described and (blocks := lcm(step, spec.k * sized)) <= want:
+            step = blocks
+        window = window_rows(measures.rows, input_chunk=step, output_chunk=1, want=want)
     window = min(window, measures.rows)
     if block is None:
-        sized = max(1, min(sized, window // (spec.k * max(4, flight))))
-        if sized > batch:
-            sized = sized // batch * batch
+        most = max(1, min(sized, window // (spec.k * max(4, flight))))
+        if measures.described and most < sized:
+            sized = aligned_block(most, measures.input_chunk, batch)
+        elif not measures.described:
+            sized = most if most <= batch else most // batch * batch
     return Layout(
         window=window,
         block=sized,
@@ -235,19 +243,25 @@ def make_layout(
 
 
 def group_bytes(spec: CodeSpec, block: int, measures: Measures) -> int:
-    """Bytes of one group on the client: its blocks and its shares."""
+    """Bytes of one group on the client: its blocks and its shares, unless workers read them."""
+    if measures.described:
+        return 0
     return (spec.n + spec.k) * block * measures.row_bytes
 
 
 def window_bytes(rows: int, measures: Measures) -> int:
     """Bytes of the windows on the client: two open ones, and the rows just being read, which the
     store holds twice for a moment: as chunks, and joined."""
+    if measures.described:
+        return rows * 2 * measures.output_bytes
     open_rows = 2 * (measures.row_bytes + measures.output_bytes)
     return rows * (open_rows + 2 * measures.stored_bytes)
 
 
 def most_in_flight(spec: CodeSpec, layout: Layout, measures: Measures, memory: int) -> int:
     """Groups that fit into memory beside the windows (however many workers may join later)."""
+    if measures.described:
+        return MOST_DESCRIBED
     left = memory - window_bytes(layout.window, measures)
     return max(3, left // group_bytes(spec, layout.block, measures) - 1)
 

@@ -47,6 +47,7 @@ from approxifer.pipeline.cluster.connect import (
     load_cluster,
     open_cluster,
 )
+from approxifer.pipeline.planning.described import MOST_READ, bytes_read, describable
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.output import form_for
 from approxifer.pipeline.planning.partition import (
@@ -62,10 +63,11 @@ from approxifer.pipeline.planning.partition import (
     row_bytes,
     workers_needed,
 )
-from approxifer.pipeline.planning.queries import Queries, probe_model
+from approxifer.pipeline.planning.queries import probe_model
 from approxifer.pipeline.planning.resume import attributes, follow
 from approxifer.pipeline.planning.user_code import USER_CODE, check_code
 from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
+from approxifer.pipeline.queries import Queries, Recipe
 from approxifer.version import __version__
 
 #: Workers beyond what the code needs, on a cluster whose size is ours to choose.
@@ -92,6 +94,7 @@ class Prepared:
     growth: Growth | None  #: rows to be appended to it
     notes: list[str]
     user_code: dict[str, dict[str, str]]  #: the parts of each use
+    recipe: Recipe | str  #: by which workers read the rows; or why none can
 
     @property
     def source(self) -> Source:
@@ -180,7 +183,7 @@ def prepare(options: Options) -> Prepared:
             user_code["order"] = code_parts(options.compared_by)
     prepared = Prepared(
         options, cluster, queries, sample[:1].copy(), handle, parity, found, form, stored,
-        growth, notes, user_code,
+        growth, notes, user_code, queries.recipe(options.seed),
     )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
         given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
@@ -234,8 +237,8 @@ def check_classes(found: Probe) -> None:
         )
 
 
-def measure(prepared: Prepared, workers: int) -> Measures:
-    """Measure what the layout follows from."""
+def measure(prepared: Prepared, workers: int, *, described: bool) -> Measures:
+    """Measure what the layout follows from; ``described``: workers read the rows."""
     row, found = prepared.row, prepared.probe
     return Measures(
         rows=prepared.source.rows,
@@ -246,6 +249,7 @@ def measure(prepared: Prepared, workers: int) -> Measures:
         rows_per_second=found.rows_per_second,
         workers=workers,
         whole_chunks=prepared.source.grid.ndim > 1,
+        described=described,
     )
 
 
@@ -276,17 +280,40 @@ def settle(prepared: Prepared, workers: int) -> tuple[CodeSpec, Layout]:
         asked = {"window": options.window, "block": options.block, "order": order}
         given = {name: value for name, value in asked.items() if value is not None}
         return spec, Layout.of(stored["layout"] | given | {"seed": options.seed})
-    layout = make_layout(
-        spec,
-        measure(prepared, workers),
-        order=options.resolved_order,
-        seed=options.seed,
-        memory=options.memory_bytes,
-        window=options.window,
-        block=options.block,
-        batches=prepared.handle.batches,
+    order = options.resolved_order
+
+    def layout(*, described: bool) -> Layout:
+        return make_layout(
+            spec,
+            measure(prepared, workers, described=described),
+            order=order,
+            seed=options.seed,
+            memory=options.memory_bytes,
+            window=options.window,
+            block=options.block,
+            batches=prepared.handle.batches,
+        )
+
+    if not describable(prepared.recipe, spec, order, options.decoder):
+        found = layout(described=True)
+        if not why_sent(prepared, spec, found):
+            return spec, found
+    return spec, layout(described=False)
+
+
+def why_sent(prepared: Prepared, spec: CodeSpec, layout: Layout) -> str:
+    """The reason for which the client sends the rows to the workers; "": they read them."""
+    source, options = prepared.source, prepared.options
+    why = describable(prepared.recipe, spec, layout.order, options.decoder)
+    if why:
+        return why
+    read = bytes_read(layout, spec.k, source.rows, source.chunk)
+    if read <= MOST_READ:
+        return ""
+    return (
+        f"blocks have {layout.block:,} rows and the input's chunks {source.chunk:,}, of which "
+        f"workers would read {read:.1f} bytes for each byte of the input"
     )
-    return spec, layout
 
 
 def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> CodeSpec:
@@ -392,6 +419,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
     prepared.notes.extend(prepared.source.reads_again(layout.window))
     journal = stack.enter_context(Journal(options.out))
     heal = options.heal or ("restart" if cluster.owned else "avoid")
+    sent = why_sent(prepared, spec, layout)
     session = time.strftime("%Y%m%dT%H%M%S") + "-" + uuid.uuid4().hex[:8]
     journal.append(
         {
@@ -410,6 +438,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         journal=journal,
         load=prepared.queries.load,
         compared=prepared.queries.compared,
+        recipe=None if sent or isinstance(prepared.recipe, str) else prepared.recipe,
         row=prepared.row,
         handle=prepared.handle,
         parity=prepared.parity.handles if prepared.parity else (),
@@ -424,7 +453,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         retry_failed=options.retry_failed,
         session=session,
         most_in_flight=most_in_flight(
-            spec, layout, measure(prepared, present), options.memory_bytes
+            spec, layout, measure(prepared, present, described=not sent), options.memory_bytes
         ),
         in_flight=options.in_flight,
         past=[e for e in past if e.get("event") in ("name", "conviction", "forgiven")],

@@ -1,4 +1,4 @@
-"""Number of queries that the client holds at one time.
+"""Number of queries in a window and in a block, with regard to the chunks of the input.
 
 A window is the unit of commit, so it is whole chunks of the output; and it begins where a chunk of
 the input begins when that is possible, so that no chunk of the input is read twice.
@@ -7,6 +7,8 @@ the input begins when that is possible, so that no chunk of the input is read tw
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 
 def window_rows(rows: int, *, input_chunk: int, output_chunk: int, want: int) -> int:
@@ -48,3 +50,27 @@ def window_rows(rows: int, *, input_chunk: int, output_chunk: int, want: int) ->
     aligned = math.lcm(input_chunk, output_chunk)
     step = aligned if aligned <= want else output_chunk
     return min(whole, max(want // step, 1) * step)
+
+
+def aligned_block(most: int, chunk: int, batch: int, *, longest: int | None = None) -> int:
+    """The rows of a block that reads few chunks in part: whole chunks, or an equal part of one.
+
+    Parameters
+    ----------
+    most
+        Rows that it should have at most.
+    chunk
+        Rows of one chunk of the input.
+    batch
+        Rows of a micro-batch, which is filled up at the end of each block.
+    longest
+        Rows that it may have to hold one whole chunk.
+    """
+    if chunk <= most:
+        counts = np.arange(max(1, most // chunk // 2), most // chunk + 1)[::-1]
+        blocks = counts * chunk
+        run = np.ceil(blocks / batch) * batch / blocks
+        return int(blocks[np.argmin(run)])
+    if chunk <= (longest or most):
+        return chunk
+    return math.ceil(chunk / math.ceil(chunk / most))

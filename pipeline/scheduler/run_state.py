@@ -216,7 +216,7 @@ class RunState:
             flight = self.attempts.awaited(sent[0])
             for attempt in sent:
                 attempt.flight = flight
-        to = tuple(Sent(a.share, a.attempt, a.address, a.key) for a in sent)
+        to = tuple(Sent(a.share, a.attempt, a.name, a.address, a.key) for a in sent)
         self.events.append(Send(group.group, to))
 
     def _complete(self, group: GroupState, *, broken: bool) -> None:

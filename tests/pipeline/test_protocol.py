@@ -43,7 +43,7 @@ REPORTS: list[WorkerReport] = [
     Ended(KEY, 8, True),
 ]
 EVENTS: list[RunEvent] = [
-    Send(3, (Sent(0, 1, "tcp://h:1", KEY),)),
+    Send(3, (Sent(0, 1, "w", "tcp://h:1", KEY),)),
     Returned(3, KEY, 320),
     Complete(3, False, ((0, 1),), (Attempt(0, 1, "w", 7, AttemptOutcome.USED, 0.5, 1.5, None),)),
     WorkerChange("w", "ready", 0.1, 7, "h", PLACE),

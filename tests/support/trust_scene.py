@@ -91,6 +91,7 @@ class Scene:
         self.context = SimpleNamespace(
             setup=setup, numbers=itertools.count(1000), spawn=self._spawn, compute=call, read=call,
             write=call, journal=self._event, index=self.members.index,
+            queries=lambda rows: [self.queries[row : row + 1] for row in rows],
             connection=SimpleNamespace(
                 ledger={"typical": 0.01}, call=self._call, worker_records=dict
             ),

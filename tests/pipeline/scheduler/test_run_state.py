@@ -41,7 +41,7 @@ def test_a_group_is_sent_to_distinct_ready_workers() -> None:
     assert {a.address for a in group.attempts} == {"a0", "a2", "a4"}
     (event,) = events(run, Send)
     assert event.group == 0
-    assert set(event.to) == {Sent(a.share, 0, a.address, a.key) for a in group.attempts}
+    assert set(event.to) == {Sent(a.share, 0, a.name, a.address, a.key) for a in group.attempts}
     assert all(run.workers[a.address].queued == 1 for a in group.attempts)
     assert run.ledger.ready_workers() == 3
     assert run.advance(group, 0.1) == []
