@@ -18,7 +18,8 @@ from approxifer.models import resolve_callable
 from approxifer.models.names import first_line, full_name, is_importable
 from approxifer.models.user_code.exits import NoExit
 
-#: Rows at most, of one chunk, of each of the two pieces of the input by which a worker shows that it reads the same.
+#: Rows at most of each of the two pieces of the input, of one chunk each, by which a worker shows
+#: that it reads the same.
 PROOF_ROWS = 64
 
 

@@ -139,7 +139,7 @@ def test_a_codeword_that_holds_nan_is_not_decoded_from(
     found = report.predictions.load()
     status = found.status.values
     assert pushed == []
-    assert (status == Status.DECODED).sum() > 50
+    assert (status == Status.DECODED).any()
     # Rows of the codewords that hold one, whatever block they are in, never are.
     group, place = np.divmod(np.arange(ROWS) % 320, 4 * BLOCK)
     codeword = (np.arange(ROWS) // 320 * 100 + group) * BLOCK + place % BLOCK
