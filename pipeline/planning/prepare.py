@@ -61,6 +61,7 @@ from approxifer.pipeline.planning.partition import (
     micro_batch,
     most_in_flight,
     row_bytes,
+    window_bytes,
     workers_needed,
 )
 from approxifer.pipeline.planning.queries import probe_model
@@ -186,7 +187,9 @@ def prepare(options: Options) -> Prepared:
         growth, notes, user_code, queries.recipe(options.seed),
     )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
-        given = store_attributes(prepared, *settle(prepared, MAX_SHARES))
+        spec, layout = settle(prepared, MAX_SHARES)
+        _check_windows(prepared, spec, layout)
+        given = store_attributes(prepared, spec, layout)
         if options.output is not None:
             given[OUTPUT] = form.described()
         if growth is not None:
@@ -319,6 +322,27 @@ def why_sent(prepared: Prepared, spec: CodeSpec, layout: Layout) -> str:
 def _with_votes(make: Callable[[int], CodeSpec], byzantine: int, k: int) -> CodeSpec:
     """A code with the shares that tell E wrong ones from the others."""
     return replace(make(k), byzantine=byzantine)
+
+
+def _check_windows(prepared: Prepared, spec: CodeSpec, layout: Layout) -> None:
+    """Refuse windows of a store that were cut for workers that read the rows, where the client now
+    sends them and has not the memory for it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not (why := why_sent(prepared, spec, layout)):
+        return
+    rows, options = min(layout.window, prepared.source.rows), prepared.options
+    needed = window_bytes(rows, measure(prepared, 1, described=False))
+    if needed > options.memory_bytes:
+        raise ConfigError(
+            f"{options.out} has windows of {rows:,} rows, which take {needed / 1e6:,.0f} MB of the "
+            "client where it sends the rows to the workers, and memory= is "
+            f"{options.memory_bytes / 1e6:,.0f} MB. It sends them because {why}: give more "
+            "memory=, or let the workers read them, as when the store was begun"
+        )
 
 
 def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict[str, Any]:
