@@ -151,6 +151,7 @@ def test_a_row_that_kills_every_worker(tmp_path: Path) -> None:
         assert same.all()
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies(store: Path, tmp_path: Path) -> None:
     """SIGKILL to the scheduler; with another one the same command goes on."""
     out = tmp_path / "out.zarr"

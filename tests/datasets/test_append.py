@@ -107,6 +107,7 @@ def test_rows_of_a_shared_chunk_are_pending_while_it_is_rewritten(
     store.release()
 
 
+@pytest.mark.slow
 def test_a_crash_at_each_step_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(rows(15))
     step = 0

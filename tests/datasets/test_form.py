@@ -180,6 +180,7 @@ def inputs(draw: st.DrawFn) -> tuple[xr.DataArray, str, str]:
     return data, draw(st.sampled_from(dims)), draw(st.sampled_from(["v2", "v3", "memory", "dask"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(drawn=inputs(), chunk=st.integers(1, 6), field=st.booleans())
 def test_the_output_is_that_of_apply_ufunc(

@@ -69,6 +69,7 @@ def test_the_variable_must_be_clear(tmp_path: Path) -> None:
         era5_split(tmp_path / "nothing.zarr")
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = write(tmp_path / "t2m.zarr", t2m=wave())  # float64; the program takes float32
     out, state = tmp_path / "era5.pt2", tmp_path / "era5.pth"

@@ -62,6 +62,7 @@ def exported() -> Exported:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_exported_networks_load_and_compute_the_same(
@@ -70,6 +71,7 @@ def test_exported_networks_load_and_compute_the_same(
     check(name, exported[name, False], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRICT)
 def test_networks_exported_strictly(name: str, exported: Exported, tmp_path: Path) -> None:
     check(name, exported[name, True], tmp_path)

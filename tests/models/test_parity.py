@@ -56,6 +56,7 @@ def lost_rows_right(handle, parity, rows, labels, *, k, encoder="addition"):
     return float(np.mean(right))
 
 
+@pytest.mark.slow
 def test_a_lost_digit_is_recovered(model, folder, digits):
     parity = load_parity(folder, model, k=2, stragglers=1)
     rows, labels = digits.rows[digits.test], digits.labels[digits.test]
@@ -65,6 +66,7 @@ def test_a_lost_digit_is_recovered(model, folder, digits):
         assert one["history"][-1]["held_out"] < min(0.5, one["history"][0]["held_out"])
 
 
+@pytest.mark.slow
 def test_images_tiled_into_one_are_learned_too(model, digits, tmp_path):
     rows = digits.rows[digits.train]
     out = train_parity(model, rows, k=2, out=tmp_path / "p", encoder="concatenation", epochs=20)
@@ -75,6 +77,7 @@ def test_images_tiled_into_one_are_learned_too(model, digits, tmp_path):
     assert found > 0.3, "chance is 0.1"
 
 
+@pytest.mark.slow
 def test_the_same_is_not_trained_twice_and_another_not_over_it(model, folder, digits):
     rows, told = digits.rows[digits.train], []
     asked = {"k": 2, "stragglers": 2, "epochs": 8, "out": folder, "on_epoch": told.append}
@@ -85,6 +88,7 @@ def test_the_same_is_not_trained_twice_and_another_not_over_it(model, folder, di
             train_parity(model, rows, **asked | change)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_and_ends_alike(model, digits, tmp_path):
     rows = digits.rows[digits.train][:300]
 
@@ -113,6 +117,7 @@ def test_an_interrupted_training_goes_on_and_ends_alike(model, digits, tmp_path)
     assert not list((tmp_path / "p").glob("*.checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_network_of_the_users(model, digits, tmp_path):
     rows = digits.rows[digits.train][:300]
     out = train_parity(
@@ -121,6 +126,7 @@ def test_a_network_of_the_users(model, digits, tmp_path):
     assert load_parity(out, model, k=2, stragglers=1).handles[0].load()(rows[:2]).shape == (2, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -136,6 +142,7 @@ def test_parity_of_something_else_is_refused(model, folder, asked, message):
         load_parity(folder, **{"model": model, "k": 2, "stragglers": 2} | asked)
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_refused(model, folder, tmp_path):
     for name in ("parity.json", "parity-0.pt2", "parity-1.pt2"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

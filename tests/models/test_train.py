@@ -16,6 +16,7 @@ from approxifer.models.train import Epoch, accuracy, main, train
 from approxifer.models.zoo import lenet5, mlp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["lenet5", "mlp"])
 def test_the_command_trains_and_exports(
     arch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -118,6 +119,7 @@ def test_wrong_data_ends_with_code_2(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "square pictures" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_export_with_an_open_or_a_fixed_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, rows = lenet5(), np.zeros((4, 8, 8), np.float32)

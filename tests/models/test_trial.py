@@ -93,6 +93,7 @@ def test_the_child_gets_no_secrets(
     assert not fresh.exists()
 
 
+@pytest.mark.slow
 def test_crash_endless_work_and_hunger_are_model_errors(
     fresh: Path, program: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

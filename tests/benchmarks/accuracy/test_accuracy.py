@@ -10,6 +10,7 @@ import pytest
 from approxifer.benchmarks.accuracy import __main__ as accuracy
 
 
+@pytest.mark.slow
 def test_accuracy_on_few_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three kinds of pictures that are easily distinguished; the network is kept and used again."""
     generator = np.random.default_rng(0)

@@ -69,6 +69,7 @@ def test_a_slow_worker_is_waited_for_by_dask_alone(
     assert passed.decoded > 0
 
 
+@pytest.mark.slow
 def test_dask_is_cut_where_a_worker_hangs(site: Site) -> None:
     with live.fresh_workers(WORKERS) as there:
         found = play(there, site, "dask", SCHEDULES["hung"], idle=1.0)

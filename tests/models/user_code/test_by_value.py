@@ -79,6 +79,7 @@ def test_what_a_script_defines_runs_where_the_script_is_not(ran: Any, options: A
     assert [one.code for one in again] == [one.code for one in handles]
 
 
+@pytest.mark.slow
 def test_edited_code_is_another_model_that_stores_know_again(ran: Any) -> None:
     before, _ = ran(SCRIPT)
     after, _ = ran(SCRIPT.replace("rows * by", "by * rows").replace("TIMES = 2", "TIMES = 2.0"))
@@ -88,6 +89,7 @@ def test_edited_code_is_another_model_that_stores_know_again(ran: Any) -> None:
     assert stored[0] == stored[1], "the code is compared by its parts"
 
 
+@pytest.mark.slow
 def test_data_of_a_shipped_object_is_the_models(ran: Any) -> None:
     before, _ = ran(SCRIPT)
     after, _ = ran(SCRIPT.replace("by=2.0", "by=3.0").replace("Scale(2.0)", "Scale(3.0)"))

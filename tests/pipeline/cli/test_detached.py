@@ -251,6 +251,7 @@ def folder(tmp_path: Path, rows: np.ndarray) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_job_outlives_its_shell(folder: Path, rows: np.ndarray) -> None:
     path = write_job(folder)
     shell = subprocess.run(

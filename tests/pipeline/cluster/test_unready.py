@@ -39,6 +39,7 @@ def test_a_worker_that_dies_of_the_model(
     assert "installed" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_memory_limit_too_small_for_any_worker(store: Path, tmp_path: Path) -> None:
     preload = tmp_path / "preload.py"
     preload.write_text("import time\nheld = b'1' * 300_000_000\ntime.sleep(2)\n")
@@ -48,6 +49,7 @@ def test_a_memory_limit_too_small_for_any_worker(store: Path, tmp_path: Path) ->
         score(store, tmp_path, "slow", {"memory": "200MB", "preload": str(preload)})
 
 
+@pytest.mark.slow
 def test_a_slow_load_is_waited_for_as_long_as_the_user_says(store: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(ClusterError, match=r"no other got it ready for 1.*raise stall_after="):

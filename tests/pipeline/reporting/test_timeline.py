@@ -114,6 +114,7 @@ def test_no_pyplot(tmp_path):
     assert "matplotlib.pyplot" not in sys.modules
 
 
+@pytest.mark.slow
 def test_ten_thousand_attempts(tmp_path):
     rng = np.random.default_rng(0)
     fates = rng.choice([f.value for f in AttemptOutcome], 10_000)

@@ -28,6 +28,7 @@ from byzantine_runs import (
     unneeded,
 )
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+from marks import slow_after
 
 from approxifer import score
 from approxifer.coding import CodeSpec, block_rows, gather, order_rows
@@ -80,7 +81,9 @@ def found_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> toy_corruptio
     return toy_corruptions.Once(flag=str(flag))
 
 
-@pytest.mark.parametrize("scheme", ["uncoded", "systematic", "berrut", "replication"])
+@pytest.mark.parametrize(
+    "scheme", slow_after(2, ["uncoded", "systematic", "berrut", "replication"])
+)
 def test_nobody_is_convicted_on_a_healthy_cluster(
     scheme: str, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -120,19 +123,22 @@ def test_uncoded_with_checks_needs_no_more_shares(
 
 @pytest.mark.parametrize(
     "corruption",
-    [
-        faults.Noise(sigma=1.0),
-        faults.SignFlip(),
-        faults.Zeros(),
-        faults.Roll(),
-        faults.ShuffleRows(),
-        faults.BitFlips(bits=4, values=3),
-        faults.NotANumber(),
-        faults.WrongShape(),
-        faults.WrongShape(dtype=True),
-        faults.Replay(),
-        faults.Noise(sigma=1.0, rows=0.2),
-    ],
+    slow_after(
+        4,
+        [
+            faults.Roll(),
+            faults.NotANumber(),
+            faults.WrongShape(dtype=True),
+            faults.Noise(sigma=1.0, rows=0.2),
+            faults.Noise(sigma=1.0),
+            faults.SignFlip(),
+            faults.Zeros(),
+            faults.ShuffleRows(),
+            faults.BitFlips(bits=4, values=3),
+            faults.WrongShape(),
+            faults.Replay(),
+        ],
+    ),
     ids=str,
 )
 def test_a_byzantine_worker_is_convicted_and_what_it_touched_made_good(
@@ -198,6 +204,7 @@ def test_a_corruption_found_late_is_taken_back_from_written_windows(
     assert again
 
 
+@pytest.mark.slow
 def test_decoded_rows_are_redone_where_a_byzantine_worker_contributed(
     client: Client,
     store: Path,
@@ -245,6 +252,7 @@ def test_a_quorum_decides(client: Client, store: Path, rows: np.ndarray, tmp_pat
     assert " and " in report.convicted[0].evidence.referee
 
 
+@pytest.mark.slow
 def test_two_colluders_are_held_with_two_byzantine_workers(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -281,6 +289,7 @@ def test_two_accomplices_who_know_every_row_and_answer_at_once_leave_no_wrong_ro
     assert min(found["3"], found["4"]) > 10
 
 
+@pytest.mark.slow
 def test_three_colluders_with_two_byzantine_workers_end_the_run_or_touch_nothing(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -312,6 +321,7 @@ def test_too_many_byzantine_workers_end_the_run_and_leave_what_they_touched_pend
     np.testing.assert_array_equal(now.read_prediction(0, 400)[there], right[there])
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +348,7 @@ def test_a_scheduler_that_dies_at_the_verdict_loses_nothing(
     assert not bad & set(report.predictions.worker.values.tolist())
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,7 +396,9 @@ def test_a_run_killed_between_conviction_and_make_good(
     assert report.workers["5"].state == "ready"
 
 
-@pytest.mark.parametrize("scheme", ["uncoded", "systematic", "replication", "majority"])
+@pytest.mark.parametrize(
+    "scheme", slow_after(1, ["systematic", "uncoded", "replication", "majority"])
+)
 def test_nan_that_belongs_to_the_data_convicts_nobody(
     scheme: str, client: Client, tmp_path: Path, rows: np.ndarray
 ) -> None:
@@ -406,6 +419,7 @@ def test_nan_that_belongs_to_the_data_convicts_nobody(
     assert report.counts["failed"] == 0
 
 
+@pytest.mark.slow
 def test_assurance_is_reached(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -453,6 +467,7 @@ def on_hosts(hosts: dict[str, str]) -> SpecCluster:
     return SpecCluster(workers, scheduler, silence_logs=50)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 and following")
 def test_a_convicted_node_stays_out_whatever_its_jobs_are_called(
     store: Path, rows: np.ndarray, tmp_path: Path

@@ -42,6 +42,7 @@ def test_a_closed_client(
     np.testing.assert_array_equal(done.predictions.prediction, rows.reshape(400, -1)[:, :2] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["cluster", "scheduler"])
 def test_a_closed_cluster(lost: str, rows: np.ndarray, tmp_path: Path) -> None:
     with (

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 import zarr
 from distributed import Client
+from marks import slow_after
 
 from approxifer import submit
 from approxifer.errors import FingerprintError
@@ -72,7 +73,7 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", slow_after(2, USES))
 def test_edited_code_is_refused_by_name_unless_it_is_accepted(
     client: Client, store: Path, tmp_path: Path, edit: Callable[..., Any], use: str
 ) -> None:

@@ -89,6 +89,7 @@ def test_with_patience_and_without_a_fault_nearly_all_rows_are_exact(
     assert report.counts["failed"] == 0
 
 
+@pytest.mark.slow
 def test_with_a_byzantine_worker_what_is_kept_is_free_of_its_outputs(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

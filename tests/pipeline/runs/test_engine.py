@@ -222,6 +222,7 @@ def test_preprocess_another_sample_dimension_and_coordinates(
     np.testing.assert_array_equal(found.prediction, expected)
 
 
+@pytest.mark.slow
 def test_a_run_is_spared_garbage_collections_and_its_model_is_gone_with_the_next(
     client: Client, store: Path, tmp_path: Path
 ) -> None:
@@ -238,6 +239,7 @@ def cyclic_models() -> int:
     return sum(type(one) is toy_models.Cyclic for one in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_stays_on_the_cluster(client: Client, store: Path, tmp_path: Path) -> None:
     for number in range(2):
         score(

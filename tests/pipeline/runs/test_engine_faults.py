@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import toy_models
 import xarray as xr
 from distributed import Client, LocalCluster, Worker
 from distributed.comm import CommClosedError
+from marks import slow_after
 from typer.testing import CliRunner
 from waiting import until
 
@@ -87,6 +89,7 @@ def test_a_function_that_never_returns(
     mend(client, "1")
 
 
+@pytest.mark.slow
 def test_hung_workers_are_restarted_where_that_is_allowed(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -131,6 +134,7 @@ def test_a_stopped_worker(client: Client, store: Path, rows: np.ndarray, tmp_pat
         os.kill(victim, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_worker_stopped_before_the_start(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -143,6 +147,7 @@ def test_a_worker_stopped_before_the_start(
         os.kill(victim, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_more_stragglers_than_the_code_tolerates(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -155,6 +160,7 @@ def test_more_stragglers_than_the_code_tolerates(
     mend(client, "1")
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_late_gets_the_model_and_shares(
     store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -197,6 +203,7 @@ def test_two_runs_at_once_on_one_cluster(
     check_whole(first.result(60), rows)
 
 
+@pytest.mark.slow
 def test_cancelling_one_of_two_runs_leaves_the_other_whole(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -210,8 +217,18 @@ def test_cancelling_one_of_two_runs_leaves_the_other_whole(
     check_whole(submit(store, out=tmp_path / "b.zarr", client=client, **COMMON).result(60), rows)
 
 
-@pytest.mark.parametrize("scheme", ["systematic", "berrut", "uncoded", "replication"])
-@pytest.mark.parametrize("repair", ["exact", "none"])
+@pytest.mark.parametrize(
+    ("repair", "scheme"),
+    slow_after(
+        2,
+        [
+            ("none", "systematic"),
+            ("exact", "uncoded"),
+            *itertools.product(["exact"], ["systematic", "berrut", "replication"]),
+            *itertools.product(["none"], ["berrut", "uncoded", "replication"]),
+        ],
+    ),
+)
 def test_a_row_on_which_the_model_raises_fails_alone(
     client: Client, tmp_path: Path, scheme: str, repair: str
 ) -> None:
@@ -299,6 +316,7 @@ def test_a_job_leaves_no_thread(client: Client, store: Path, tmp_path: Path) -> 
     assert not any(name.startswith("approxifer") for name in names)
 
 
+@pytest.mark.slow
 def test_a_worker_that_goes_at_the_very_end_leaves_nothing_on_the_scheduler(
     cluster: LocalCluster,
     client: Client,

@@ -215,6 +215,7 @@ def test_a_grown_input_is_appended(client: Client, tmp_path: Path, sample_dim: s
         score(path, out=out, append=True, **options)
 
 
+@pytest.mark.slow
 def test_an_appending_client_that_was_killed_goes_on(
     cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def truth(model: Path, rows: np.ndarray) -> np.ndarray:
     return run_rows(open_model(model).load(), rows, 8)
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_repaired_and_the_rest_is_the_models_own(
     client: Client,
     store: Path,
@@ -95,6 +96,7 @@ def test_k_and_encoder_are_the_folders(
     assert report.predictions.attrs["code"]["encoder"] == "addition"
 
 
+@pytest.mark.slow
 def test_another_parity_does_not_go_on_with_a_store(
     client: Client, store: Path, model: Path, parity: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_another_parity_does_not_go_on_with_a_store(
         score(store, model=model, out=out, client=client, parity=other, **COMMON)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -134,6 +137,7 @@ def export_other(folder: Path) -> Path:
     return folder / "other.pt2"
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_says_so(model: Path, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "parity"
     asked = ["train-parity", str(model), str(store), "-k", "2", "--out", str(out), "--rows", "200"]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import toy_models
 from distributed import Client, LocalCluster
+from marks import slow_after
 from waiting import until
 
 from approxifer import score, submit
@@ -101,15 +102,18 @@ def test_a_finished_store_is_left_as_it_is(client: Client, store: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [
-        ({"model": toy_models.linear}, "model"),
-        ({"block": 6}, "layout.block"),
-        ({"k": 3}, "code.k"),
-        ({"scheme": "berrut"}, "code.scheme"),
-        ({"repair": "none"}, "code.repair"),
-        ({"order": "random"}, "layout.order"),
-        ({"seed": 1}, "layout.seed"),
-    ],
+    slow_after(
+        2,
+        [
+            ({"model": toy_models.linear}, "model"),
+            ({"block": 6}, "layout.block"),
+            ({"k": 3}, "code.k"),
+            ({"scheme": "berrut"}, "code.scheme"),
+            ({"repair": "none"}, "code.repair"),
+            ({"order": "random"}, "layout.order"),
+            ({"seed": 1}, "layout.seed"),
+        ],
+    ),
 )
 def test_another_model_or_layout_is_refused(
     client: Client, store: Path, tmp_path: Path, change: dict[str, object], named: str

@@ -10,6 +10,7 @@ import pytest
 import toy_corruptions
 import toy_models
 from distributed import Client
+from marks import slow_after
 
 from approxifer import score
 from approxifer.datasets import Journal
@@ -42,7 +43,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 ARRIVING = [kind for kind in toy_corruptions.DRESSES if kind not in ("unreadable", "subclass")]
 
 
-@pytest.mark.parametrize("kind", ARRIVING)
+@pytest.mark.parametrize("kind", slow_after(2, ARRIVING))
 def test_what_is_no_plain_array_convicts_who_returned_it(
     kind: str,
     client: Client,
@@ -60,7 +61,7 @@ def test_what_is_no_plain_array_convicts_who_returned_it(
     assert max(fetched) < SLACK, "it is not even received"
 
 
-@pytest.mark.parametrize("kind", ["masked", "huge", "unreadable"])
+@pytest.mark.parametrize("kind", slow_after(1, ["huge", "masked", "unreadable"]))
 def test_where_nobody_is_accused_what_is_no_plain_array_is_as_good_as_lost(
     kind: str,
     client: Client,
@@ -77,6 +78,7 @@ def test_where_nobody_is_accused_what_is_no_plain_array_is_as_good_as_lost(
     assert max(fetched) < SLACK
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_lost_where_workers_may_be_wrong(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

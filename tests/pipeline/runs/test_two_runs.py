@@ -54,6 +54,7 @@ def begin_jobs(
     ]
 
 
+@pytest.mark.slow
 def test_two_jobs_share_a_cluster(
     client: Client, stores: list[tuple[Path, np.ndarray]], tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_two_jobs_share_a_cluster(
     assert min(half_time) >= 100  # neither waited for the other
 
 
+@pytest.mark.slow
 def test_cancelling_one_leaves_the_other_whole(
     client: Client, stores: list[tuple[Path, np.ndarray]], tmp_path: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_cancelling_one_leaves_the_other_whole(
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(stores[1][1]))
 
 
+@pytest.mark.slow
 def test_a_worker_that_one_convicts_is_out_of_both(client: Client, tmp_path: Path) -> None:
     """The second run would trust it: it checks nothing."""
     stores = [begin_store(tmp_path / f"in{n}.zarr", n, rows) for n, rows in ((0, 200), (1, 1600))]
@@ -110,6 +113,7 @@ def test_a_worker_that_one_convicts_is_out_of_both(client: Client, tmp_path: Pat
     assert len(events) == 1
 
 
+@pytest.mark.slow
 def test_two_jobs_start_clusters_of_their_own_at_once(
     stores: list[tuple[Path, np.ndarray]], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import toy_models
 import xarray as xr
 from distributed import Client
+from marks import slow_after
 
 from approxifer import score
 
@@ -19,8 +20,8 @@ def run(client: Client, rows: np.ndarray, out: Path, **options: Any) -> Any:
     return score(data, out=out, client=client, k=2, progress=False, **options)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "bool", "int32", "int64"])
-@pytest.mark.parametrize("scheme", ["uncoded", "replication"])
+@pytest.mark.parametrize("kind", slow_after(1, ["uint8", "bool", "int32", "int64"]))
+@pytest.mark.parametrize("scheme", slow_after(1, ["uncoded", "replication"]))
 def test_tokens_reach_the_model_as_they_are(
     client: Client, tmp_path: Path, kind: str, scheme: str
 ) -> None:
