@@ -13,5 +13,6 @@ BENCHMARKS = {
     "commit_latency": "the delay of written windows by spot checks",
     "stragglers": "slow and hung workers: latencies, makespans, evaluations, beside rivals",
     "memory": "the client's peak memory as the input grows",
+    "throughput": "bytes a second with a light model, beside a loop and plain Dask",
     "overhead": "fault-free speed against plain Dask",
 }
