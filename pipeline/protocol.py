@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from approxifer.pipeline.keys import Key, as_key
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.text import duration
 
 #: Characters of a text from a worker that are kept.
 LONGEST = 500
+#: Bytes of an output that travels with the message that its share has ended.
+SMALL = 2**16
 #: Shares that a person is shown one by one.
 SHOWN = 8
 
@@ -62,6 +66,42 @@ class Started:
 
 
 @dataclass(frozen=True)
+class SmallOutput:
+    """An output that travels within a message, instead of being fetched."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes  #: at most `SMALL`
+
+    @classmethod
+    def of(cls, output: Any) -> SmallOutput | None:
+        """Of a plain array of numbers; None of anything else, and of larger ones."""
+        if type(output) is not np.ndarray or output.nbytes > SMALL or output.dtype.kind in "OV":
+            return None
+        return cls(output.dtype.str, output.shape, output.tobytes())
+
+    @classmethod
+    def read(cls, fields: Any) -> SmallOutput | None:
+        """From a message, which may be anything; None where it makes no sense."""
+        match fields:
+            case {"dtype": str(dtype), "shape": [*shape], "data": bytes(data)}:
+                plain = all(type(size) is int and 0 <= size <= SMALL for size in shape)
+                if plain and len(dtype) <= LONGEST and len(shape) <= 32 and len(data) <= SMALL:
+                    return cls(dtype, tuple(shape), data)
+        return None
+
+    def array(self) -> np.ndarray:
+        """The output.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is none.
+        """
+        return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape).copy()
+
+
+@dataclass(frozen=True)
 class Ended:
     """A worker has left a share: ``whole``, or stopped or failed after starting ``rows``."""
 
@@ -69,6 +109,7 @@ class Ended:
     key: Key
     rows: int
     whole: bool
+    output: SmallOutput | None = None  #: None: it is to be fetched, or there is none
 
 
 WorkerReport = Ready | Unready | Started | Ended
@@ -83,7 +124,8 @@ def read_report(message: Any) -> WorkerReport | None:
             return Started((name, token))
         case {"op": "ended", "key": [str(name), str(token)], "rows": rows, "whole": whole}:
             plain = type(rows) is int and type(whole) is bool
-            return Ended((name, token), rows, whole) if plain else None
+            output = SmallOutput.read(message.get("output"))
+            return Ended((name, token), rows, whole, output) if plain else None
         case {"op": "unready", "run": str(run)}:
             return Unready(run, _text(message.get("version")), _text(message.get("error")))
         case {"op": "ready", "run": str(run)}:
@@ -133,12 +175,13 @@ class Send:
 
 @dataclass(frozen=True)
 class Returned:
-    """A share's output, of so many bytes, is on its worker: fetch it."""
+    """A share's output, of so many bytes, is on its worker: fetch it, unless it is here."""
 
     op: ClassVar = "in"
     group: int
     key: Key
     nbytes: int
+    output: SmallOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -247,7 +290,8 @@ def read_event(message: Mapping[str, Any]) -> RunEvent:
             to = (Sent(**one | {"key": as_key(one["key"])}) for one in fields["to"])
             return Send(fields["group"], tuple(to))
         case Returned.op:
-            return Returned(**fields | {"key": as_key(fields["key"])})
+            output = SmallOutput.read(fields["output"])
+            return Returned(**fields | {"key": as_key(fields["key"]), "output": output})
         case Complete.op:
             used = tuple((share, attempt) for share, attempt in fields["used"])
             fated = (a | {"fate": AttemptOutcome(a["fate"])} for a in fields["attempts"])

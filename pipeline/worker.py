@@ -36,6 +36,7 @@ from approxifer.pipeline.protocol import (
     Ended,
     Place,
     Ready,
+    SmallOutput,
     Started,
     Unready,
     WorkerReport,
@@ -312,12 +313,12 @@ def run_input(
         worker.log_event(TOPIC, to_wire(what))
 
     report(Started(key))
-    whole = False
+    whole, found = False, None
     try:
         outputs = run_rows(runner, rows, micro_batch, before_batch=before_batch)
         if len(blank):
             outputs[list(blank)] = np.nan if outputs.dtype.kind in "fc" else 0
-        whole = True
-        return hook.output(outputs)
+        whole, found = True, hook.output(outputs)
+        return found
     finally:
-        report(Ended(key, evaluations, whole))
+        report(Ended(key, evaluations, whole, SmallOutput.of(found)))

@@ -37,6 +37,8 @@ LONG_WAIT = 10.0
 #: Seconds after which workers that are not there, and without which there is no output, will not
 #: come.
 MISSING = 30.0
+#: Seconds that what is said of one group waits for others.
+BUNDLE = 0.01
 #: Seconds of waiting after which a person is told of it.
 SLOW = 10.0
 
@@ -63,6 +65,7 @@ class Connection:
         self.opened = 0.0
         self.ready = 0
         self.present = 0
+        self._settled: list[int] = []
         self.ledger: dict[str, Any] = {"workers": [], "typical": None, "unready": {}, "able": 1}
 
     @contextlib.asynccontextmanager
@@ -147,6 +150,20 @@ class Connection:
                 "the scheduler is gone; what is written stays, and the same command goes on from "
                 f"there ({error})"
             ) from error
+
+    async def settle(self, group: int) -> None:
+        """Tell the plugin that nothing more is needed of a group, with others that end just then.
+
+        Raises
+        ------
+        ClusterError
+            As `call`.
+        """
+        self._settled.append(group)
+        if len(self._settled) == 1:  # the first takes along those that come meanwhile
+            await asyncio.sleep(BUNDLE)
+            done, self._settled = self._settled, []
+            await self.call("report", done=done)
 
     async def poll_forever(self, handle: Callable[[RunEvent], None]) -> None:
         """Pass on the plugin's events, for ever."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from distributed import Future
 
+from approxifer.errors import ApproxiferError
 from approxifer.pipeline.client import transport
 from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.client.transport import Readers
@@ -30,6 +31,8 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 #: Bytes by which an output may be larger than twice what is expected and still be received.
 SLACK = 10**6
+#: Seconds that a share which may run waits for others, to be submitted with them.
+BUNDLE = 0.003
 
 
 @dataclass
@@ -121,6 +124,7 @@ class Dispatcher:
         self._spawn = spawn
         self._readers, self._made = readers, made
         self._keep_malformed = keep_malformed
+        self._ready: list[tuple[GroupTransfer, Key]] = []  #: to be submitted
         #: By address: shares whose inputs may be there for nothing. They go with the next input.
         self._stale: dict[str, list[Key]] = defaultdict(list)
 
@@ -138,9 +142,10 @@ class Dispatcher:
         match event:
             case Send():
                 group.sent |= {one.key: one for one in event.to}
-                self._spawn(self._send(group, event.to))
+                for one in event.to:
+                    self._spawn(self._send(group, one, self._stale.pop(one.address, ())))
             case Returned():
-                self._spawn(self._fetch(group, event.key, event.nbytes))
+                self._spawn(self._fetch(group, event))
             case Complete():
                 group.completion = event
                 self._finish_if_whole(group)
@@ -154,30 +159,26 @@ class Dispatcher:
 
     # ---- there ----------------------------------------------------------------------------------
 
-    async def _send(self, group: GroupTransfer, to: Iterable[Sent]) -> None:
-        """Lay the inputs on their workers, and submit each share as soon as its input is there."""
-        pushes: dict[asyncio.Task[None], Key] = {}
-        for one in to:
-            push = self._push(one, group.shares[one.share], self._stale.pop(one.address, ()))
-            pushes[asyncio.create_task(push)] = one.key
-        pending = set(pushes)
+    async def _send(self, group: GroupTransfer, one: Sent, stale: Sequence[Key]) -> None:
+        """Have a share's input laid on its worker, and submit it as soon as it is there.
+
+        Raises
+        ------
+        ApproxiferError
+            The client cannot read the input either.
+        """
         try:
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if pending:  # those that are nearly there come along
-                    more, pending = await asyncio.wait(pending, timeout=0.005)
-                    done |= more
-                arrived = []
-                for task in done:
-                    if task.exception() is None:
-                        arrived.append(pushes[task])
-                    else:
-                        await self._lost(pushes[task], f"not sent: {task.exception()!r}")
-                self._submit(group, arrived)
-        finally:
-            for task in pushes:
-                task.cancel()
-            await asyncio.gather(*pushes, return_exceptions=True)
+            await self._push(one, group.shares[one.share], stale)
+        except ApproxiferError:
+            raise
+        except Exception as error:  # of the connection, or of what the worker answers
+            await self._lost(one.key, f"not sent: {error!r}")
+        else:
+            self._ready.append((group, one.key))
+            if len(self._ready) == 1:  # the first takes along those that are ready meanwhile
+                await asyncio.sleep(BUNDLE)
+                ready, self._ready = self._ready, []
+                self._submit(ready)
 
     async def _push(self, one: Sent, rows: ShareRows, stale: Sequence[Key]) -> None:
         """Have a worker read a share's input, or send it."""
@@ -195,18 +196,25 @@ class Dispatcher:
                 self._readers.give_up(one.address, one.worker, why)
         await transport.push(self._client, one.address, one.key, rows, blank, stale)
 
-    def _submit(self, group: GroupTransfer, keys: Sequence[Key]) -> None:
-        if group.done:
-            self._give_up_inputs(group, keys)
-        if group.done or not keys:
+    def _submit(self, ready: Sequence[tuple[GroupTransfer, Key]]) -> None:
+        """Submit shares whose inputs are there: one graph for all, for each costs the scheduler
+        some milliseconds."""
+        for group, key in ready:
+            if group.done:
+                self._give_up_inputs(group, [key])
+        wanted = [(group, key) for group, key in ready if not group.done]
+        if not wanted:
             return
-        fingerprints = [self._fingerprints[group.models[group.sent[key].share]] for key in keys]
-        futures = transport.submit(self._client, keys, fingerprints, micro_batch=self._micro_batch)
-        group.futures |= dict(zip(keys, futures, strict=True))
+        keys = [key for _, key in wanted]
+        models = [self._fingerprints[group.models[group.sent[key].share]] for group, key in wanted]
+        futures = transport.submit(self._client, keys, models, micro_batch=self._micro_batch)
+        for (group, key), future in zip(wanted, futures, strict=True):
+            group.futures[key] = future
 
     # ---- and back -------------------------------------------------------------------------------
 
-    async def _fetch(self, group: GroupTransfer, key: Key, nbytes: int) -> None:
+    async def _fetch(self, group: GroupTransfer, event: Returned) -> None:
+        key, nbytes = event.key, event.nbytes
         sent = group.sent[key]
         place = (sent.share, sent.attempt)
         shape, dtype = (group.rows, *self._output_shape), self._output_dtype
@@ -217,7 +225,10 @@ class Dispatcher:
             strange = f"an output of {nbytes:,} bytes instead of {expected:,}"
         else:
             try:
-                output = await transport.fetch(self._client, sent.address, key, expected)
+                if event.output is not None:
+                    output = event.output.array()
+                else:
+                    output = await transport.fetch(self._client, sent.address, key, expected)
             except Exception as error:  # what a worker sends may be unreadable in any way
                 why = f"not fetched: {type(error).__name__}"
             else:

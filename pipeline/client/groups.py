@@ -146,7 +146,7 @@ class Groups:
         # Of a repair also the coded groups that its rows were in: when was such a group whole?
         of = {} if batch.coded else {"of": _groups(window.group[batch.members])}
         self._context.journal_group(group, used=decoded.used, window=window.index, kind=kind, **of)
-        await self._context.connection.call("report", done=[batch.number])
+        self._context.spawn(self._context.connection.settle(batch.number))
         await self._try_here()
         await self.repair(window)
         self._windows.changed(window)

@@ -68,7 +68,7 @@ class SingleShares:
         await ended
         found = group.share_outputs
         self.context.journal_group(group, used=found, kind=kind)
-        await self.context.connection.call("report", done=[group.number])
+        self.context.spawn(self.context.connection.settle(group.number))
         raised = any(attempt.fate is AttemptOutcome.FAILED for attempt in group.history)
         return SingleResult(found.get(0), raised)
 

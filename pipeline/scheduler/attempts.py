@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 from approxifer.pipeline.keys import Key
+from approxifer.pipeline.protocol import SmallOutput
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.pipeline.scheduler.ledger import Ledger
 from approxifer.pipeline.scheduler.state import AttemptState, GroupState, WorkerState
@@ -78,11 +79,21 @@ class Attempts:
             worker.waiting.discard(key)
             self.unreported[key] = (attempt.name, group.rows)
 
-    def ended(self, key: Key, address: str, now: float, *, rows: int, whole: bool) -> None:
+    def ended(
+        self,
+        key: Key,
+        address: str,
+        now: float,
+        *,
+        rows: int,
+        whole: bool,
+        output: SmallOutput | None = None,
+    ) -> None:
         """A worker reports that it has left a share which it had begun: ``whole``, or stopped, or
         failed, after starting ``rows``. It counts once, and only from where it was sent.
 
-        The report frees it of a share that is dropped; of one that is awaited only the output does.
+        The report frees it of a share that is dropped; of one that is awaited only the output does,
+        though it may come with the report.
         """
         if key not in self.unreported:
             return
@@ -94,6 +105,8 @@ class Attempts:
         self._ledger.record(attempt.name).evaluations += min(max(rows, 0), group.rows)
         if not group.check:
             self._time(group, attempt, now - attempt.start, whole=whole)
+        if whole and attempt.live:
+            attempt.output = output
         if not attempt.live:
             self._left_queue(attempt)
         if group.settled or attempt.fate in GIVEN_UP:

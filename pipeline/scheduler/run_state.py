@@ -108,7 +108,9 @@ class RunState:
         group = self.attempts.returned(key, now)
         if group is not None:
             self.stall.progressed(now)
-            self.events.append(Returned(group.group, key, nbytes))
+            _, attempt = self.attempts.by_key[key]
+            self.events.append(Returned(group.group, key, nbytes, attempt.output))
+            attempt.output = None
         return group
 
     def advance(self, group: GroupState, now: float) -> list[Key]:

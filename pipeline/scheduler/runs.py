@@ -30,6 +30,7 @@ from approxifer.pipeline.scheduler.state import Bar, GroupState, WorkerState
 from approxifer.version import __version__
 
 POLL = 1.0  #: seconds after which a poll without events returns
+BUNDLE = 0.004  #: seconds that an event waits for others, to be sent with them
 SUMMARY = 0.25  #: seconds between two summaries of the ledger
 #: How often one worker (by name) is restarted in one run before it is left alone.
 MAX_RESTARTS = 3
@@ -176,6 +177,7 @@ class Runs:
             news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), POLL)
+            await asyncio.sleep(BUNDLE)
         events, state.events = [to_wire(event) for event in state.events], []
         ready, present = state.ledger.ready_workers(), len(self.workers)
         reply = {"events": events, "ready": ready, "present": present}
@@ -208,8 +210,10 @@ class Runs:
                 self._news[report.run].set()
             case Started(key) if state := self.of_key(key):
                 state.attempts.started(key, worker.address, now)
-            case Ended(key, rows, whole) if state := self.of_key(key):
-                state.attempts.ended(key, worker.address, now, rows=rows, whole=whole)
+            case Ended(key, rows, whole, output) if state := self.of_key(key):
+                state.attempts.ended(
+                    key, worker.address, now, rows=rows, whole=whole, output=output
+                )
             case Ended(key):
                 worker.running.pop(key, None)  # of a run that is over
 

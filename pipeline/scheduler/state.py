@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key
-from approxifer.pipeline.protocol import Place, Ready, Unready
+from approxifer.pipeline.protocol import Place, Ready, SmallOutput, Unready
 from approxifer.pipeline.records import AttemptOutcome
 from approxifer.version import __version__
 
@@ -86,6 +86,7 @@ class AttemptState:
     stop: float | None = None
     seconds: float | None = None  #: from its start to its end, as of a full share; None: none yet
     returned: bool = False
+    output: SmallOutput | None = None  #: that has come with the report of its end
     fate: AttemptOutcome | None = None  #: None while it is live
     error: str | None = None
 

@@ -58,7 +58,7 @@ def test_what_is_no_plain_array_convicts_who_returned_it(
     assert [conviction.member.name for conviction in report.convicted] == ["2"]
     suspects = [e for e in Journal.read(report.out) if e["event"] == "suspect"]
     assert any(event["worker"] == "2" and "output " in event["why"] for event in suspects)
-    assert max(fetched) < SLACK, "it is not even received"
+    assert max(fetched, default=0) < SLACK, "it is not even received"
 
 
 @pytest.mark.parametrize("kind", slow_after(1, ["huge", "masked", "unreadable"]))
@@ -75,7 +75,7 @@ def test_where_nobody_is_accused_what_is_no_plain_array_is_as_good_as_lost(
     np.testing.assert_array_equal(report.predictions.prediction, toy_models.linear(rows))
     assert report.counts["exact"] + report.counts["repaired"] == len(rows)
     assert (report.workers["2"].run, report.workers["2"].erased > 0) == (0, True)
-    assert max(fetched) < SLACK
+    assert max(fetched, default=0) < SLACK
 
 
 @pytest.mark.slow
