@@ -182,3 +182,12 @@ def float_network():  # type: ignore[no-untyped-def]
 
     torch.manual_seed(0)
     return torch.nn.Linear(4, 3)
+
+
+def first_of_two() -> Callable[..., np.ndarray]:
+    """A factory of a model of two inputs."""
+
+    def first(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return u + 0 * v
+
+    return first
