@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,8 @@ from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import nameable
 from approxifer.datasets.layout import APPENDED, DTYPES, GROWING, OUTPUT, VARIABLES
 from approxifer.datasets.localdisk import not_written, sync
+from approxifer.datasets.tiles.rowarray import RowArray, stored_chunks
+from approxifer.datasets.tiles.tiling import joins_of
 from approxifer.errors import ApproxiferError, OutputError, StoreError
 from approxifer.text import one_line
 
@@ -36,7 +35,8 @@ class Arrays:
     ----------
     grid : Grid
         Which row lies where.
-    sample_dims : tuple of str
+    row_dims : tuple of str
+        Its dimensions.
     output_shape : tuple of int
         Of one row's prediction.
     output_dtype : numpy.dtype
@@ -66,8 +66,10 @@ class Arrays:
                 _begins(group.attrs.get(APPENDED)),
             )
             dims = getattr(status.metadata, "dimension_names", None) or ("sample",)
-            self.sample_dims = tuple(map(str, dims))
-            self.output_shape = prediction.shape[self.grid.ndim :]
+            self.row_dims = tuple(map(str, dims))
+            joined = joins_of(about.get("joined"), prediction.shape, self.grid.ndim)
+            self._joined = {PREDICTION: joined}
+            self.output_shape = RowArray(prediction, self.grid, joined).output_shape
             self.output_dtype = np.dtype(about.get("model_dtype", prediction.dtype))
             self._check()
         except (ApproxiferError, IndexError, TypeError, AttributeError, ValueError) as error:
@@ -92,16 +94,21 @@ class Arrays:
             check_array(array, str(self._path))
             known = array.dtype == DTYPES[name] if name in DTYPES else array.dtype.kind in "fiubc"
             one = array.ndim == grid.ndim or name == PREDICTION
-            there = array.shape[: grid.ndim]
-            if self.growing is not None and there[0] > grid.shape[0]:
+            rows = grid.ndim - len(self._joined.get(name, ()))
+            there = array.shape[:rows]
+            if self.growing is not None and rows and there[0] > grid.shape[0]:
                 there = (grid.shape[0], *there[1:])
-            fits = there == grid.shape and stored_chunks(array)[: grid.ndim] == grid.chunk
+            fits = there == grid.shape[:rows] and stored_chunks(array)[:rows] == grid.chunk[:rows]
             if not (known and one and fits and all(array.shape)):
                 raise StoreError(
                     f"its array {name!r} is {array.dtype} of shape {array.shape} in chunks of "
                     f"{array.chunks}, beside a status for rows {grid.shape} in chunks of "
                     f"{grid.chunk}."
                 )
+        for join in self._joined[PREDICTION]:
+            tiles = grid.shape[join.along]
+            if not (tiles - 1) * join.tile < join.length <= tiles * join.tile:
+                raise StoreError(f"it joins {tiles} tiles of {join.tile} to {join.length}.")
         if not np.can_cast(self.output_dtype, self._arrays[PREDICTION].dtype, "safe"):
             raise StoreError(f"its predictions are no {self.output_dtype}.")
         check_memory("status", grid.rows, np.dtype(np.uint8))
@@ -125,7 +132,7 @@ class Arrays:
         array = self._arrays[name]
         dtype = self.output_dtype if name == PREDICTION else array.dtype
         given = np.asarray(values)
-        shape = (rows, *array.shape[self.grid.ndim :])
+        shape = (rows, *self._rows(name).output_shape)
         if given.shape != shape and (given.ndim or name == PREDICTION):
             raise ValueError(f"{name} has shape {given.shape}; {shape} is needed.")
         if name != PREDICTION and dtype.kind in "iu":
@@ -146,7 +153,7 @@ class Arrays:
         """
         self.check_there(name)
         try:
-            found = self._rows_of(self._arrays[name], start, stop)
+            found = self._rows_of(name, start, stop)
             return found.astype(self.output_dtype, copy=False) if name == PREDICTION else found
         except Exception as error:  # a damaged or crafted chunk fails in any way it likes
             raise StoreError(
@@ -156,19 +163,20 @@ class Arrays:
                 "to score them again."
             ) from error
 
-    def _rows_of(self, array: Array, start: int, stop: int) -> np.ndarray:
-        grid = self.grid
-        values: Any = array
-        if grid.ndim > 1 and (start, stop) == (0, grid.rows):  # at once, not tile by tile
-            values = np.asarray(array[tuple(map(slice, grid.shape))])
-        tail = array.shape[grid.ndim :]
-        parts = [
-            np.asarray(values[slab]).reshape(-1, *tail)[first:last]
-            for slab, first, last in grid.pieces(start, stop)
-        ]
+    def _rows(self, name: str) -> RowArray:
+        return RowArray(self._arrays[name], self.grid, self._joined.get(name, ()))
+
+    def _rows_of(self, name: str, start: int, stop: int) -> np.ndarray:
+        grid, array = self.grid, self._rows(name)
+        if name in DTYPES and grid.ndim > 1 and (start, stop) == (0, grid.rows):
+            # At once, not tile by tile.
+            values = np.asarray(array.array[tuple(map(slice, grid.shape))])
+            return np.concatenate([values[slab].ravel() for slab, *_ in grid.pieces(start, stop)])
+        parts = [array.read(slab)[first:last] for slab, first, last in grid.pieces(start, stop)]
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([np.empty((0, *tail), array.dtype), *parts])
+        blank = np.empty((0, *array.output_shape), array.array.dtype)
+        return np.concatenate([blank, *parts])
 
     def write(self, name: str, start: int, values: np.ndarray) -> None:
         """Write whole tiles of one array; when it returns, they are on the disk.
@@ -181,15 +189,12 @@ class Arrays:
         self.check_there(name)
         stop = start + len(values)
         try:
-            array = self._arrays[name]
-            kept = values.astype(array.dtype, copy=False)
+            array = self._rows(name)
+            kept = values.astype(array.array.dtype, copy=False)
             files: list[str] = []
             done = 0
             for slab, first, last in self.grid.pieces(start, stop):
-                lengths = [part.stop - part.start for part in slab]
-                part = kept[done : done + last - first]
-                array[slab] = part.reshape(*lengths, *part.shape[1:])
-                files += chunk_names(array, slab)
+                files += array.write(slab, kept[done : done + last - first])
                 done += last - first
             sync(self._path / self._names[name], files)
         except OSError as error:
@@ -225,24 +230,6 @@ class Arrays:
                 "written is gone with it: put it back, or delete what is left of it and its "
                 "journal, and give the same command again."
             )
-
-
-def stored_chunks(array: Array) -> tuple[int, ...]:
-    """The lengths of what is one file: a shard, or a chunk."""
-    return array.shards or array.chunks
-
-
-def chunk_names(array: Array, slab: tuple[slice, ...]) -> Iterator[str]:
-    """The files that hold a slab of an array, within its directory."""
-    lengths = stored_chunks(array)
-    spans = [
-        range(part.start // length, (part.stop - 1) // length + 1)
-        for part, length in zip(slab, lengths, strict=False)
-    ]
-    rest = zip(array.shape[len(slab) :], lengths[len(slab) :], strict=True)
-    spans += [range(math.ceil(size / length)) for size, length in rest]
-    for at in product(*spans):
-        yield ".".join(["c", *map(str, at)])
 
 
 def _length(growing: Any, stored: int) -> int:

@@ -19,6 +19,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from approxifer.datasets.input.coords import INSTRUCTIONS, nameable
 from approxifer.datasets.source import Source
+from approxifer.datasets.tiles.tiling import Joined, described_joins
 from approxifer.errors import ConfigError
 from approxifer.jsonable import jsonable
 from approxifer.text import one_line
@@ -60,6 +61,8 @@ class Form:
         The coordinate that describes the grid's projection, as the CF conventions have it.
     coords : mapping of str to xarray.Variable
         Coordinates beside, or instead of, the input's.
+    joined : tuple of Joined
+        The axes along which the outputs of tiles are put together.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Form:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     grid_mapping: str | None = None
     coords: Mapping[str, xr.Variable] = field(default_factory=dict)
+    joined: tuple[Joined, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(size > 0 for size in self.shape):
@@ -114,8 +118,8 @@ class Form:
                     f"output= has a coordinate {name!r} along {coord.dims}: the name is taken"
                 )
             for dim, size in coord.sizes.items():
-                if dim not in self.dims or size != self.shape[self.dims.index(str(dim))]:
-                    sizes = dict(zip(self.dims, self.shape, strict=True))
+                if dim not in self.dims or size != self.lengths[self.dims.index(str(dim))]:
+                    sizes = dict(zip(self.dims, self.lengths, strict=True))
                     raise ConfigError(
                         f"output= has a coordinate {name!r} of {size} along {dim!r}; a row's "
                         f"prediction has {sizes or 'no dimensions'}. Coordinates of the rows come "
@@ -144,7 +148,25 @@ class Form:
                     f"output= asks for shards {self.shards} and chunks {self.chunks} along "
                     f"{self.dims}: a shard holds whole chunks"
                 )
+        for one in self.joined:
+            if one.tile % (self.shards or self.chunks)[one.axis]:
+                raise ConfigError(
+                    f"output= asks for chunks {self.shards or self.chunks} along {self.dims}: the "
+                    f"output of a tile is whole chunks, so along {self.dims[one.axis]!r} give a "
+                    f"length that divides {one.tile}"
+                )
         compressors(self.codec)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of the predictions along ``dims``: of tiles put together, the whole."""
+        whole = {one.axis: one.length for one in self.joined}
+        return tuple(whole.get(axis, size) for axis, size in enumerate(self.shape))
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """By dimension, how many points of the input make up one of the predictions."""
+        return {self.dims[one.axis]: one.factor for one in self.joined}
 
     @property
     def stored_dtype(self) -> np.dtype:
@@ -158,9 +180,10 @@ class Form:
         return {self.variable, *BESIDE, *self.dims}
 
     def __str__(self) -> str:
-        sizes = zip(self.dims, self.shape, strict=True)
+        sizes = zip(self.dims, self.lengths, strict=True)
         along = ", ".join(f"{dim}: {size}" for dim, size in sizes)
-        return f"{self.variable} ({along}) {self.stored_dtype} for each row"
+        what = "for each row" if not self.joined else "put together"
+        return f"{self.variable} ({along}) {self.stored_dtype} {what}"
 
     def described(self) -> dict[str, Any]:
         """The form as a store keeps it, and compares it on resume."""
@@ -174,26 +197,50 @@ class Form:
             "codec": jsonable(self.codec),
             "attrs": jsonable(self.attrs),
             "coords": {name: _mark(coord) for name, coord in self.coords.items()},
+            **({"joined": described_joins(self.joined)} if self.joined else {}),
         }
 
 
-def default_form(source: Source, shape: tuple[int, ...], dtype: Any) -> Form:
+def default_form(
+    source: Source, shape: tuple[int, ...], dtype: Any, joined: tuple[Joined, ...] = ()
+) -> Form:
     """The form that a prediction has by itself: like the input's row, or ``output_0, ...``."""
     shape = tuple(int(size) for size in shape)
-    if len(shape) > 1 and shape == source.feature_shape and fits(source):
-        return Form(shape, np.dtype(dtype), **like(source))
-    return Form(shape, np.dtype(dtype), plain_dims(shape), shape)
+    fields = like(source, shape, joined) if len(shape) > 1 or joined else None
+    if fields is not None and fits(source, fields["dims"]):
+        return Form(shape, np.dtype(dtype), **fields)
+    return Form(shape, np.dtype(dtype), plain_dims(shape), shape, joined=joined)
 
 
-def like(source: Source) -> dict[str, Any]:
-    """The fields of a form that are as the input's row."""
+def like(
+    source: Source, shape: tuple[int, ...], joined: tuple[Joined, ...] = ()
+) -> dict[str, Any] | None:
+    """The fields of a form that are as the input's row, or as that of each of its variables; None
+    where the shapes differ.
+
+    Of tiles, the axes that are put together are as the input's, whatever the others are.
+    """
+    tiled = () if source.tiling is None else source.tiling.dims
+    cut = {one.axis: dim for one, dim in zip(joined, tiled, strict=True)}
     named = source.attrs.get("grid_mapping")
-    return {
-        "dims": source.feature_dims,
-        "chunks": source.feature_chunks,
-        "shards": source.feature_shards,
-        "grid_mapping": named if isinstance(named, str) else None,
-    }
+    whole = all(one.factor == 1 for one in joined) and isinstance(named, str)
+    fields: dict[str, Any] = {"grid_mapping": named if whole else None, "joined": joined}
+    for first in range(source.stacked + 1):
+        dims, lengths = source.feature_dims[first:], source.feature_shape[first:]
+        same = len(dims) == len(shape) and all(
+            cut.get(axis) == dim if dim in tiled else size == length
+            for axis, (dim, size, length) in enumerate(zip(dims, shape, lengths, strict=True))
+        )
+        if same:
+            chunks, shards = source.feature_chunks[first:], source.feature_shards
+            if cut:
+                chunks = tuple(shape[i] if i in cut else c for i, c in enumerate(chunks))
+            kept = None if shards is None or cut else shards[first:]
+            return fields | {"dims": dims, "chunks": chunks, "shards": kept}
+    if cut:
+        dims = tuple(cut.get(axis, name) for axis, name in enumerate(plain_dims(shape)))
+        return fields | {"dims": dims, "chunks": shape, "shards": None}
+    return None
 
 
 def plain_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -201,9 +248,9 @@ def plain_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(f"output_{axis}" for axis in range(len(shape)))
 
 
-def fits(source: Source) -> bool:
-    """True if the dimensions of the input's row can be those of a prediction."""
-    names = (*source.feature_dims, PREDICTION, *BESIDE, *source.sample_dims)
+def fits(source: Source, dims: tuple[str, ...]) -> bool:
+    """True if dimensions of the input's row can be those of a prediction."""
+    names = (*dims, PREDICTION, *BESIDE, *source.row_dims)
     return len(set(names)) == len(names) and all(nameable(one) is None for one in names)
 
 

@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from zarr.codecs import Crc32cCodec
 
 from approxifer.datasets.form import BESIDE, DEFAULT_CODEC, PREDICTION, Form, compressors
 from approxifer.datasets.grid import Grid
-from approxifer.datasets.input.coords import Coordinates, storable
+from approxifer.datasets.input.coords import Coordinates, coarsened, storable
 from approxifer.datasets.localdisk import consolidate
 from approxifer.datasets.source import Source
 from approxifer.errors import ConfigError, StoreError
@@ -89,13 +90,14 @@ class Layout:
     ----------
     grid : Grid
         Of the rows, for every array.
-    sample_dims : tuple of str
+    row_dims : tuple of str
+        Its dimensions' names.
     form : Form
         Of the predictions.
     """
 
     grid: Grid
-    sample_dims: tuple[str, ...]
+    row_dims: tuple[str, ...]
     form: Form
 
     def __post_init__(self) -> None:
@@ -130,7 +132,7 @@ class Layout:
         marked = dataset.set_coords([name for name in coords.kept if " " not in name])
         # Chunks of the predictions, too: xarray refuses to name those of arrays that differ.
         lengths = (*self.grid.chunk, *(self.form.shards or self.form.chunks))
-        along = dict(zip((*self.sample_dims, *self.form.dims), lengths, strict=True))
+        along = dict(zip((*self.row_dims, *self.form.dims), lengths, strict=True))
         encoding = {
             name: {"chunks": tuple(min(along[str(dim)], size) for dim, size in one.sizes.items())}
             for name, one in coords.kept.items()
@@ -151,7 +153,8 @@ class Layout:
         self._array(
             group,
             form.variable,
-            shape=form.shape,
+            rows=self.grid.ndim - len(form.joined),
+            shape=form.lengths,
             chunks=form.chunks,
             shards=form.shards,
             dtype=dtype,
@@ -166,6 +169,7 @@ class Layout:
         group: zarr.Group,
         name: str,
         *,
+        rows: int | None = None,
         codec: Mapping[str, Any] = DEFAULT_CODEC,
         shape: tuple[int, ...] = (),
         chunks: tuple[int, ...] = (),
@@ -174,24 +178,26 @@ class Layout:
         attributes: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        """Create an array of rows: ``shape`` and what follows are those of one row."""
+        """Create an array of rows: ``shape`` and what follows are those of one row, after so many
+        dimensions of the rows' grid; all unless tiles are joined."""
+        chunk = self.grid.chunk[:rows]
         with quiet():
             group.create_array(
                 name,
-                shape=(*self.grid.shape, *shape),
-                chunks=(*self.grid.chunk, *chunks),
-                shards=None if shards is None else (*self.grid.chunk, *shards),
+                shape=(*self.grid.shape[:rows], *shape),
+                chunks=(*chunk, *chunks),
+                shards=None if shards is None else (*chunk, *shards),
                 compressors=[*compressors(codec), Crc32cCodec()],
                 chunk_key_encoding={"name": "default", "separator": "."},  # one flat directory
-                dimension_names=[*self.sample_dims, *dims],
+                dimension_names=[*self.row_dims[:rows], *dims],
                 attributes=dict(_ATTRIBUTES[name] if attributes is None else attributes),
                 **settings,
             )
 
 
 def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
-    """The layout for this input's predictions: ``chunk`` rows in each, or, along several sample
-    dimensions, the input's chunks.
+    """The layout for this input's predictions: ``chunk`` rows in each, or, along several
+    dimensions, the input's chunks, and tiles that are committed together.
 
     A sample dimension keeps the input's name, unless that is the name of one of our variables or
     output dimensions: then it is ``sample``.
@@ -201,26 +207,28 @@ def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
 
 
 def renamed(source: Source, form: Form) -> dict[str, str]:
-    """The output's name of each sample dimension of the input."""
-    several = len(source.sample_dims) > 1
+    """The output's name of each dimension of the input's rows."""
+    several = len(source.row_dims) > 1
     return {
         dim: dim if dim not in form.taken else f"sample_{dim}" if several else "sample"
-        for dim in source.sample_dims
+        for dim in source.row_dims
     }
 
 
 def found_coordinates(source: Source, form: Form) -> tuple[dict[Any, xr.Variable], list[str]]:
     """The coordinates of the input that have no other dimensions than the predictions, decoded,
     along dimensions as the output calls them; and notes on them."""
-    sizes = dict(zip(form.dims, form.shape, strict=True))
-    row = zip(source.feature_dims, source.feature_shape, strict=True)
-    coords, notes = source.coordinates([dim for dim, size in row if sizes.get(dim) == size])
+    sizes, factors = dict(zip(form.dims, form.lengths, strict=True)), form.factors
+    row = source.sizes.items()
+    shared = [dim for dim, size in row if sizes.get(dim) == ceil(size / factors.get(dim, 1))]
+    coords, notes = source.coordinates(shared)
+    coords, left_out = coarsened(coords, factors)
     names: Mapping[Any, Any] = renamed(source, form)
     found: dict[Any, xr.Variable] = {}
     for name, one in coords.items():
         found[name] = one.copy(deep=False)
         found[name].dims = tuple(names.get(dim, dim) for dim in one.dims)
-    return found, notes
+    return found, notes + left_out
 
 
 def coordinates_of(source: Source, form: Form) -> Coordinates:

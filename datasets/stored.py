@@ -38,7 +38,8 @@ class StoredRows:
         Their number, and rows per chunk.
     output_shape : tuple of int
     output_dtype : numpy.dtype
-    sample_dims : tuple of str
+    row_dims : tuple of str
+        The grid's dimensions.
     uuid : str or None
         A mark that no other store has; None for one begun before there were uuids.
     """
@@ -51,7 +52,7 @@ class StoredRows:
         self.rows, self.chunk = self.grid.rows, math.prod(self.grid.chunk)
         self.output_shape = self._arrays.output_shape
         self.output_dtype = self._arrays.output_dtype
-        self.sample_dims = self._arrays.sample_dims
+        self.row_dims = self._arrays.row_dims
         named = self._attrs.get(UUID)
         self.uuid = named if isinstance(named, str) else None
 
@@ -143,7 +144,7 @@ class StoredRows:
             A coordinate of the rows that are there already has changed, or is not as it is stored.
         """
         coords, _ = found_coordinates(source, form)
-        plain = Growth(self.grid.shape[0], source.grid.shape[0], self.sample_dims[0], {})
+        plain = Growth(self.grid.shape[0], source.grid.shape[0], self.row_dims[0], {})
         own = {*self._arrays.names, *form.coords}
         return planned(self.path, our_group(self.path), coords, growth=plain, own=own)
 

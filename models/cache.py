@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from approxifer.errors import ModelError
 from approxifer.models.handle import ModelHandle
-from approxifer.models.runner import Runner
+from approxifer.models.runner import Crop, Runner
 
 _guard = threading.Lock()
 _loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -62,6 +62,15 @@ def get(fingerprint: str) -> Runner:
             " version everywhere."
         )
     return runner
+
+
+def cropped(handle: ModelHandle, crop: Crop) -> ModelHandle:
+    """Return the model that returns a part of its outputs; what is loaded here serves both."""
+    part = handle.cropped(crop)
+    whole = _runners.get(handle.fingerprint)
+    if whole is not None and whole.fingerprint == handle.fingerprint:
+        _runners[part.fingerprint] = replace(whole, fingerprint=part.fingerprint, crop=crop)
+    return part
 
 
 def forget(fingerprint: str) -> None:

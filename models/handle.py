@@ -10,8 +10,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any
 
@@ -31,7 +31,7 @@ from approxifer.models.names import (
 )
 from approxifer.models.pt2.program import ProgramSource, is_program, pack_program
 from approxifer.models.pt2.trial import ensure_tried
-from approxifer.models.runner import DTYPES, Runner
+from approxifer.models.runner import DTYPES, Crop, Runner
 from approxifer.models.runtime import raise_malloc_thresholds, torch_lock, use_threads
 from approxifer.models.sources import (
     Built,
@@ -39,12 +39,15 @@ from approxifer.models.sources import (
     FactorySource,
     ModuleSource,
     Source,
+    by_name,
     dump,
     dump_object,
     is_module,
+    takes,
 )
 from approxifer.models.user_code.exits import NoExit
 from approxifer.models.user_code.identity import code_parts, data_digest
+from approxifer.models.user_code.inputs import matched
 from approxifer.models.weights import pack_state, read_state
 
 GIVE = "Give the path of a .pt2 program, or 'package.module:factory'."
@@ -77,6 +80,10 @@ class ModelHandle:
         does not call it.
     code : mapping
         The user's own code that the model runs, part by part (`user_code.identity`).
+    inputs : tuple of str
+        Its inputs, where it is given the variables of a row one by one; else none.
+    crop : tuple of (int, int)
+        The part of a row's output that is returned, along each of its axes; else none.
     source : Source
         How to build the model.
     """
@@ -91,6 +98,12 @@ class ModelHandle:
     preprocess: str | None
     code: Mapping[str, str] = field(repr=False, hash=False)
     source: Source = field(repr=False)
+    inputs: tuple[str, ...] = ()
+    crop: Crop = ()
+
+    def cropped(self, crop: Crop) -> "ModelHandle":
+        """Return the model that returns a part of its outputs."""
+        return replace(self, crop=crop, fingerprint=_as_called(self.fingerprint, (), crop))
 
     def load(self, threads: int = 1) -> Runner:
         """Build the model in this process.
@@ -117,14 +130,16 @@ class ModelHandle:
         with torch_lock, NoExit(f"model {self.name!r}: loading it"):
             built = self.source.build(dtype=self.dtype, device=self.device)
         use_threads(threads)  # again: building may have imported torch
+        found = _with_code(_fingerprint(built, self.dtype, self.preprocess), self.code)
         return Runner(
             name=self.name,
-            fingerprint=_with_code(_fingerprint(built, self.dtype, self.preprocess), self.code),
+            fingerprint=_as_called(_as_called(found, self.inputs, ()), (), self.crop),
             dtype=self.dtype,
             device=built.device,
             threads=threads,
             static_batch=built.batches.fixed,
-            forward=built.forward,
+            forward=by_name(built.forward, self.inputs),
+            crop=self.crop,
         )
 
 
@@ -136,6 +151,7 @@ def open_model(
     device: str = "auto",
     trust_model: bool = False,
     preprocess: str | Callable[..., Any] | None = None,
+    variables: Sequence[str] = (),
 ) -> ModelHandle:
     """Turn what a user gives as a model into a handle.
 
@@ -161,6 +177,9 @@ def open_model(
         it**, here and on every worker.
     preprocess : str or callable, optional
         ``"package.module:function"``, or a function; its name is part of the fingerprint.
+    variables : sequence of str
+        The variables of a row, in their order, where it has several. A model with several inputs
+        is given each by its name.
 
     Raises
     ------
@@ -182,13 +201,14 @@ def open_model(
         prepared = _preprocess_name(preprocess)
         name, kind, source, code = _source(model, state, dtype, trust_model, prepared)
         built = source.build(dtype=dtype, device="cpu")
+    inputs = matched(takes(built.forward, variables), variables, name)
     if built.numpy and dtype == "bfloat16":
         raise ConfigError("dtype='bfloat16': NumPy has no such type. Use 'float32' or 'float16'.")
     stored = _fingerprint(built, dtype, prepared)
     return ModelHandle(
         name=name,
         kind=kind,
-        fingerprint=_with_code(stored, code),
+        fingerprint=_as_called(_with_code(stored, code), inputs, ()),
         stored_fingerprint=stored,
         dtype=dtype,
         device=device,
@@ -196,6 +216,7 @@ def open_model(
         preprocess=prepared,
         code=code,
         source=source,
+        inputs=inputs,
     )
 
 
@@ -240,6 +261,13 @@ def _with_code(stored: str, code: Mapping[str, str]) -> str:
     if not code:
         return stored
     return hashlib.sha256(json.dumps([stored, dict(code)], sort_keys=True).encode()).hexdigest()
+
+
+def _as_called(fingerprint: str, inputs: tuple[str, ...], crop: Crop) -> str:
+    """Mark a model that is given its inputs by name, or of whose outputs a part is kept."""
+    if not inputs and not crop:
+        return fingerprint
+    return hashlib.sha256(json.dumps([fingerprint, inputs, crop]).encode()).hexdigest()
 
 
 def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:

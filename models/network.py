@@ -3,7 +3,7 @@
 Torch is imported inside functions, so that models without it never load it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from approxifer.errors import ModelError
 from approxifer.models.names import first_line
 from approxifer.models.runner import STORED
+from approxifer.models.user_code.inputs import check_inputs, parameters
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,11 @@ class ModuleForward:
     module: "torch.nn.Module"
     dtype: str
     device: str
+    names: tuple[str, ...] = field(default=(), kw_only=True)  #: of its inputs, if it has several
+
+    def takes(self) -> dict[str, bool]:
+        """Name its inputs, and say whether it needs each."""
+        return parameters(self.module.forward)
 
     @property
     def alone(self) -> bool:
@@ -71,7 +77,10 @@ class ModuleForward:
 
     def run(self, rows: "torch.Tensor") -> Any:
         """Call the module."""
-        return self.module(rows)
+        if not self.names:
+            return self.module(rows)
+        names = check_inputs(rows.shape, self.names)
+        return self.module(**{one: rows[:, i].contiguous() for i, one in enumerate(names)})
 
     def __call__(self, rows: np.ndarray[Any, Any]) -> Any:
         """(M, *feature) -> (M, *out), or whatever else the module returns."""

@@ -23,6 +23,10 @@ DTYPES: dict[str, np.dtype[Any] | None] = {
 }
 
 
+#: The part of a row's output that is kept, along each of its axes: (start, stop). None of it: all.
+Crop = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Runner:
     """A model on this process.
@@ -43,6 +47,8 @@ class Runner:
         The only number of rows that a static-batch program takes.
     forward : callable
         ndarray -> ndarray, or whatever the model returns by mistake.
+    crop : tuple of (int, int)
+        The part of a row's output that is returned: of a tile's, all but its border.
     """
 
     name: str
@@ -52,6 +58,7 @@ class Runner:
     threads: int
     static_batch: int | None
     forward: Callable[[np.ndarray[Any, Any]], Any] = field(repr=False)
+    crop: Crop = ()
 
     def __call__(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Run the model on (M, *feature) rows; return (M, *out).
@@ -87,7 +94,9 @@ class Runner:
                 f"model {self.name!r} returned {describe(out)} instead of one array with a row per"
                 " input row. Wrap it in a module or function that returns the one output to score."
             )
-        return out
+        if not self.crop:
+            return out
+        return np.ascontiguousarray(out[(slice(None), *(slice(*part) for part in self.crop))])
 
 
 def describe(value: Any) -> str:

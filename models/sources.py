@@ -13,8 +13,8 @@ The pickles in `ModuleSource` and `CallableSource` were made by the client for i
 import io
 import pickle
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
@@ -26,6 +26,7 @@ from approxifer.models.batches import ANY, BatchSizes
 from approxifer.models.fingerprint import Entry, object_entries, tensor_entries
 from approxifer.models.names import MAIN, first_line, import_name
 from approxifer.models.runtime import imported_torch
+from approxifer.models.user_code.inputs import ByName, parameters
 from approxifer.models.weights import module_tensors, put_state
 
 if TYPE_CHECKING:
@@ -136,6 +137,23 @@ def is_module(obj: Any) -> bool:
     """True if `obj` is an ``nn.Module``, without importing torch for the answer."""
     torch = imported_torch()
     return torch is not None and isinstance(obj, torch.nn.Module)
+
+
+def takes(forward: Forward, variables: Sequence[str]) -> dict[str, bool]:
+    """Name the inputs of a model, and say whether it needs each; a function's count where there
+    are several variables for them."""
+    if isinstance(forward, network.ModuleForward):
+        return forward.takes()
+    return parameters(forward) if variables else {}
+
+
+def by_name(forward: Forward, inputs: tuple[str, ...]) -> Forward:
+    """Return the forward function of rows that hold these inputs one after another."""
+    if not inputs:
+        return forward
+    if isinstance(forward, network.ModuleForward):
+        return replace(forward, names=inputs)
+    return ByName(forward, inputs)
 
 
 def build_module(module: "torch.nn.Module", text: str, *, dtype: str, device: str) -> Built:

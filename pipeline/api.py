@@ -108,9 +108,11 @@ def plan_run(options: Options) -> str:
     least = 1.0 if asked.repair == "exact" and not asked.votes else n / spec.k
     part = min(asked.rows_checked, layout.block) / layout.block
     checked = f", and {part:.1%} of the rows checked" if part else ""
+    source = prepared.source
+    made_of = f", of {source.variable}" if source.stacked else ""
+    made_of += f", tiles of {source.tiling}" if source.tiling is not None else ""
     lines = [
-        f"input   {prepared.source.rows:,} rows of {prepared.source.feature_shape} "
-        f"{prepared.source.dtype}",
+        f"input   {source.rows:,} rows of {source.feature_shape} {source.dtype}{made_of}",
         f"model   {prepared.handle.name}: rows to {prepared.probe.output_shape} "
         f"{prepared.probe.output_dtype}, {prepared.probe.rows_per_second:,.0f} rows/s on one "
         "thread here",
@@ -124,13 +126,13 @@ def plan_run(options: Options) -> str:
         f"reads   {_reads(prepared, spec, layout)}",
         f"cost    {least:.3f} to {n / spec.k:.3f} evaluations per query before repairs{checked}",
         *(f"note    {note}" for note in prepared.notes),
-        *(f"note    {note}" for note in prepared.source.reads_again(layout.window)),
+        *(f"note    {note}" for note in source.reads_again(layout.window)),
     ]
     if prepared.stored is not None:
         lines.append(f"resume  {prepared.options.out} exists and would be gone on with")
     if prepared.growth is not None and prepared.stored is not None:
         there = prepared.stored["rows"]
-        lines.append(f"append  {prepared.source.rows - there:,} rows to the {there:,} that it has")
+        lines.append(f"append  {source.rows - there:,} rows to the {there:,} that it has")
     batch = None if prepared.cluster is None else prepared.cluster.batch
     if batch is not None:
         from approxifer.pipeline.cluster.batch import resources

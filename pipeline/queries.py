@@ -65,6 +65,8 @@ class Queries:
         assert self.sent is not None, "known once the model is probed"
         if isinstance(self.source.opened, str):
             return self.source.opened
+        if self.source.tiling is not None:
+            return "tiles share the chunks at their borders"
         name = None
         if self.preprocess is not None:
             if not is_importable(self.preprocess):

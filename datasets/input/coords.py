@@ -88,6 +88,29 @@ def storable(
     return found
 
 
+def coarsened(
+    coords: Mapping[Any, xr.Variable], factors: Mapping[str, int]
+) -> tuple[dict[Any, xr.Variable], list[str]]:
+    """Coordinates of a coarser grid: means of so many points by dimension, fewer at the end.
+
+    Returns
+    -------
+    coordinates : dict of str to xarray.Variable
+    notes : list of str
+        On those of which there is no mean.
+    """
+    found: dict[Any, xr.Variable] = {}
+    notes = []
+    for name, coord in coords.items():
+        windows = {dim: factors[dim] for dim in map(str, coord.dims) if factors.get(dim, 1) > 1}
+        try:
+            mean = xr.DataArray(coord).coarsen(windows, boundary="pad").mean if windows else None
+            found[name] = coord if mean is None else mean(keep_attrs=True).variable
+        except Exception as error:  # of a coordinate that can be anything
+            notes.append(f"the coordinate {name!r} has no mean: {shortened(one_line(error), 100)}")
+    return found, notes
+
+
 def encoded_like(name: str, coord: xr.Variable, stored: xr.Variable) -> xr.Variable:
     """Encode a coordinate in the units and type of one that is stored.
 

@@ -18,6 +18,7 @@ from approxifer.models.pt2.guards import guard
 from approxifer.models.runner import STORED
 from approxifer.models.runtime import imported_torch
 from approxifer.models.sources import Built
+from approxifer.models.user_code.inputs import check_inputs
 from approxifer.quiet import quiet
 
 if TYPE_CHECKING:
@@ -99,20 +100,21 @@ def load_program(program: Program, name: str) -> "ExportedProgram":
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arguments of a program: one tensor of rows, and constants that its export fixed.
+    """The arguments of a program: one tensor of rows, or several, and constants that its export
+    fixed.
 
     Attributes
     ----------
     name : str
         Of the model, for messages.
     shape : tuple
-        Of the rows, the batch first; a size that is open is no int.
+        Of the rows, the batch first; a size that is open is no int. Of several tensors each has it.
     dtype : torch.dtype
     batches : BatchSizes
     leaves : tuple
-        All arguments in the order of the program's `tree`; the rows' place holds None.
-    place : int
-        Where the rows go.
+        All arguments in the order of the program's `tree`; the rows' places hold None.
+    places : dict of str to int
+        Where the rows go, by the names of the arguments.
     tree : TreeSpec
         The form of (args, kwargs): rows may be a named argument, or stand in a dict.
     """
@@ -122,7 +124,7 @@ class Inputs:
     dtype: "torch.dtype"
     batches: BatchSizes
     leaves: tuple[Any, ...]
-    place: int
+    places: Mapping[str, int]
     tree: Any
 
     @property
@@ -133,8 +135,11 @@ class Inputs:
         alone: bool = self.tree == _pytree.tree_structure(((0,), {}))
         return alone
 
-    def arguments(self, rows: "torch.Tensor") -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of a call with these rows, cast to the program's type.
+    def arguments(
+        self, rows: "torch.Tensor", names: tuple[str, ...] = ()
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call with these rows, cast to the program's type; of several
+        variables each goes to the argument of its name.
 
         Raises
         ------
@@ -151,7 +156,12 @@ class Inputs:
                     f" dtype='stored' with {wanted} rows, which are sent as they are."
                 )
             rows = rows.to(self.dtype)
-        leaves = [*self.leaves[: self.place], rows, *self.leaves[self.place + 1 :]]
+        leaves, several = list(self.leaves), names or tuple(self.places)
+        if len(several) == 1:
+            leaves[self.places[several[0]]] = rows
+        else:
+            for number, one in enumerate(check_inputs(rows.shape, several)):
+                leaves[self.places[one]] = rows[:, number].contiguous()
         args, kwargs = self.tree.unflatten(leaves)
         return args, kwargs
 
@@ -193,12 +203,15 @@ def _inputs(exported: "ExportedProgram", name: str) -> Inputs:
     given = [spec.arg for spec in specs if spec.kind is InputKind.USER_INPUT]
     open_ones = [place for place, arg in enumerate(given) if not isinstance(arg, ConstantArgument)]
     values = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
-    found: Any = values.get(given[open_ones[0]].name) if len(open_ones) == 1 else None
-    if not getattr(found, "ndim", 0):  # several, a number, or a tensor without dimensions
-        names = ", ".join(str(given[place].name) for place in open_ones)
+    places = {str(given[place].name): place for place in open_ones}
+    tensors: list[Any] = [values.get(one) for one in places]
+    found: Any = tensors[0] if tensors else None
+    alike = {(str(getattr(t, "shape", "")), str(getattr(t, "dtype", ""))) for t in tensors}
+    if not getattr(found, "ndim", 0) or len(alike) > 1:  # a number, no dimensions, or several kinds
         raise ModelError(
-            f"model {name!r} takes {len(open_ones)} inputs ({names or 'none'}). Only models of one"
-            " batch of rows can be scored: export one that takes a single tensor (M, ...)."
+            f"model {name!r} takes {len(open_ones)} inputs ({', '.join(places) or 'none'}). Only"
+            " models of one batch of rows can be scored, or of several of one shape and type:"
+            " export one that takes a single tensor (M, ...)."
         )
     return Inputs(
         name=name,
@@ -206,7 +219,7 @@ def _inputs(exported: "ExportedProgram", name: str) -> Inputs:
         dtype=found.dtype,
         batches=_batches(found.shape[0], exported.range_constraints, name),
         leaves=tuple(getattr(arg, "value", None) for arg in given),
-        place=open_ones[0],
+        places=places,
         tree=exported.call_spec.in_spec,
     )
 
@@ -280,6 +293,10 @@ class ProgramForward(ModuleForward):
 
     inputs: Inputs
 
+    def takes(self) -> dict[str, bool]:
+        """Name its inputs: it needs each."""
+        return dict.fromkeys(self.inputs.places, True)
+
     @property
     def alone(self) -> bool:
         """True if the module can be called with nothing but rows."""
@@ -287,5 +304,5 @@ class ProgramForward(ModuleForward):
 
     def run(self, rows: "torch.Tensor") -> Any:
         """Call the program."""
-        args, kwargs = self.inputs.arguments(rows)
+        args, kwargs = self.inputs.arguments(rows, self.names)
         return self.module(*args, **kwargs)

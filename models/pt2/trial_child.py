@@ -53,6 +53,8 @@ def _batch(forward: ProgramForward) -> None:
     inputs = forward.inputs
     sizes = [size if type(size) is int else 2 for size in inputs.shape]
     sizes[0] = inputs.batches.fit(2)
+    if len(inputs.places) > 1:
+        sizes.insert(1, len(inputs.places))
     with torch.no_grad():
         forward.run(torch.zeros(sizes, dtype=inputs.dtype))
 

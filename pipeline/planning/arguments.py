@@ -15,6 +15,7 @@ from approxifer.pipeline.planning.kinds import (
     Flag,
     FormOf,
     Kind,
+    Lengths,
     Names,
     Number,
     OneOf,
@@ -79,10 +80,13 @@ def about(group: str, kind: Kind, help: str, more: str = "", **others: Any) -> d
 class Arguments:
     """The arguments of one run, as given; None: chosen by the run."""
 
-    data: str | os.PathLike[str] | xr.DataArray = field(
+    data: str | os.PathLike[str] | xr.DataArray | xr.Dataset = field(
         kw_only=False,
         metadata=about(
-            DATA, Kind("IN"), "Zarr store to score: a path or an fsspec URL.", "Or a DataArray."
+            DATA,
+            Kind("IN"),
+            "Zarr store to score: a path or an fsspec URL.",
+            "Or a DataArray, or a Dataset, all variables of which are scored together.",
         ),
     )
     out: str | os.PathLike[str] = field(
@@ -94,6 +98,17 @@ class Arguments:
             DATA, Text("NAME"), "Array in the store to score.", default="the only one there"
         ),
     )
+    variables: str | Sequence[str] | None = field(
+        default=None,
+        metadata=about(
+            DATA,
+            Names("NAME,..."),
+            "Arrays in the store that are scored together, in this order.",
+            "A row holds them along a new first dimension; a model whose inputs have their names "
+            "is given each by itself.",
+            default="one",
+        ),
+    )
     sample_dim: str | Sequence[str] | None = field(
         default=None,
         metadata=about(
@@ -102,6 +117,25 @@ class Arguments:
             "Dimension along which the rows lie; or several, as time,latitude.",
             "Of several each point is a row, and the output has them as the input has.",
             default="the first",
+        ),
+    )
+    tile: Mapping[str, int] | None = field(
+        default=None,
+        metadata=about(
+            DATA,
+            Lengths(least=1),
+            "Tiles into which a field is cut: their lengths by dimension.",
+            "Each is a row; their outputs are put together again.",
+            default="whole fields",
+        ),
+    )
+    halo: int | Mapping[str, int] = field(
+        default=0,
+        metadata=about(
+            DATA,
+            Lengths(alone=True, metavar="N"),
+            "Border of a tile: points of its neighbours that the model sees too.",
+            "One number, or one by dimension. At the edge of the field it is reflected.",
         ),
     )
     output: str | Mapping[str, Any] | xr.Dataset | None = field(

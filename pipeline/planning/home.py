@@ -44,5 +44,6 @@ def with_client(options: Options) -> Options:
 
 def _homes(data: Any) -> list[Any]:
     """The clients that hold blocks of the data."""
-    on_dask = isinstance(data, xr.DataArray) and data.chunks is not None
-    return clients_of(data.data) if on_dask else []
+    several = data.data_vars.values() if isinstance(data, xr.Dataset) else [data]
+    on_dask = [one for one in several if isinstance(one, xr.DataArray) and one.chunks is not None]
+    return [home for one in on_dask for home in clients_of(one.data)]

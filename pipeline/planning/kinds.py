@@ -184,6 +184,41 @@ class Settings(Kind):
 
 
 @dataclass(frozen=True)
+class Lengths(Kind):
+    """Lengths by dimension, from a shell as ``y=256,x=256``; or one for all."""
+
+    least: int = 0
+    alone: bool = False  #: whether one number may stand for all
+    metavar: str = "DIM=N,..."
+
+    def check(self, name: str, value: Any) -> Any:
+        given = value
+        if isinstance(value, str):
+            pairs = [one.partition("=") for one in value.split(",")]
+            given = {dim.strip(): _number(length) for dim, _, length in pairs}
+            if self.alone and "=" not in value:
+                given = _number(value)
+        if self.alone and isinstance(given, Integral):
+            return Whole(least=self.least).check(name, given)
+        whole = Whole(least=self.least)
+        try:
+            found = {str(dim): whole.check(name, length) for dim, length in dict(given).items()}
+        except (ConfigError, TypeError, ValueError):
+            found = {}
+        if not found:
+            alone = f"a whole number of at least {self.least}, or " if self.alone else ""
+            raise ConfigError(
+                f"{name}={value!r}: give {alone}lengths by dimension, {{'y': 256, 'x': 256}}, on "
+                f"the command line --{name} y=256,x=256, each at least {self.least}"
+            )
+        return found
+
+
+def _number(text: str) -> Any:
+    return int(text) if text.strip().isdecimal() else text
+
+
+@dataclass(frozen=True)
 class FormOf(Kind):
     """The form of an output: a name, a mapping (from a shell as JSON), or a template Dataset."""
 

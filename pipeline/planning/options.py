@@ -111,6 +111,7 @@ class Options(Arguments):
                 "with byzantine=0; leave it out"
             )
         self._check_hedge()
+        self._check_input()
 
     def _check_former_values(self) -> None:
         """Refuse values of earlier versions."""
@@ -164,6 +165,17 @@ class Options(Arguments):
             raise ConfigError(
                 f"assurance={self.assurance!r} with repair={self.repair!r}: rows that stay decoded "
                 "are no one worker's, and cannot be run again; take repair='exact'"
+            )
+
+    def _check_input(self) -> None:
+        if self.variable is not None and self.variables is not None:
+            raise ConfigError("variable= and variables= are both given: give one of the two")
+        if self.tile is None and self.halo:
+            raise ConfigError(f"halo={self.halo!r} without tile=: it is the border of tiles")
+        if self.tile is not None and self._scheme.trained:
+            raise ConfigError(
+                f"tile= with scheme={self.scheme!r}: its parity models are trained on whole rows; "
+                "take another scheme"
             )
 
     def _check_hedge(self) -> None:

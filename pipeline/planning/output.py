@@ -11,6 +11,7 @@ import xarray as xr
 
 from approxifer.datasets import Source
 from approxifer.datasets.form import Form, default_form, fits, like
+from approxifer.datasets.tiles.tiling import Joined
 from approxifer.errors import ConfigError
 from approxifer.pipeline.planning.kinds import LIKE_INPUT
 from approxifer.text import did_you_mean, one_line
@@ -19,7 +20,13 @@ from approxifer.text import did_you_mean, one_line
 KEYS = ("variable", "dims", "coords", "attrs", "dtype", "chunks", "shards", "codec")
 
 
-def form_for(asked: Any, source: Source, shape: tuple[int, ...], dtype: np.dtype) -> Form:
+def form_for(
+    asked: Any,
+    source: Source,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    joined: tuple[Joined, ...] = (),
+) -> Form:
     """The form of the predictions.
 
     Parameters
@@ -29,26 +36,27 @@ def form_for(asked: Any, source: Source, shape: tuple[int, ...], dtype: np.dtype
     source
         The input.
     shape, dtype
-        Of one row's prediction, as the model returns it.
+        Of one row's prediction, as the model returns it; of a tile's without its border.
+    joined
+        The axes along which the predictions of tiles are put together.
 
     Raises
     ------
     ConfigError
     """
     if asked is None:
-        return default_form(source, shape, dtype)
+        return default_form(source, shape, dtype, joined)
     if isinstance(asked, str):  # its kind allows for no other
-        _check_alike(source, shape)
-        return Form(shape, dtype, **like(source))
+        return Form(shape, dtype, **_alike(source, shape, joined))
     whole = _of_template(asked, source) if isinstance(asked, xr.Dataset) else asked
     given = {key: value for key, value in whole.items() if value is not None}
     for key in given:
         if key not in KEYS:
             hint = did_you_mean(key, KEYS) or "."
             raise ConfigError(f"output= has the key {key!r}{hint} Allowed: {', '.join(KEYS)}")
-    settings = _settings(default_form(source, shape, dtype))
+    settings = _settings(default_form(source, shape, dtype, joined))
     if "dims" in given:
-        settings |= _dims(given["dims"], source, shape)
+        settings |= _dims(given["dims"], source, shape, joined)
     dims = settings["dims"]
     for key, read in _READERS.items():
         if key in given:
@@ -65,37 +73,43 @@ def form_for(asked: Any, source: Source, shape: tuple[int, ...], dtype: np.dtype
 
 def _settings(form: Form) -> dict[str, Any]:
     """The fields of a form that can be asked for."""
-    names = (*KEYS, "grid_mapping")
+    names = (*KEYS, "grid_mapping", "joined")
     return {name: getattr(form, name) for name in names}
 
 
-def _check_alike(source: Source, shape: tuple[int, ...]) -> None:
-    sizes = dict(zip(source.feature_dims, source.feature_shape, strict=True))
-    if shape != source.feature_shape:
+def _alike(source: Source, shape: tuple[int, ...], joined: tuple[Joined, ...]) -> dict[str, Any]:
+    found = like(source, shape, joined)
+    if found is None:
+        row = dict(zip(source.feature_dims, source.feature_shape, strict=True))
         raise ConfigError(
             f"output={LIKE_INPUT!r}: the model turns a row into shape {shape}, and a row of the "
-            f"input is {sizes or 'a single number'}: leave output= out, or name the dimensions, "
+            f"input is {row or 'a single number'}: leave output= out, or name the dimensions, "
             'output={"dims": [...]}'
         )
-    if not fits(source):
+    if not fits(source, found["dims"]):
         raise ConfigError(
-            f"output={LIKE_INPUT!r}: the input's dimensions {source.feature_dims} cannot be those "
+            f"output={LIKE_INPUT!r}: the input's dimensions {found['dims']} cannot be those "
             'of the output, which need names of their own: give others, output={"dims": [...]}'
         )
+    return found
 
 
-def _dims(given: Any, source: Source, shape: tuple[int, ...]) -> dict[str, Any]:
+def _dims(
+    given: Any, source: Source, shape: tuple[int, ...], joined: tuple[Joined, ...]
+) -> dict[str, Any]:
     """The dimensions that are asked for, and what follows from them."""
     names = (given,) if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"output= has dims {given!r}: give a list of names, one for each axis")
-    if clash := sorted(set(names) & set(source.sample_dims)):
+    if clash := sorted(set(names) & set(source.row_dims)):
         raise ConfigError(
             f"output= has dims {list(names)}: {clash[0]!r} is the rows' own; name the others"
         )
-    if tuple(names) == source.feature_dims and shape == source.feature_shape:
-        return like(source)
-    return {"dims": tuple(names), "chunks": shape, "shards": None, "grid_mapping": None}
+    found = like(source, shape, joined)
+    if found is not None and tuple(names) == found["dims"]:
+        return found
+    plain = {"chunks": shape, "shards": None, "grid_mapping": None}
+    return plain | {"dims": tuple(names), "joined": joined}
 
 
 def _lengths(given: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -189,8 +189,8 @@ def make_layout(
     least = measures.input_chunk if measures.whole_chunks else 1
     if window is not None and window < least:
         raise ConfigError(
-            f"window={window}: along several sample dimensions whole chunks of the input are "
-            f"committed together, {least:,} points each; give at least that"
+            f"window={window}: along several dimensions, and of tiles, whole chunks are committed "
+            f"together, {least:,} rows each; give at least that"
         )
 
     batch = batches.fit(MICRO_BATCH)

@@ -26,10 +26,12 @@ from approxifer.datasets.form import Form
 from approxifer.datasets.growth import Growth
 from approxifer.datasets.layout import OUTPUT, coordinates_of
 from approxifer.datasets.ownership import claim_journal, own_events
+from approxifer.datasets.tiles.tiling import Joined
 from approxifer.errors import ConfigError, ModelError
 from approxifer.models import (
     ModelHandle,
     Probe,
+    cropped,
     ensure,
     open_model,
     resolve_callable,
@@ -128,6 +130,9 @@ def prepare(options: Options) -> Prepared:
         variable=options.variable,
         sample_dim=options.sample_dim,
         storage_options=options.storage_options,
+        variables=options.variables,
+        tile=options.tile,
+        halo=options.halo,
     )
     stored, past = None, list[dict[str, Any]]()
     if OutputStore.exists(options.out):
@@ -148,6 +153,7 @@ def prepare(options: Options) -> Prepared:
         device=options.device,
         trust_model=options.trust_model,
         preprocess=options.preprocess,
+        variables=source.variables if source.stacked else (),
     )
     preprocess = None if options.preprocess is None else resolve_callable(options.preprocess)
     features = options.compared_by  # on the client alone: need not be importable
@@ -158,6 +164,13 @@ def prepare(options: Options) -> Prepared:
     if handle.preprocess is not None:
         probe_preprocess(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
     queries, found, sample, note = probe_model(queries, handle, batch)
+    joined: tuple[Joined, ...] = ()
+    if source.tiling is not None:
+        joined, inner = source.tiling.joined(
+            found.output_shape, source.feature_dims, len(source.sample_dims)
+        )
+        handle = cropped(handle, inner)
+        found = replace(found, output_shape=tuple(stop - start for start, stop in inner))
     if features is not None:
         name = getattr(features, "__qualname__", repr(features))
         probe_features(name, queries.compared, sample)
@@ -169,7 +182,7 @@ def prepare(options: Options) -> Prepared:
     if options.agreement is not None:
         check_classes(found)
     notes = [note] if note else []
-    form = form_for(options.output, source, found.output_shape, found.output_dtype)
+    form = form_for(options.output, source, found.output_shape, found.output_dtype, joined)
     growth = None
     if stored is not None and options.append and source.rows > stored["rows"]:
         growth = OutputStore.open(options.out, write=False).growth(source, form)
@@ -358,6 +371,7 @@ def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict
         "model": prepared.handle.stored_fingerprint,
         **({"parity": [one.stored_fingerprint for one in parity]} if parity else {}),
         "input": prepared.source.fingerprint(),
+        **prepared.source.described(),
         "rows": prepared.source.rows,
         "version": __version__,
     }

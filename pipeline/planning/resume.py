@@ -18,23 +18,42 @@ def follow(source: Source, store: OutputStore, *, append: bool) -> None:
     Raises
     ------
     FingerprintError
-        They lie along other dimensions.
+        They are made up of other variables or tiles, or lie along other dimensions.
     """
+    _check_rows(source, store)
     now, then = source.grid.shape, store.grid.shape
     if len(now) != len(then):
         raise FingerprintError(
-            f"The output store {store.path} has rows along {', '.join(store.sample_dims)}, and "
-            f"these lie along {', '.join(source.sample_dims)}: give sample_dim= (--sample-dim) as "
+            f"The output store {store.path} has rows along {', '.join(store.row_dims)}, and "
+            f"these lie along {', '.join(source.row_dims)}: give sample_dim= (--sample-dim) as "
             "it was begun, or write to another path (--out)."
         )
-    for dim, size, before in list(zip(source.sample_dims, now, then, strict=True))[1:]:
+    fixed = 1 if source.sample_dims else 0  # the tiles of an image that has grown are others
+    for dim, size, before in list(zip(source.row_dims, now, then, strict=True))[fixed:]:
         if size != before:
             raise FingerprintError(
                 f"The input had {before:,} along {dim!r} when the output store {store.path} was "
-                f"begun, and has {size:,}: only along {source.sample_dim!r}, the first sample "
-                "dimension, can rows be appended. Write to another path (--out)."
+                f"begun, and has {size:,}: only along the first sample dimension can rows be "
+                "appended. Write to another path (--out)."
             )
     source.follow(store.grid, appended=append and now[0] > then[0])
+
+
+def _check_rows(source: Source, store: OutputStore) -> None:
+    stored, now = store.attrs, source.described()
+    for name, option in (("variables", "--variables"), ("tiles", "--tile, --halo")):
+        if stored.get(name) != now.get(name):
+            given, begun = (_in_words(one.get(name)) for one in (now, stored))
+            raise FingerprintError(
+                f"The output store {store.path} was begun with {name} {begun}, and is given "
+                f"{given}: give them as it was begun ({option}), or write to another path (--out)."
+            )
+
+
+def _in_words(made_of: Any) -> str:
+    if isinstance(made_of, list):
+        return ", ".join(map(str, made_of))
+    return "none" if made_of is None else str(made_of)
 
 
 def attributes(store: OutputStore) -> dict[str, Any]:

@@ -211,8 +211,8 @@ def test_what_is_not_zarr_is_refused(tmp_path, dataset):
         open_source(tmp_path / "bad.zarr")
     with pytest.raises(InputError, match="Protocol not known"):
         open_source("nowhere://a/b")
-    with pytest.raises(InputError, match="is a Dataset"):
-        open_source(dataset)
+    with pytest.raises(InputError, match="data is a list"):
+        open_source([dataset])
 
 
 def test_wrong_names_are_answered_with_the_right_ones(dataset, tmp_path):

@@ -206,7 +206,7 @@ def test_coordinates_of_a_v2_store_survive(dataset, tmp_path, make_store):
 def test_a_sample_dimension_with_a_name_of_ours_is_renamed(make_store, dim):
     image = xr.DataArray(np.zeros((6, 2), np.float32), dims=(dim, "f"))
     store = make_store(source=open_source(image))
-    assert store.sample_dims == ("sample",)
+    assert store.row_dims == ("sample",)
     assert plain(store.path)["status"].dims == ("sample",)
 
 

@@ -187,3 +187,12 @@ def float_network():  # type: ignore[no-untyped-def]
 def swallows_nan(rows: np.ndarray) -> np.ndarray:
     """Zero where others would give NaN."""
     return linear(np.nan_to_num(rows))
+
+
+def first_of_two() -> Callable[..., np.ndarray]:
+    """A factory of a model of two inputs."""
+
+    def first(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return u + 0 * v
+
+    return first

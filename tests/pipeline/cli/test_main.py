@@ -54,7 +54,12 @@ def test_defaults_are_left_to_score(calls):
 ALL = {
     "--variable image": {"variable": "image"},
     '--storage-options {"anon":true}': {"storage_options": '{"anon":true}'},
+    "--variables u,v": {"variables": "u,v"},
     "--sample-dim time": {"sample_dim": "time"},
+    "--sample-dim time,latitude": {"sample_dim": "time,latitude"},
+    "--tile y=256,x=256": {"tile": "y=256,x=256"},
+    "--halo 32": {"halo": "32"},
+    "--append": {"append": True},
     "--cluster c.yaml": {"cluster": "c.yaml"},
     "--scheme berrut": {"scheme": "berrut"},
     "-k 4": {"k": 4},

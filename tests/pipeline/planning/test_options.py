@@ -149,6 +149,17 @@ WHOLE = "give a whole number, at least 1"
         ({"memory": None}, ["memory=None", "'1GB'"]),
         ({"memory": float("nan")}, ["memory=nan", "'1GB'"]),
         ({"cluster": "c.yaml", "client": object()}, ["cluster=", "client=", "one of the two"]),
+        ({"variable": "u", "variables": "u,v"}, ["variable=", "variables=", "one of the two"]),
+        ({"variables": 3}, ["variables=3"]),
+        ({"tile": 256}, ["tile=256", "lengths by dimension", "--tile y=256,x=256"]),
+        ({"tile": "y=256,x"}, ["tile='y=256,x'", "lengths by dimension"]),
+        ({"tile": {"y": 0}}, ["tile={'y': 0}", "at least 1"]),
+        ({"tile": {"y": True}}, ["tile={'y': True}"]),
+        ({"tile": {}}, ["tile={}"]),
+        ({"tile": "y=4", "halo": -1}, ["halo=-1", "at least 0"]),
+        ({"tile": "y=4", "halo": "much"}, ["halo='much'", "a whole number of at least 0"]),
+        ({"tile": "y=4", "halo": 1.5}, ["halo=1.5", "a whole number"]),
+        ({"halo": 32}, ["halo=32", "without tile="]),
     ],
     ids=str,
 )
@@ -175,6 +186,14 @@ def test_values_that_are_hardly_numbers(given: dict[str, Any]) -> None:
     (name,) = given
     with pytest.raises(ConfigError, match=f"{name}="):
         options(**given)
+
+
+def test_lengths_from_a_shell_are_those_from_python() -> None:
+    asked = {"y": 256, "x": 128}
+    for tile in (asked, "y=256,x=128", "y = 256, x = 128"):
+        assert options(tile=tile).tile == asked
+    assert options(tile=asked, halo="32").halo == options(tile=asked, halo=np.int64(32)).halo == 32
+    assert options(tile=asked, halo="y=3,x=0").halo == {"y": 3, "x": 0}
 
 
 def test_numpys_integers_are_whole_numbers() -> None:

@@ -1,0 +1,1 @@
+"""Fields cut into tiles, and the outputs of tiles put together again."""
