@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from approxifer.checks import instance, span, texts, told, whole_number
 from approxifer.datasets import fingerprint
 from approxifer.datasets.codecs import Array, check_array, check_memory
 from approxifer.datasets.grid import Grid
@@ -101,7 +102,14 @@ class Source:
             The store's.
         appended
             Whether what the input has in addition is appended to it.
+
+        Raises
+        ------
+        ConfigError
+            It is no grid.
         """
+        instance("grid", grid, Grid, "the grid of an output store")
+        instance("appended", appended, bool, "True or False")
         begins = (*grid.begins, grid.shape[0]) if appended else grid.begins
         if self.grid.ndim > 1:
             self.grid = Grid(self.grid.shape, grid.chunk, begins)
@@ -116,13 +124,12 @@ class Source:
 
         Raises
         ------
-        ValueError
+        ConfigError
             Rows that are not there.
         InputError
             They cannot be read.
         """
-        if not 0 <= start <= stop <= self.rows:
-            raise ValueError(f"Cannot read rows {start} to {stop}: there are rows 0 to {self.rows}")
+        start, stop = span(start, stop, self.rows)
         check_memory(f"rows {start} to {stop}", (stop - start) * self._row, self.dtype)
         try:
             rows = self._read(start, stop)
@@ -154,8 +161,19 @@ class Source:
 
     def coordinates(self, dims: Collection[str] = ()) -> tuple[dict[Any, xr.Variable], list[str]]:
         """The coordinates that have no other dimensions than the rows' and these of one row,
-        decoded; and a sentence on each that is not as the input has it."""
+        decoded; and a sentence on each that is not as the input has it.
+
+        Raises
+        ------
+        ConfigError
+            A row has no such dimension.
+        """
         sizes = dict(zip(self.feature_dims, self.feature_shape, strict=True))
+        instance("dims", dims, (tuple, list, set, frozenset), "names of a row's dimensions")
+        if strange := [dim for dim in dims if dim not in self.feature_dims]:
+            raise ConfigError(
+                f"a row has no dimension {told(strange[0])}; it has {_listed(self.feature_dims)}"
+            )
         along = {dim: sizes[dim] for dim in dims}
         return self._from.coordinates(
             along | dict(zip(self.sample_dims, self.grid.shape, strict=True))
@@ -183,7 +201,14 @@ class Source:
         )
 
     def reads_again(self, window: int) -> list[str]:
-        """A remark on chunks that windows of so many rows read again and again, if they do."""
+        """A remark on chunks that windows of so many rows read again and again, if they do.
+
+        Raises
+        ------
+        ConfigError
+            It is no number of rows.
+        """
+        window = whole_number("window", window, least=0)
         kept = self._lazy is not None and self._lazy.keeps
         if self.grid.ndim > 1 or kept or not 0 < window < self.rows or not self._is_chunked:
             return []
@@ -213,8 +238,17 @@ class Source:
         ----------
         length
             That of the first sample dimension before the input grew: the mark that it had then.
+
+        Raises
+        ------
+        ConfigError
+            It was never so long.
+        InputError
+            The rows cannot be read.
         """
-        return self._fingerprint if length is None else self._marked(length)
+        if length is None:
+            return self._fingerprint
+        return self._marked(whole_number("length", length, least=1, most=self.grid.shape[0]))
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -305,6 +339,10 @@ def open_source(
     ConfigError
         Storage options without a URL, or wrong ones.
     """
+    if variable is not None:
+        instance("variable", variable, str, "a name")
+    if storage_options is not None:
+        instance("storage_options", storage_options, Mapping, "a mapping of names to settings")
     if isinstance(data, xr.DataArray):
         if storage_options:
             raise ConfigError("storage_options= is for URLs: leave it out with a DataArray")
@@ -392,7 +430,8 @@ def _dimensions(data: _Data, sample_dim: str | Sequence[str] | None) -> tuple[st
     given = dims[0] if sample_dim is None else sample_dim
     if isinstance(given, str):
         given = [given] if given in dims or "," not in given else given.split(",")
-    chosen = [one.strip() if one not in dims else one for one in given]
+    named = texts("sample_dim", given, "the name of a dimension, or several")
+    chosen = [one.strip() if one not in dims else one for one in named]
     for one in chosen:
         if one not in dims or chosen.count(one) > 1:
             raise InputError(
