@@ -134,8 +134,10 @@ def did_you_mean(
     >>> did_you_mean("similiar", ["none", "similar"])
     ", did you mean 'similar'?"
     """
+    if not isinstance(given, str):
+        return ""
     names = {**(aliases or {}), **{name: name for name in allowed}}
-    word = str(given)
+    word = given
     near = get_close_matches(word, names, n=1) or get_close_matches(word.lower(), names, n=1)
     name = names[near[0]] if near else None
     return f", did you mean {name!r}?" if name in names else ""

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from approxifer.checks import array, told
 from approxifer.errors import ConfigError, DecodeError
 
 Array: TypeAlias = NDArray[Any]
@@ -251,14 +252,17 @@ class Code(ABC):
         return min(sum(share in present for share in carriers) for carriers in self._carriers)
 
     def _known(self, present: Collection[int]) -> frozenset[int]:
-        shares = frozenset(index(share) for share in present)
+        try:
+            shares = frozenset(map(index, present))
+        except TypeError as error:
+            raise ConfigError(f"shares {told(present)}: give their numbers, from 0 on") from error
         if strange := sorted(share for share in shares if not 0 <= share < self.n):
             raise ConfigError(f"shares {strange} do not exist; this code has 0 to {self.n - 1}")
         return shares
 
     def _blocks(self, blocks: Array) -> Array:
         """Check what is to be encoded."""
-        blocks = np.asarray(blocks)
+        blocks = array("blocks", blocks, single=True, numbers=False)
         if blocks.ndim < 2 or blocks.shape[0] != self.k:
             raise ConfigError(
                 f"blocks have shape {blocks.shape}; give ({self.k}, B, *feature): "
@@ -278,8 +282,13 @@ class Code(ABC):
 
     def _received(self, outputs: Mapping[int, Array]) -> dict[int, Array]:
         """Check outputs, and sort them by share."""
+        if not isinstance(outputs, Mapping):
+            raise ConfigError(f"outputs={told(outputs)}: give a mapping of shares to arrays")
         self._known(outputs)
-        received = {index(share): np.asarray(outputs[share]) for share in sorted(outputs)}
+        received = {
+            index(share): array("outputs", outputs[share], single=True, numbers=False)
+            for share in sorted(outputs)
+        }
         if not received:
             raise DecodeError(f"no share came back; {self._needs()}")
         first, model = next(iter(received.items()))

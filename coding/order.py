@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from approxifer.checks import one_of, whole_number
+from approxifer.checks import array, one_of, row_numbers, told, whole_number
 from approxifer.coding.code import Array
 from approxifer.coding.similarity import order_by_similarity
+from approxifer.coding.spec import MAX_SHARES
 from approxifer.errors import ConfigError
 
 ORDERS = ("none", "natural", "similar", "random")
+
+#: Rows of a window, which is held in memory.
+MOST_ROWS = 2**40
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,14 @@ def groups(n: int, k: int, block: int | None = None) -> list[Group]:
     -------
     list of Group
         Empty if n is 0.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not what it should be.
     """
-    n = whole_number("n", n, least=0)
-    k = whole_number("k", k, least=1)
+    n = whole_number("n", n, least=0, most=MOST_ROWS)
+    k = whole_number("k", k, least=1, most=MAX_SHARES)
     size = n if block is None else whole_number("block", block, least=1) * k
     return [
         Group(start, stop := min(start + size, n), -(-(stop - start) // k))
@@ -102,9 +111,12 @@ def order_rows(
         If an argument is not what it should be.
     """
     one_of("how", how, ORDERS)
-    k = whole_number("k", k, least=1)
+    k = whole_number("k", k, least=1, most=MAX_SHARES)
     seed = whole_number("seed", seed, least=0)
-    n = len(rows) if isinstance(rows, np.ndarray) else whole_number("rows", rows, least=0)
+    if isinstance(rows, np.ndarray):
+        n = len(array("rows", rows, numbers=False))
+    else:
+        n = whole_number("rows", rows, least=0, most=MOST_ROWS)
     parts = groups(n, k, block)
     match how:
         case "none":
@@ -117,7 +129,8 @@ def order_rows(
         case _:
             if not isinstance(rows, np.ndarray):
                 raise ConfigError(
-                    f"how='similar' looks at the rows; give an array (n, *feature), not {rows!r}"
+                    "how='similar' looks at the rows; give an array (n, *feature), not "
+                    f"{told(rows)}"
                 )
             return order_by_similarity(rows, k, seed=seed)
 
@@ -147,7 +160,18 @@ def gather(rows: Array, members: NDArray[np.int64], k: int) -> Array:
     -------
     array (k, B, *feature)
         A copy, of the rows' dtype. A short last codeword is padded by repeating its last row.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not what it should be, or a member is no row of the window.
     """
+    rows, members = array("rows", rows, numbers=False), row_numbers("members", members)
+    k = whole_number("k", k, least=1, most=MAX_SHARES)
+    if len(members) and not 0 <= members.min() <= members.max() < len(rows):
+        raise ConfigError(
+            f"members {members.min()} to {members.max()} of {len(rows)} rows: not all are there"
+        )
     short = -len(members) % k
     padded = np.concatenate([members, np.repeat(members[-1:], short)])
     blocks: Array = rows[padded.reshape(-1, k).T]
@@ -169,5 +193,11 @@ def block_rows(members: NDArray[np.int64], k: int) -> list[NDArray[np.int64]]:
     list of k int arrays
         Entry b of array j is the row that block j carries in codeword b. Padding is left out, so
         some arrays may be one shorter than B: ``out[rows] = block[:len(rows)]``.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not what it should be.
     """
-    return [members[j::k] for j in range(k)]
+    members = row_numbers("members", members)
+    return [members[j::k] for j in range(whole_number("k", k, least=1, most=MAX_SHARES))]

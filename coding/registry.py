@@ -3,6 +3,7 @@
 A new scheme is a module with a `Code` and its `Scheme`, and one entry here.
 """
 
+from approxifer.checks import instance
 from approxifer.coding.berrut import BERRUT, SYSTEMATIC
 from approxifer.coding.code import Code
 from approxifer.coding.parm import PARM
@@ -15,5 +16,12 @@ for _scheme in (UNCODED, REPLICATION, ADAPTIVE, PARM, BERRUT, SYSTEMATIC):
 
 
 def build_code(spec: CodeSpec) -> Code:
-    """Make the code of a spec."""
+    """Make the code of a spec.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    instance("spec", spec, CodeSpec, "a CodeSpec")
     return spec.build()

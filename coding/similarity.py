@@ -49,6 +49,7 @@ def order_by_similarity(rows: Array, k: int, *, seed: int = 0) -> NDArray[np.int
             "Take another order, or convert them"
         )
     k = whole_number("k", k, least=1)
+    seed = whole_number("seed", seed, least=0)
     if not rows.size:
         return np.arange(len(rows), dtype=np.int64)
     points = _principal(rows.reshape(len(rows), -1), seed)

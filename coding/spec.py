@@ -6,7 +6,7 @@ No code is known here: `approxifer.coding.registry` fills the table.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from approxifer.checks import one_of, whole_number
+from approxifer.checks import instance, one_of, whole_number
 from approxifer.coding.code import Code, CodeParameters
 from approxifer.errors import ConfigError
 
@@ -127,8 +127,10 @@ def register(scheme: Scheme) -> None:
     Raises
     ------
     ConfigError
-        If there is one of that name.
+        If there is one of that name, or it is no `Scheme`.
     """
+    instance("scheme", scheme, Scheme, "a Scheme")
+    instance("scheme.name", scheme.name, str, "a text")
     if scheme.name in SCHEMES:
         raise ConfigError(f"scheme {scheme.name!r} is registered already; take another name")
     SCHEMES[scheme.name] = scheme

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike
 
+from approxifer.checks import array as as_array
 from approxifer.datasets.codecs import Array, check_array, check_memory
 from approxifer.datasets.form import PREDICTION
 from approxifer.datasets.grid import Grid
@@ -17,7 +18,7 @@ from approxifer.datasets.layout import APPENDED, DTYPES, GROWING, OUTPUT, VARIAB
 from approxifer.datasets.localdisk import not_written, sync
 from approxifer.datasets.tiles.rowarray import RowArray, stored_chunks
 from approxifer.datasets.tiles.tiling import joins_of
-from approxifer.errors import ApproxiferError, OutputError, StoreError
+from approxifer.errors import ApproxiferError, ConfigError, OutputError, StoreError
 from approxifer.text import one_line
 
 
@@ -126,21 +127,21 @@ class Arrays:
 
         Raises
         ------
-        ValueError
+        ConfigError
             A wrong shape; a dtype or value that the array cannot hold.
         """
         array = self._arrays[name]
         dtype = self.output_dtype if name == PREDICTION else array.dtype
-        given = np.asarray(values)
+        given = as_array(name, values, single=True)
         shape = (rows, *self._rows(name).output_shape)
         if given.shape != shape and (given.ndim or name == PREDICTION):
-            raise ValueError(f"{name} has shape {given.shape}; {shape} is needed.")
+            raise ConfigError(f"{name} has shape {given.shape}; {shape} is needed.")
         if name != PREDICTION and dtype.kind in "iu":
             limits = np.iinfo(dtype)
             if given.dtype.kind not in "iu" or given.min() < limits.min or given.max() > limits.max:
-                raise ValueError(f"{name} must be integers from {limits.min} to {limits.max}.")
+                raise ConfigError(f"{name} must be integers from {limits.min} to {limits.max}.")
         elif not np.can_cast(given.dtype, dtype, "same_kind"):
-            raise ValueError(f"{name} has dtype {given.dtype}; {dtype} is needed.")
+            raise ConfigError(f"{name} has dtype {given.dtype}; {dtype} is needed.")
         return np.broadcast_to(given.astype(dtype), shape)
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:

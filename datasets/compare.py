@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from approxifer.checks import instance
 from approxifer.errors import FingerprintError
 from approxifer.jsonable import jsonable
 
@@ -43,6 +44,7 @@ def check_same(path: Path, *, given: Mapping[str, Any], stored: Mapping[str, Any
     FingerprintError
         Names each field that differs, with both values.
     """
+    instance("attrs", given, Mapping, "attributes by name")
     expected = jsonable({key: value for key, value in given.items() if key != "version"})
     begun = jsonable({key: value for key, value in stored.items() if key in expected})
     if "code" in begun:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from approxifer import checks
 from approxifer.errors import InputError
 
 #: The schemes whose shares are the queries themselves, so that any number will do.
@@ -51,8 +52,12 @@ def sent_dtypes(
     InputError
         The rows are not made of numbers; or their numbers cannot be interpolated and the scheme
         does.
+    ConfigError
+        An argument is not what it should be.
     """
-    dtype = np.dtype(dtype)
+    dtype = checks.dtype("dtype", dtype)
+    checks.instance("scheme", scheme, str, "a scheme's name")
+    checks.instance("wanted", wanted, str, "a precision's name")
     if dtype.kind not in "biufc":
         raise InputError(
             f"The input has dtype {dtype}, which is not made of numbers. "

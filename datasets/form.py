@@ -17,6 +17,8 @@ import xarray as xr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
+from approxifer import checks
+from approxifer.checks import instance, whole_number
 from approxifer.datasets.input.coords import INSTRUCTIONS, nameable
 from approxifer.datasets.source import Source
 from approxifer.datasets.tiles.tiling import Joined, described_joins
@@ -140,7 +142,7 @@ class Form:
             )
         try:
             jsonable(self.attrs)
-        except TypeError as error:
+        except ConfigError as error:
             raise ConfigError(f"output= has attributes that JSON cannot hold: {error}") from error
         for shard, chunk in zip(self.shards or (), self.chunks, strict=bool(self.shards)):
             if shard % chunk:
@@ -205,11 +207,13 @@ def default_form(
     source: Source, shape: tuple[int, ...], dtype: Any, joined: tuple[Joined, ...] = ()
 ) -> Form:
     """The form that a prediction has by itself: like the input's row, or ``output_0, ...``."""
-    shape = tuple(int(size) for size in shape)
+    instance("output_shape", shape, (tuple, list), "the lengths of a row's prediction")
+    shape = tuple(whole_number("output_shape", size, least=0) for size in shape)
+    model_dtype = checks.dtype("output_dtype", dtype)
     fields = like(source, shape, joined) if len(shape) > 1 or joined else None
     if fields is not None and fits(source, fields["dims"]):
-        return Form(shape, np.dtype(dtype), **fields)
-    return Form(shape, np.dtype(dtype), plain_dims(shape), shape, joined=joined)
+        return Form(shape, model_dtype, **fields)
+    return Form(shape, model_dtype, plain_dims(shape), shape, joined=joined)
 
 
 def like(

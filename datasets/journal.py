@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from approxifer.checks import instance
 from approxifer.datasets.localdisk import beside, local_path, not_written, sync
 from approxifer.datasets.ourfiles import not_ours, open_ours
 from approxifer.errors import StoreError
@@ -34,6 +35,7 @@ def journal_path(path: str | os.PathLike[str]) -> Path:
 
     Links on the way are followed. A journal's own path stands for itself.
     """
+    instance("path", path, (str, os.PathLike), "the path of an output store")
     given = Path(os.fspath(path))
     if given.name.endswith(SUFFIX):
         return local_path(given.parent) / given.name
@@ -96,7 +98,10 @@ class Journal:
         ------
         OutputError
             The disk is full; the events before this one are kept.
+        ConfigError
+            It is no mapping, or has no form in JSON.
         """
+        instance("event", event, Mapping, "a mapping")
         line = json.dumps(_redacted(jsonable(event)), separators=(",", ":")).encode() + b"\n"
         with self._mutex:
             self._check_open()
@@ -179,7 +184,7 @@ class Journal:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError(f"The journal {self.path} is closed.")
+            raise StoreError(f"The journal {self.path} is closed: open it again to append to it.")
 
     def _cut_torn_tail(self) -> None:
         with open(os.dup(self._descriptor), "rb") as file:

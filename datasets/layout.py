@@ -20,6 +20,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec
 
+from approxifer.checks import instance
 from approxifer.datasets.form import BESIDE, DEFAULT_CODEC, PREDICTION, Form, compressors
 from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import Coordinates, coarsened, storable
@@ -242,7 +243,8 @@ def coordinates_of(source: Source, form: Form) -> Coordinates:
 
 def not_reserved(attrs: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where attributes have names that the store or xarray sets."""
-    if clash := sorted(set(attrs) & set(RESERVED)):
+    instance("attrs", attrs, Mapping, "attributes by name")
+    if clash := sorted(set(RESERVED).intersection(attrs)):
         raise ConfigError(f"The attributes {clash} are the store's own; use other names.")
 
 

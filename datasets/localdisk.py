@@ -14,9 +14,11 @@ from pathlib import Path
 
 import zarr
 
+from approxifer.checks import instance, told
 from approxifer.datasets.ourfiles import check_folder
 from approxifer.errors import ConfigError, OutputError, StoreError
 from approxifer.quiet import quiet
+from approxifer.text import one_line
 
 
 def plain_path(text: str) -> str:
@@ -42,6 +44,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     StoreError
         A symbolic link to where nothing is.
     """
+    instance("path", path, (str, os.PathLike), "a local path")
     text = plain_path(os.fspath(path))
     if "://" in text:
         raise ConfigError(
@@ -52,9 +55,15 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         raise ConfigError("The path of the store to be written is empty; give a local path.")
     if "\0" in text:
         raise ConfigError(f"Cannot write to {text!r}: a path holds no NUL character.")
-    real = Path(os.path.realpath(text))
     link = Path(text.rstrip("/") or "/")
-    if link.is_symlink() and not os.path.lexists(real):
+    try:
+        real = Path(os.path.realpath(text))
+        dangling = link.is_symlink() and not os.path.lexists(real)
+    except (OSError, ValueError) as error:  # too long, or with characters that no path holds
+        raise ConfigError(
+            f"Cannot write to {told(text)}: {one_line(error)[:200]}. Give another path."
+        ) from error
+    if dangling:
         raise StoreError(
             f"{link} is a symbolic link to {real}, where there is nothing. Nothing was touched. "
             "Give that path, or delete the link."

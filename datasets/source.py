@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from approxifer.checks import instance, span, texts, told, whole_number
 from approxifer.datasets import fingerprint
 from approxifer.datasets.codecs import check_memory
 from approxifer.datasets.grid import Grid
@@ -162,7 +163,14 @@ class Source:
             The store's.
         appended
             Whether what the input has in addition is appended to it.
+
+        Raises
+        ------
+        ConfigError
+            It is no grid.
         """
+        instance("grid", grid, Grid, "the grid of an output store")
+        instance("appended", appended, bool, "True or False")
         begins = (*grid.begins, grid.shape[0]) if appended else grid.begins
         if self.grid.ndim > 1:
             self.grid = Grid(self.grid.shape, grid.chunk, begins)
@@ -177,13 +185,12 @@ class Source:
 
         Raises
         ------
-        ValueError
+        ConfigError
             Rows that are not there.
         InputError
             They cannot be read.
         """
-        if not 0 <= start <= stop <= self.rows:
-            raise ValueError(f"Cannot read rows {start} to {stop}: there are rows 0 to {self.rows}")
+        start, stop = span(start, stop, self.rows)
         count = stop - start
         check_memory(f"rows {start} to {stop}", count * math.prod(self.feature_shape), self.dtype)
         found = np.empty((count, *self.feature_shape), self.dtype)
@@ -210,7 +217,18 @@ class Source:
 
     def coordinates(self, dims: Collection[str] = ()) -> tuple[dict[Any, xr.Variable], list[str]]:
         """The coordinates that have no other dimensions than the rows' and these of one row,
-        decoded; and a sentence on each that is not as the input has it."""
+        decoded; and a sentence on each that is not as the input has it.
+
+        Raises
+        ------
+        ConfigError
+            A row has no such dimension.
+        """
+        instance("dims", dims, (tuple, list, set, frozenset), "names of a row's dimensions")
+        if strange := [dim for dim in dims if dim not in self.sizes]:
+            raise ConfigError(
+                f"a row has no dimension {told(strange[0])}; it has {_listed(self.feature_dims)}"
+            )
         along = {dim: self.sizes[dim] for dim in dims}
         along |= dict(zip(self.sample_dims, self.grid.shape, strict=False))
         found: dict[Any, xr.Variable] = {}
@@ -247,7 +265,14 @@ class Source:
         return found
 
     def reads_again(self, window: int) -> list[str]:
-        """A remark on chunks that windows of so many rows read again and again, if they do."""
+        """A remark on chunks that windows of so many rows read again and again, if they do.
+
+        Raises
+        ------
+        ConfigError
+            It is no number of rows.
+        """
+        window = whole_number("window", window, least=0)
         first, kept = self._fields[0], all(one.kept for one in self._rows)
         if self.tiling is not None and first.is_chunked and not kept:
             return [
@@ -280,8 +305,17 @@ class Source:
         ----------
         length
             That of the first sample dimension before the input grew: the mark that it had then.
+
+        Raises
+        ------
+        ConfigError
+            It was never so long.
+        InputError
+            The rows cannot be read.
         """
-        return self._fingerprint if length is None else self._marked(length)
+        if length is None:
+            return self._fingerprint
+        return self._marked(whole_number("length", length, least=1, most=self.grid.shape[0]))
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -400,6 +434,10 @@ def open_source(
     ConfigError
         Storage options without a URL, or wrong ones; tiles that make no sense.
     """
+    if variable is not None:
+        instance("variable", variable, str, "a name")
+    if storage_options is not None:
+        instance("storage_options", storage_options, Mapping, "a mapping of names to settings")
     fields, stacked = open_fields(data, variable, variables, storage_options, missing)
     first = fields[0]
     if tile is None and halo:
@@ -442,7 +480,8 @@ def _dimensions(
     if isinstance(given, str):
         given = [given] if given in dims or "," not in given else given.split(",")
         given = [one for one in given if one or not tiled]
-    chosen = [one.strip() if one not in dims else one for one in given]
+    named = texts("sample_dim", given, "the name of a dimension, or several")
+    chosen = [one.strip() if one not in dims else one for one in named]
     for one in chosen:
         if one not in dims or chosen.count(one) > 1:
             raise InputError(

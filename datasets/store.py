@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike
 
+from approxifer.checks import MOST, instance, row_numbers, whole_number
 from approxifer.datasets.form import Form, default_form
 from approxifer.datasets.growth import Growth
 from approxifer.datasets.layout import (
@@ -44,7 +45,7 @@ from approxifer.datasets.localdisk import (
 from approxifer.datasets.lock import Lock
 from approxifer.datasets.source import Source
 from approxifer.datasets.stored import StoredRows
-from approxifer.errors import StoreError
+from approxifer.errors import ConfigError, StoreError
 from approxifer.jsonable import jsonable
 from approxifer.text import one_line
 
@@ -98,9 +99,12 @@ class OutputStore(StoredRows):
         StoreError
             There is something at the path already, it cannot be written to, or is in use.
         ConfigError
-            A URL, a dtype that is no number, a reserved attribute.
+            A URL, a dtype that is no number, a reserved attribute, or one without a form in JSON;
+            another argument that is not what it should be.
         """
         where = local_path(path)
+        instance("source", source, Source, "what open_source returns")
+        chunk = whole_number("chunk", chunk, least=1)
         form = form or default_form(source, output_shape, output_dtype)
         layout = layout_of(source, form, chunk=chunk)
         not_reserved(attrs)
@@ -152,7 +156,14 @@ class OutputStore(StoredRows):
         return os.path.lexists(local_path(path))
 
     def name_itself(self, uuid: str) -> None:
-        """Give a uuid to a store that has none; it is on the disk when this returns."""
+        """Give a uuid to a store that has none; it is on the disk when this returns.
+
+        Raises
+        ------
+        ConfigError
+            It is no text.
+        """
+        instance("uuid", uuid, str, "a text")
         self._writable()
         self._update({UUID: uuid})
         self.uuid = uuid
@@ -213,7 +224,7 @@ class OutputStore(StoredRows):
 
         Raises
         ------
-        ValueError
+        ConfigError
             Rows that are not whole chunks; a wrong shape, dtype or value.
         StoreError
             The store was released, or opened for reading.
@@ -223,7 +234,7 @@ class OutputStore(StoredRows):
         rows = stop - start
         flags = self._arrays.fit("status", status, rows)
         if flags.max() >= len(FLAG_MEANINGS):
-            raise ValueError(f"status holds {flags.max()}; allowed are 0 to 4, {FLAG_MEANINGS}.")
+            raise ConfigError(f"status holds {flags.max()}; allowed are 0 to 4, {FLAG_MEANINGS}.")
         data = {
             "prediction": self._arrays.fit("prediction", prediction, rows),
             "group": self._arrays.fit("group", group, rows),
@@ -250,13 +261,13 @@ class OutputStore(StoredRows):
 
         Raises
         ------
-        ValueError
+        ConfigError
             Rows that are not there.
         """
         self._writable()
-        touched = np.unique(np.asarray(rows, dtype=np.int64))
+        touched = np.unique(row_numbers("rows", rows))
         if touched.size and not 0 <= touched[0] <= touched[-1] < self.rows:
-            raise ValueError(
+            raise ConfigError(
                 f"Rows {touched[0]} to {touched[-1]} of {self.rows}: not all are there."
             )
         for tile in np.unique(self.grid.tile_of(touched)):
@@ -282,8 +293,15 @@ class OutputStore(StoredRows):
             Names, into which ``worker`` indexes.
         extra
             Further attributes, JSON-able.
+
+        Raises
+        ------
+        ConfigError
+            One of these is not what it should be.
         """
         self._writable()
+        instance("counts", counts, Mapping, "rows per status")
+        instance("workers", workers, (list, tuple), "a list of names")
         not_reserved(extra or {})
         final = jsonable({**(extra or {}), "counts": counts, "workers": workers})
         self._update(final)
@@ -317,8 +335,12 @@ class OutputStore(StoredRows):
         ------
         OutputError
             The disk is full, or gone.
+        ConfigError
+            It is no growth.
         """
         self._writable()
+        instance("growth", growth, Growth, "what growth() returns")
+        instance("attrs", attrs, Mapping, "attributes by name")
         before = self.grid.shape[0]
         self._update({GROWING: before})
         try:
@@ -359,8 +381,10 @@ class OutputStore(StoredRows):
             )
 
     def _whole_chunks(self, start: int, stop: int) -> None:
+        start = whole_number("start", start, least=-MOST)
+        stop = whole_number("stop", stop, least=-MOST)
         if not self.grid.is_whole(start, stop):
-            raise ValueError(
+            raise ConfigError(
                 f"Cannot write rows {start} to {stop}: only whole chunks of {self.chunk} of the "
                 f"{self.rows} rows are written at once."
             )

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from approxifer.checks import instance, one_of, span
 from approxifer.datasets.arrays import Arrays
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.form import Form
@@ -107,8 +108,10 @@ class StoredRows:
         ------
         StoreError
             A chunk is damaged.
+        ConfigError
+            Rows that are not there.
         """
-        return self._arrays.read("prediction", start, stop)
+        return self._arrays.read("prediction", *span(start, stop, self.rows))
 
     def read_window(
         self, start: int, stop: int, names: Sequence[str] = VARIABLES
@@ -125,8 +128,13 @@ class StoredRows:
         ------
         StoreError
             A chunk is damaged.
+        ConfigError
+            Rows or variables that are not there.
         """
-        return {name: self._arrays.read(name, start, stop) for name in names}
+        start, stop = span(start, stop, self.rows)
+        instance("names", names, (tuple, list), f"some of {', '.join(VARIABLES)}")
+        wanted = [one_of("names", name, VARIABLES) for name in names]
+        return {name: self._arrays.read(name, start, stop) for name in wanted}
 
     def growth(self, source: Source, form: Form) -> Growth:
         """The growth that the rows which the input has in addition ask for.
@@ -142,7 +150,11 @@ class StoredRows:
         ------
         FingerprintError
             A coordinate of the rows that are there already has changed, or is not as it is stored.
+        ConfigError
+            These are no input and no form.
         """
+        instance("source", source, Source, "what open_source returns")
+        instance("form", form, Form, "the form of the predictions")
         coords, _ = found_coordinates(source, form)
         plain = Growth(self.grid.shape[0], source.grid.shape[0], self.row_dims[0], {})
         own = {*self._arrays.names, *form.coords}

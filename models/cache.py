@@ -4,9 +4,11 @@ import threading
 from collections import defaultdict
 from dataclasses import replace
 
+from approxifer.checks import instance, whole_number
 from approxifer.errors import ModelError
 from approxifer.models.handle import ModelHandle
 from approxifer.models.runner import Crop, Runner
+from approxifer.models.runtime import MOST_THREADS
 
 _guard = threading.Lock()
 _loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -30,7 +32,11 @@ def ensure(handle: ModelHandle, threads: int = 1) -> Runner:
     ------
     ModelError
         The model cannot be built here. A later call tries again.
+    ConfigError
+        It is no handle, or `threads` no number of them.
     """
+    instance("handle", handle, ModelHandle, "what open_model returns")
+    threads = whole_number("threads", threads, least=1, most=MOST_THREADS)
     with _guard:
         turn = _loading[handle.fingerprint]
     with turn:
@@ -47,7 +53,10 @@ def get(fingerprint: str) -> Runner:
     ------
     ModelError
         None has been loaded in this process, or what was loaded is another model.
+    ConfigError
+        It is no text.
     """
+    instance("fingerprint", fingerprint, str, "a handle's fingerprint")
     runner = _runners.get(fingerprint)
     if runner is None:
         known = ", ".join(key[:12] for key in list(_runners)) or "none"
@@ -74,5 +83,12 @@ def cropped(handle: ModelHandle, crop: Crop) -> ModelHandle:
 
 
 def forget(fingerprint: str) -> None:
-    """Drop a model from this process; nothing happens if it is not there."""
+    """Drop a model from this process; nothing happens if it is not there.
+
+    Raises
+    ------
+    ConfigError
+        It is no text.
+    """
+    instance("fingerprint", fingerprint, str, "a handle's fingerprint")
     _runners.pop(fingerprint, None)

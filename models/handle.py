@@ -17,6 +17,7 @@ from typing import Any
 
 import cloudpickle
 
+from approxifer.checks import instance, told, whole_number
 from approxifer.errors import ConfigError, ModelError
 from approxifer.models.archive import read_program
 from approxifer.models.batches import BatchSizes
@@ -32,7 +33,12 @@ from approxifer.models.names import (
 from approxifer.models.pt2.program import ProgramSource, is_program, pack_program
 from approxifer.models.pt2.trial import ensure_tried
 from approxifer.models.runner import DTYPES, Crop, Runner
-from approxifer.models.runtime import raise_malloc_thresholds, torch_lock, use_threads
+from approxifer.models.runtime import (
+    MOST_THREADS,
+    raise_malloc_thresholds,
+    torch_lock,
+    use_threads,
+)
 from approxifer.models.sources import (
     Built,
     CallableSource,
@@ -122,9 +128,10 @@ class ModelHandle:
         ------
         ModelError
             The model cannot be built here.
+        ConfigError
+            `threads` is no number of them.
         """
-        if threads < 1:
-            raise ConfigError(f"threads={threads}: a model needs at least one thread.")
+        threads = whole_number("threads", threads, least=1, most=MOST_THREADS)
         raise_malloc_thresholds()
         use_threads(threads)
         with torch_lock, NoExit(f"model {self.name!r}: loading it"):
@@ -192,11 +199,14 @@ def open_model(
     ConfigError
         `dtype`, `device` or `state` make no sense.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(map(repr, DTYPES))}.")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ConfigError(f"dtype={told(dtype)} is not one of {', '.join(map(repr, DTYPES))}.")
     shown = repr(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
-    if not DEVICE.fullmatch(device):
-        raise ConfigError(f"device={device!r} is not 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    if not isinstance(device, str) or not DEVICE.fullmatch(device):
+        raise ConfigError(f"device={told(device)} is not 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    instance("trust_model", trust_model, bool, "True or False")
+    if state is not None:
+        instance("state", state, (str, os.PathLike), "the path of a file of weights")
     with torch_lock, NoExit(f"model={shown}: loading it"):
         prepared = _preprocess_name(preprocess)
         name, kind, source, code = _source(model, state, dtype, trust_model, prepared)
@@ -320,7 +330,7 @@ def _callable(model: Any) -> tuple[str, CallableSource]:
     """Name a function that workers can import; pickle all other callables."""
     if isinstance(model, type) or not callable(model):
         raise ModelError(
-            f"model={model!r} is not a model. Give a .pt2 path, 'package.module:factory', a"
+            f"model={told(model)} is not a model. Give a .pt2 path, 'package.module:factory', a"
             " torch.nn.Module instance or a function of (M, *feature) arrays."
         )
     name = full_name(model)

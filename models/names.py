@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from approxifer.checks import told
 from approxifer.errors import ModelError, ModelNotFoundError
 from approxifer.models.runtime import torch_lock
 from approxifer.models.user_code.exits import NoExit
@@ -117,6 +118,7 @@ def resolve_callable(
     found = import_name(spec, what) if isinstance(spec, str) else spec
     if not callable(found):
         raise ModelError(
-            f"{what}={spec!r} is a {type(found).__name__}, which cannot be called. Give a function."
+            f"{what}={told(spec)} is a {type(found).__name__}, which cannot be called. Give a"
+            " function."
         )
     return found

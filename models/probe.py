@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from approxifer.checks import array, instance, whole_number
 from approxifer.errors import ConfigError, ModelError
 from approxifer.models.cache import ensure
 from approxifer.models.handle import ModelHandle
 from approxifer.models.names import first_line
-from approxifer.models.rows import run_rows
+from approxifer.models.rows import MOST_ROWS, run_rows
 from approxifer.models.runner import Runner
 
 #: Largest difference allowed between two arrangements, as a fraction of the outputs' scale.
@@ -81,13 +82,14 @@ def probe(
         A row's output depends on its batch-mates or on chance, the first dimension of the output
         is not the batch, or the model raised on the sample rows.
     ConfigError
-        No rows.
+        No rows, or another argument that is not what it should be.
     """
-    if rows.ndim == 0 or len(rows) == 0 or micro_batch < 1:
-        raise ConfigError(
-            f"rows of shape {rows.shape} at micro_batch={micro_batch}: the probe needs at least one"
-            " row and a micro-batch of at least 1."
-        )
+    instance("model", model, (ModelHandle, Runner), "what open_model returns, or a Runner")
+    rows = array("rows", rows)
+    micro_batch = whole_number("micro_batch", micro_batch, least=1, most=MOST_ROWS)
+    seed = whole_number("seed", seed, least=0)
+    if not len(rows):
+        raise ConfigError(f"rows of shape {rows.shape}: the probe needs at least one row.")
     runner = ensure(model, threads) if isinstance(model, ModelHandle) else model
     sample = _tile(rows, 2 * micro_batch)
     order = np.random.default_rng(seed).permutation(len(sample))

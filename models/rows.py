@@ -15,9 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from approxifer.checks import array, told, whole_number
 from approxifer.errors import ConfigError, ModelError
 
 Forward = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+
+#: Rows of a micro-batch, which is held in memory several times over.
+MOST_ROWS = 2**24
 
 
 class Stopped(Exception):  # noqa: N818 (a request, not an error)
@@ -53,12 +57,15 @@ def run_rows(
     ConfigError
         No rows, or `micro_batch` < 1.
     ModelError
-        The model returned another number of rows than it got, or changed its output's shape.
+        The model returned another number of rows than it got, or changed its output's shape. What
+        `runner` itself raises passes as it is.
     """
-    if micro_batch < 1:
-        raise ConfigError(f"micro_batch={micro_batch}: it must be at least 1.")
-    if rows.ndim == 0 or len(rows) == 0:
+    micro_batch = whole_number("micro_batch", micro_batch, least=1, most=MOST_ROWS)
+    rows = array("rows", rows)
+    if not len(rows):
         raise ConfigError(f"rows of shape {rows.shape}: give at least one row.")
+    if not callable(runner):
+        raise ConfigError(f"runner={told(runner)} cannot be called; give a model's Runner.")
     total = len(rows)
     result: np.ndarray[Any, Any] | None = None
     for start in range(0, total, micro_batch):
@@ -68,7 +75,7 @@ def run_rows(
             before_batch(real)
         if real < micro_batch:
             batch = np.concatenate([batch, np.repeat(batch[-1:], micro_batch - real, axis=0)])
-        out = runner(batch)
+        out = np.asarray(runner(batch))
         if out.shape[:1] != (micro_batch,):
             raise ModelError(
                 f"the model returned an array of shape {out.shape} for {micro_batch} rows. The"

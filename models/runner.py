@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from approxifer.checks import array
 from approxifer.errors import ModelError
 from approxifer.models.runtime import use_threads
 from approxifer.models.user_code.exits import NoExit
@@ -70,9 +71,11 @@ class Runner:
         ------
         ModelError
             The model returned anything but one array, takes another number of rows, or would
-            have ended the process.
+            have ended the process. What else it raises passes as it is.
+        ConfigError
+            The rows are no array of numbers.
         """
-        rows = np.asarray(rows)
+        rows = array("rows", rows)
         if self.static_batch is not None and rows.shape[:1] != (self.static_batch,):
             raise ModelError(
                 f"model {self.name!r} was exported for exactly {self.static_batch} rows, got"

@@ -14,6 +14,9 @@ from types import ModuleType
 #: built: neither torch's import nor its loaders can be used by two threads at once.
 torch_lock = threading.RLock()
 
+#: Threads that a model may be asked to run in.
+MOST_THREADS = 4096
+
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 MMAP_BYTES = 2**30

@@ -50,7 +50,7 @@ def read_mapping(path: str | Path, *, what: str, example: str) -> dict[str, Any]
         raise ConfigError(f"{path}: holds {found}; it must hold one mapping such as {example!r}")
     try:
         return {str(key).replace("-", "_"): jsonable(value) for key, value in content.items()}
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: {one_line(error)}") from error
 
 

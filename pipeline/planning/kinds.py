@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from approxifer.checks import MOST, texts, told
 from approxifer.errors import ConfigError
 from approxifer.text import did_you_mean
 
@@ -53,7 +54,7 @@ class Text(Kind):
 
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, str):
-            raise ConfigError(f"{name}={value!r}: give a text")
+            raise ConfigError(f"{name}={told(value)}: give a text")
         return value
 
 
@@ -63,7 +64,7 @@ class PathTo(Kind):
 
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, str | os.PathLike):
-            raise ConfigError(f"{name}={value!r}: give a path")
+            raise ConfigError(f"{name}={told(value)}: give a path")
         return value
 
 
@@ -75,7 +76,7 @@ class Flag(Kind):
 
     def check(self, name: str, value: Any) -> bool:
         if not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool":
-            raise ConfigError(f"{name}={value!r}: give True or False")
+            raise ConfigError(f"{name}={told(value)}: give True or False")
         return bool(value)
 
 
@@ -84,13 +85,15 @@ class Whole(Kind):
     """A whole number, kept as Python's own."""
 
     least: int
+    most: int = MOST
     metavar: str = "N"
     parsed: Callable[..., Any] = int
 
     def check(self, name: str, value: Any) -> int:
         whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not whole or value < self.least:
-            raise ConfigError(f"{name}={value!r}: give a whole number, at least {self.least}")
+        if not whole or not self.least <= value <= self.most:
+            bound = f"at most {self.most}" if whole and value > 0 else f"at least {self.least}"
+            raise ConfigError(f"{name}={told(value)}: give a whole number, {bound}")
         return int(value)
 
 
@@ -105,11 +108,12 @@ class Number(Kind):
 
     def check(self, name: str, value: Any) -> float:
         number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not self.least <= value <= self.most:
+        whole = isinstance(value, Integral)  # which may be beyond all floats
+        if not number or not self.least <= value <= (min(self.most, MOST) if whole else self.most):
             bounds = f", at least {self.least:g}"
             if self.most < float("inf"):
                 bounds = f" from {self.least:g} to {self.most:g}"
-            raise ConfigError(f"{name}={value!r}: give a number{bounds}")
+            raise ConfigError(f"{name}={told(value)}: give a number{bounds}")
         return float(value)
 
 
@@ -138,7 +142,7 @@ class OneOf(Kind):
         if self.callables:
             allowed += ", or a function of rows, also as 'module:function'"
         near = did_you_mean(value, self.names) or "."
-        raise ConfigError(f"{name}={value!r} is unknown{near} Allowed: {allowed}")
+        raise ConfigError(f"{name}={told(value)} is unknown{near} Allowed: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,7 @@ class Texts(Kind):
     parsed: Callable[..., Any] = list
 
     def check(self, name: str, value: Any) -> tuple[str, ...]:
-        several = (value,) if isinstance(value, str) else value
-        if not isinstance(several, Collection) or not all(isinstance(t, str) for t in several):
-            raise ConfigError(f"{name}={value!r}: give a list of them ({self.metavar.lower()}s)")
-        return tuple(several)
+        return texts(name, value, f"a list of them ({self.metavar.lower()}s)")
 
 
 @dataclass(frozen=True)
@@ -231,10 +232,10 @@ class FormOf(Kind):
             try:
                 value = json.loads(value)
             except ValueError as error:
-                raise ConfigError(f"{name}={value!r} is no JSON: {error}") from error
+                raise ConfigError(f"{name}={told(value)} is no JSON: {error}") from error
         if not isinstance(value, Mapping):
             raise ConfigError(
-                f"{name}={value!r}: give {LIKE_INPUT!r}, a mapping such as "
+                f"{name}={told(value)}: give {LIKE_INPUT!r}, a mapping such as "
                 f"{{'dims': ['y', 'x']}} (on the command line as JSON), or an xarray.Dataset; the "
                 "path of the output store is out= (--out)"
             )
@@ -266,5 +267,5 @@ def bytes_of(name: str, value: Any) -> int:
     except (ValueError, TypeError, AttributeError, OverflowError):
         size = 0
     if size < 1 or isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r}: give a size such as '1GB'")
+        raise ConfigError(f"{name}={told(value)}: give a size such as '1GB'")
     return size

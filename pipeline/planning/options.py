@@ -115,7 +115,7 @@ class Options(Arguments):
 
     def _check_former_values(self) -> None:
         """Refuse values of earlier versions."""
-        if self.repair == "doubtful":
+        if isinstance(self.repair, str) and self.repair == "doubtful":
             raise ConfigError(
                 "repair='doubtful' is of an earlier version; give the fraction itself: repair=0.995"
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from approxifer.errors import ConfigError
 from approxifer.pipeline.planning.arguments import default_in_words, described, grouped
 from approxifer.pipeline.planning.options import Options
 
@@ -35,7 +36,7 @@ def takes_options(
             if args:
                 given = {"data": args[0]} | given
             if len(args) > 1 or (args and "data" in kwargs):
-                raise TypeError(
+                raise ConfigError(
                     f"{function.__name__}() takes one argument without a name, the data; name the "
                     "others"
                 )

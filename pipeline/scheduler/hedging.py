@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from approxifer.checks import told
 from approxifer.errors import ConfigError
 
 NUMBER = r"\s*\d*\.?\d+\s*"
@@ -44,7 +45,7 @@ class Hedge:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not least <= value <= most:
                 raise ConfigError(
-                    f"hedge's {name}={value!r}: give a number from {least:g} to {most:g}"
+                    f"hedge's {name}={told(value)}: give a number from {least:g} to {most:g}"
                 )
             object.__setattr__(self, name, float(value))
 
@@ -66,8 +67,9 @@ class Hedge:
             case (multiple, after):
                 return cls(multiple, after)
         raise ConfigError(
-            f"hedge={given!r}: give {' or '.join(map(repr, POLICIES))}, or two numbers, a multiple "
-            "of the median and the part that must be back: hedge=(2.0, 0.5), --hedge 2.0,0.5"
+            f"hedge={told(given)}: give {' or '.join(map(repr, POLICIES))}, or two numbers, a "
+            "multiple of the median and the part that must be back: hedge=(2.0, 0.5), "
+            "--hedge 2.0,0.5"
         )
 
     def ready(self, sent: int, out: int) -> bool:

@@ -81,7 +81,7 @@ def test_threads_do_not_mix_their_lines(tmp_path):
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     with Journal(tmp_path / "out.zarr") as journal:
-        with pytest.raises(TypeError, match="no form in JSON"):
+        with pytest.raises(ConfigError, match="no form in JSON"):
             journal.append({"lock": threading.Lock()})
         journal.append({"fine": True})
     with pytest.raises(ValueError, match="closed"):

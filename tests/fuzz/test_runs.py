@@ -1,0 +1,72 @@
+"""Whatever store, model and arguments are given, a dry run ends in a plan or an error of ours."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import runs
+from bad_input import without_cluster
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of zarr and xarray, about names and types
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No cluster, no process left; a folder, which is importable."""
+    without_cluster(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def examples(count: int) -> Any:
+    return settings(max_examples=count, suppress_health_check=list(HealthCheck))
+
+
+def try_out(folder: Path, count: int, models: st.SearchStrategy[str]) -> Counter[bool]:
+    """Run so many examples; how many were planned, and how many refused."""
+    ended: Counter[bool] = Counter()
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    @examples(count)
+    @given(data=st.data(), model=models, asked=runs.settings(), command=st.booleans())
+    def case(data: st.DataObject, model: str, asked: dict[str, Any], command: bool) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            wanted = {"model": model, "out": f"{place}/out.zarr", **asked}
+            if command:
+                asked.pop("cluster", None), wanted.pop("cluster", None)
+                message = runs.by_command(data.draw(runs.store(Path(place))), wanted)
+            else:
+                where = runs.store(Path(place)).map(str)
+                message = runs.by_call(data.draw(runs.dataarray() | where), wanted)
+            assert not message or message.strip()
+            ended[not message] += 1
+
+    case()
+    assert not {c.pid for c in psutil.Process().children(recursive=True)} - before
+    return ended
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(480, marks=pytest.mark.slow)])
+def test_a_dry_run_ends_in_a_plan_or_in_an_error_of_ours(alone: Path, count: int) -> None:
+    ended = try_out(alone, count, runs.models())
+    assert ended[True]
+    assert ended[False]
+
+
+@pytest.mark.slow
+def test_so_does_one_of_a_program(alone: Path) -> None:
+    made = runs.programs()
+    for name, content in made.items():
+        (alone / f"{name}.pt2").write_bytes(content)
+    paths = [str(alone / f"{name}.pt2") for name in (*made, "none")]
+    assert try_out(alone, 20, st.sampled_from(paths)).total() >= 20
