@@ -85,7 +85,9 @@ def texts(name: str, values: object, give: str) -> tuple[str, ...]:
     ConfigError
     """
     try:
-        found = (values,) if isinstance(values, str) else tuple(values)  # type: ignore[arg-type]
+        found: tuple[Any, ...] = (
+            (values,) if isinstance(values, str) else tuple(values)  # type: ignore[arg-type]
+        )
     except TypeError:
         found = (None,)
     if not all(isinstance(one, str) for one in found):

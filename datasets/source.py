@@ -225,7 +225,7 @@ class Source:
             A row has no such dimension.
         """
         instance("dims", dims, (tuple, list, set, frozenset), "names of a row's dimensions")
-        if strange := [dim for dim in dims if dim not in self.sizes]:
+        if strange := [dim for dim in dims if dim not in list(self.sizes)]:
             raise ConfigError(
                 f"a row has no dimension {told(strange[0])}; it has {_listed(self.feature_dims)}"
             )
