@@ -17,7 +17,7 @@ outputs may be wrong, `Code.suspects` names the shares to leave out of ``outputs
 it is registered, is a code that a `CodeSpec` can name.
 """
 
-from approxifer.coding.code import Code, Decoded, mix
+from approxifer.coding.code import Code, Decoded
 from approxifer.coding.order import Group, block_rows, gather, groups, order_rows
 from approxifer.coding.registry import build_code
 from approxifer.coding.spec import SCHEMES, CodeSpec, Scheme, register
@@ -33,7 +33,6 @@ __all__ = [
     "build_code",
     "gather",
     "groups",
-    "mix",
     "order_rows",
     "register",
 ]

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from approxifer.coding import Code, mix
+from approxifer.coding import Code
+from approxifer.coding.code import mix
 
 #: Load rows [start, stop) of the input as the model takes them.
 Load = Callable[[int, int], np.ndarray]
