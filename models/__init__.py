@@ -14,7 +14,7 @@ Importing this package, and running a NumPy callable with it, never imports torc
 does not need torch starts in a fraction of the time.
 """
 
-from approxifer.models.cache import cropped, ensure, forget, get
+from approxifer.models.cache import ensure, forget, get
 from approxifer.models.handle import ModelHandle, open_model
 from approxifer.models.names import resolve_callable
 from approxifer.models.probe import Probe, probe
@@ -27,7 +27,6 @@ __all__ = [
     "Probe",
     "Runner",
     "Stopped",
-    "cropped",
     "ensure",
     "forget",
     "get",

@@ -209,8 +209,8 @@ class Lengths(Kind):
         if not found:
             alone = f"a whole number of at least {self.least}, or " if self.alone else ""
             raise ConfigError(
-                f"{name}={told(value)}: give {alone}lengths by dimension, {{'y': 256, 'x': 256}}, on "
-                f"the command line --{name} y=256,x=256, each at least {self.least}"
+                f"{name}={told(value)}: give {alone}lengths by dimension, {{'y': 256, 'x': 256}}, "
+                f"on the command line --{name} y=256,x=256, each at least {self.least}"
             )
         return found
 

@@ -31,12 +31,12 @@ from approxifer.errors import ConfigError, ModelError
 from approxifer.models import (
     ModelHandle,
     Probe,
-    cropped,
     ensure,
     open_model,
     resolve_callable,
     run_rows,
 )
+from approxifer.models.cache import cropped
 from approxifer.models.parity import Parity, load_parity
 from approxifer.models.user_code.exits import NoExit
 from approxifer.models.user_code.identity import code_parts

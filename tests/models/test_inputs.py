@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from approxifer.errors import ModelError
-from approxifer.models import cropped, ensure, open_model
+from approxifer.models import ensure, open_model
+from approxifer.models.cache import cropped
 
 ROWS = np.random.default_rng(0).normal(size=(4, 2, 5)).astype("f4")
 EXPECTED = ROWS[:, 1] - 2 * ROWS[:, 0]
