@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 
 from approxifer.datasets import OutputStore, Source, open_source
 from approxifer.datasets.form import Form, default_form
+from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.chunks import KeptChunks
 from approxifer.datasets.tiles.tiling import Tiling
-from approxifer.errors import ConfigError, StoreError
+from approxifer.errors import ConfigError, FingerprintError, StoreError
 from approxifer.pipeline.planning.output import form_for
+from approxifer.pipeline.planning.resume import follow
 
 DIMS = ("time", "y", "x")
 
@@ -304,3 +307,29 @@ def test_kept_chunks_are_read_once_and_forgotten_when_there_are_too_many() -> No
 
 def test_the_default_form_of_a_whole_field_is_unchanged() -> None:
     assert "joined" not in default_form(open_source(fields()), (21, 17), "f4").described()
+
+
+def test_tiles_of_an_image_that_has_grown_are_others(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tile": {"y": 8, "x": 5}}
+    before = open_source(fields((1, 21, 17))[0], **options)
+    OutputStore.create(
+        tmp_path / "out", source=before, output_shape=(8, 5), output_dtype="f4", chunk=2,
+        attrs=before.described(), form=joined(before, np.negative),
+    ).release()  # fmt: skip
+    grown = open_source(fields((1, 33, 17))[0], **options)
+    with OutputStore.open(tmp_path / "out", write=False) as store:
+        with pytest.raises(FingerprintError, match=r"had 3 along 'tile_y' .*, and has 5: only"):
+            follow(grown, store, append=True)
+        with pytest.raises(FingerprintError, match=r"begun with tiles .*'tile': 8.*given none"):
+            follow(open_source(fields()[0]), store, append=False)
+
+
+def test_another_process_reads_the_same_rows(tmp_path: Path) -> None:
+    path = stored(fields(), tmp_path / "in", 2, 9, 17)
+    given: dict[str, Any] = {"data": path, "variable": "t", "tile": {"y": 8, "x": 5}, "halo": 2}
+    source = open_source(**given)
+    source.follow(Grid((3, 3, 4), (2, 3, 4), begins=(1,)))
+    again = open_source(**pickle.loads(pickle.dumps(given)))
+    again.follow(pickle.loads(pickle.dumps(source.grid)))
+    for rows in ((0, 36), (11, 14), (35, 36)):
+        np.testing.assert_array_equal(again.read(*rows), source.read(*rows))
