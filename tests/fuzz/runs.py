@@ -156,7 +156,15 @@ def dataarray(draw: st.DrawFn) -> xr.DataArray:
     return array
 
 
-def settings() -> st.SearchStrategy[dict[str, Any]]:
+def of_six() -> st.SearchStrategy[xr.DataArray]:
+    """Rows of six numbers, as `programs` take them."""
+    kinds = st.sampled_from(["f4", "f4", "f8", "f2", "u1", "i8", "?"])
+    return st.tuples(st.sampled_from([3, 12, 30]), kinds).flatmap(
+        lambda one: values((one[0], 6), one[1]).map(lambda rows: xr.DataArray(rows, name="x"))
+    )
+
+
+def arguments() -> st.SearchStrategy[dict[str, Any]]:
     """Arguments of a run, mostly few."""
     texts = st.one_of(NAMES, st.sampled_from(["like-input", "float64", "fuzzed_models:same"]))
     junk = st.one_of(
@@ -216,12 +224,14 @@ def models() -> st.SearchStrategy[str]:
 
 def by_command(data: Path, given: dict[str, Any]) -> str:
     """Give it to the command line with ``--dry-run``; the exit code, or the message."""
-    arguments = ["score", str(data), "--dry-run"]
+    words = ["score", str(data), "--dry-run"]
     for name, value in given.items():
+        if name == "cluster":  # a file's name, there
+            continue
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         letter = {"k": "-k", "stragglers": "-s", "byzantine": "-e"}.get(name)
-        arguments += [letter or f"--{name.replace('_', '-')}", text]
-    result = CliRunner().invoke(app, arguments)
+        words += [letter or f"--{name.replace('_', '-')}", text]
+    result = CliRunner().invoke(app, words)
     if not isinstance(result.exception, SystemExit | None):
         raise result.exception
     assert result.exit_code in (0, 2), result.output

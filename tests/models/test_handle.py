@@ -287,6 +287,11 @@ def test_objects_that_are_no_model(model: Any) -> None:
         open_model(model)
 
 
+def test_a_method_of_a_module_takes_no_rows() -> None:
+    with pytest.raises(ModelError, match="Give the module itself"):
+        open_model(torch.nn.Flatten().forward)
+
+
 @pytest.mark.parametrize("what", ["lock", "module"])
 def test_objects_that_cannot_be_sent(what: str) -> None:
     lock = threading.Lock()
