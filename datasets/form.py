@@ -89,10 +89,10 @@ class Form:
             raise ConfigError(
                 f"output_shape is {self.shape}; a prediction cannot have an empty dimension."
             )
-        if self.model_dtype.kind not in "fiubc":
+        if not _kept(self.model_dtype):
             raise ConfigError(
-                f"output_dtype is {self.model_dtype}; predictions must be numbers: "
-                "floats, integers, bool or complex."
+                f"output_dtype is {self.model_dtype}; predictions must be numbers that Zarr has: "
+                "floats, integers, bool or complex, of at most 64 bits each."
             )
         if self.dtype is None:
             object.__setattr__(self, "dtype", self.model_dtype)
@@ -130,7 +130,7 @@ class Form:
 
     def _check_stored(self) -> None:
         assert self.dtype is not None
-        if self.dtype.kind not in "fiubc" or not np.can_cast(self.model_dtype, self.dtype, "safe"):
+        if not _kept(self.dtype) or not np.can_cast(self.model_dtype, self.dtype, "safe"):
             raise ConfigError(
                 f"output= asks for dtype {self.dtype}, and the model returns {self.model_dtype}: "
                 "give one that holds all its numbers; to store less, let the model return it"
@@ -201,6 +201,11 @@ class Form:
             "coords": {name: _mark(coord) for name, coord in self.coords.items()},
             **({"joined": described_joins(self.joined)} if self.joined else {}),
         }
+
+
+def _kept(dtype: np.dtype) -> bool:
+    """True for numbers that Zarr has a dtype for: none that are wider than 64 bits."""
+    return dtype.kind in "fiubc" and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
 def default_form(

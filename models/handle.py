@@ -333,6 +333,11 @@ def _callable(model: Any) -> tuple[str, CallableSource]:
             f"model={told(model)} is not a model. Give a .pt2 path, 'package.module:factory', a"
             " torch.nn.Module instance or a function of (M, *feature) arrays."
         )
+    if is_module(getattr(model, "__self__", None)):
+        raise ModelError(
+            f"model={told(model)} is a method of a torch.nn.Module, which takes tensors. Give the"
+            " module itself."
+        )
     name = full_name(model)
     if isinstance(model, FunctionType):
         if is_importable(model):

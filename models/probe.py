@@ -132,10 +132,12 @@ def _run(runner: Runner, rows: np.ndarray[Any, Any], micro_batch: int) -> np.nda
     except ModelError:
         raise
     except Exception as error:
+        slope = "does not require grad" in str(error)
         raise ModelError(
             f"model {runner.name!r} raised on {rows.dtype} rows of shape {rows.shape[1:]} in"
             f" batches of {micro_batch}: {first_line(error)}. Check the rows' shape and type"
             " against what it was trained on; preprocess= can adapt them."
+            f"{' One that takes gradients has to do so within torch.enable_grad().' * slope}"
         ) from error
 
 

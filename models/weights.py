@@ -103,6 +103,21 @@ def put_state(module: "torch.nn.Module", state: bytes, name: str) -> None:
 
 
 def module_tensors(module: "torch.nn.Module") -> dict[str, "torch.Tensor"]:
-    """Return all parameters and buffers by name, the non-persistent ones too."""
+    """Return all parameters and buffers by name, the non-persistent ones too.
+
+    Raises
+    ------
+    ModelError
+        One has no values: of a lazy module that has not run yet, or on the device ``meta``.
+    """
+    from torch.nn.parameter import is_lazy
+
     named = dict(module.named_parameters(remove_duplicate=False))
-    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+    found = {**named, **dict(module.named_buffers(remove_duplicate=False))}
+    if blank := [name for name, one in found.items() if is_lazy(one) or one.is_meta]:
+        raise ModelError(
+            f"model={type(module).__name__}: its parameter {blank[0]!r} has no values yet. Run a"
+            " lazy module on a batch, move one from the device 'meta', or load its weights"
+            " (state=), before it is given."
+        )
+    return found

@@ -217,6 +217,7 @@ PLAIN = {
     "Journal.sync", "OutputStore.dataset", "OutputStore.forget_writers", "OutputStore.release",
     "OutputStore.status", "OutputStore.attrs", "OutputStore.coordinate_notes", "Source.coords",
     "Source.notes", "Source.sample_dim", "CodeSpec.adaptive", "CodeSpec.n",
+    "Code.describable", "Source.variable",
     "raise_malloc_thresholds",
 }  # fmt: skip
 

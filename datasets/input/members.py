@@ -88,7 +88,7 @@ def choose(group: zarr.Group, variable: str | None, location: str) -> Member:
     InputError
         It is not there, or must be named.
     """
-    if variable is None:
+    if variable is None or not variable.strip("/"):
         return _only(group, "", (group,), location)
     groups, node, at = [group], group, ""
     for part in variable.strip("/").split("/"):

@@ -53,6 +53,8 @@ def test_a_plate_of_fields(place):
     field.create_array("0", shape=ROWS.shape, dtype="f4", chunks=(2, 4, 4))[:] = ROWS
     with pytest.raises(InputError, match=r"its subgroups are 'A/1/0/0'.*in\.zarr/A/1/0/0'"):
         open_source(place)
+    with pytest.raises(InputError, match=r"its subgroups are 'A/1/0/0'.*in\.zarr/A/1/0/0'"):
+        open_source(place, "/")
     with pytest.raises(InputError, match=r"no variable 'A/1/1', did you mean .*It holds '0'|holds"):
         open_source(place, "A/1/1")
     for path, variable in (("", "A/1/0/0"), ("", "A/1/0"), ("/A/1/0", None), ("/A/1/0/0", None)):

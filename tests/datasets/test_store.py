@@ -278,6 +278,8 @@ def test_a_store_of_another_layout_or_a_damaged_one_is_refused(make_store):
 def test_bad_arguments_leave_nothing_behind(make_store, tmp_path):
     for wrong, message in (
         ({"output_dtype": "U3"}, "predictions must be numbers"),
+        ({"output_dtype": "longdouble"}, "of at most 64 bits"),
+        ({"output_dtype": "clongdouble"}, "of at most 64 bits"),
         ({"output_shape": (0,)}, "empty dimension"),
         ({"chunk": 0}, "chunk=0 is too small"),
         ({"attrs": {"counts": 1}}, "the store's own"),

@@ -287,6 +287,11 @@ def test_objects_that_are_no_model(model: Any) -> None:
         open_model(model)
 
 
+def test_a_method_of_a_module_takes_no_rows() -> None:
+    with pytest.raises(ModelError, match="Give the module itself"):
+        open_model(torch.nn.Flatten().forward)
+
+
 @pytest.mark.parametrize("what", ["lock", "module"])
 def test_objects_that_cannot_be_sent(what: str) -> None:
     lock = threading.Lock()
@@ -318,6 +323,15 @@ def test_names_that_lead_nowhere(
         open_model(model)
 
 
+@pytest.mark.parametrize("kind", ["lazy", "on meta"])
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_weights_without_values_are_refused(kind: str) -> None:
+    lazy = kind == "lazy"
+    module = torch.nn.LazyLinear(2) if lazy else torch.nn.Linear(3, 2, device="meta")
+    with pytest.raises(ModelError, match="weight' has no values yet"):
+        open_model(torch.nn.Sequential(torch.nn.Flatten(), module))
+
+
 def test_a_module_that_fails_on_import(importable: Write) -> None:
     importable("explodes", "raise RuntimeError('bang\\nmore')")
     with pytest.raises(ModelError, match=r"raised RuntimeError: bang\.$"):
@@ -336,7 +350,7 @@ def test_options_that_make_no_sense(path: Path, stock: Any, tmp_path: Path) -> N
         open_model(path, state="weights.pth")
     with pytest.raises(ConfigError, match="takes no weights"):
         open_model("stock:numpy_factory", state="weights.pth")
-    with pytest.raises(ConfigError, match="at least one thread"):
+    with pytest.raises(ConfigError, match="threads=0 is too small"):
         open_model(stock.doubled).load(threads=0)
     with pytest.raises(ModelError, match="cannot be read"):
         open_model(tmp_path)

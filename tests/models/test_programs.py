@@ -230,6 +230,19 @@ def test_a_module_may_take_gradients(kind: type[torch.nn.Module]) -> None:
     np.testing.assert_allclose(open_model(kind()).load()(ROWS), right, atol=1e-6)
 
 
+class Ungraded(Net):
+    """Takes gradients where none are recorded."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        rows = rows.requires_grad_(True)
+        return torch.autograd.grad(super().forward(rows).sum(), rows)[0]
+
+
+def test_a_module_that_does_not_record_its_gradients_is_told_how() -> None:
+    with pytest.raises(ModelError, match=r"within torch\.enable_grad\(\)"):
+        probe(open_model(Ungraded()), ROWS, 4)
+
+
 def test_a_gradient_operator_in_a_file_is_explained(tmp_path: Path) -> None:
     class Backward(torch.nn.Module):
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
