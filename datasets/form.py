@@ -2,7 +2,7 @@
 
 By itself a prediction that has the shape of the input's row, with two dimensions at least, is a
 field on the same grid: it has the row's dimensions and chunks. Any other has dimensions
-``output_0`` and so on.
+``output_0`` and so on; one of several outputs has its name in place of ``output``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from approxifer.datasets.input.coords import INSTRUCTIONS, nameable
 from approxifer.datasets.source import Source
 from approxifer.errors import ConfigError
 from approxifer.jsonable import jsonable
+from approxifer.packing import Packing, Part
 from approxifer.text import one_line
 
 PREDICTION = "prediction"
@@ -152,11 +153,6 @@ class Form:
         assert self.dtype is not None
         return self.dtype
 
-    @property
-    def taken(self) -> set[str]:
-        """Names that the sample dimension cannot have in the store."""
-        return {self.variable, *BESIDE, *self.dims}
-
     def __str__(self) -> str:
         sizes = zip(self.dims, self.shape, strict=True)
         along = ", ".join(f"{dim}: {size}" for dim, size in sizes)
@@ -177,12 +173,108 @@ class Form:
         }
 
 
+@dataclass(frozen=True)
+class Forms:
+    """The variables that hold the predictions.
+
+    Attributes
+    ----------
+    each : tuple of Form
+    alone : bool
+        False where the predictions are several outputs, be there only one of them.
+
+    Raises
+    ------
+    ConfigError
+    """
+
+    each: tuple[Form, ...]
+    alone: bool = True
+
+    def __post_init__(self) -> None:
+        names = [form.variable for form in self.each]
+        sizes: dict[str, int] = {}
+        coords: dict[str, xr.Variable] = {}
+        for form in self.each:
+            if names.count(form.variable) > 1:
+                raise ConfigError(f"output= gives two outputs the name {form.variable!r}")
+            if strange := sorted({form.variable, *form.coords} & set(self.dims) - set(form.dims)):
+                raise ConfigError(
+                    f"output= uses {strange[0]!r} as the name of a variable and of a dimension of "
+                    "another: give them names of their own"
+                )
+            for dim, size in zip(form.dims, form.shape, strict=True):
+                if sizes.setdefault(dim, size) != size:
+                    raise ConfigError(
+                        f"output= has the dimension {dim!r} with {sizes[dim]} and with {size}: "
+                        "variables that share a dimension are of one length along it"
+                    )
+            for name, coord in form.coords.items():
+                before: Any = coords.setdefault(name, coord)
+                if name in names or not before.identical(coord):
+                    raise ConfigError(
+                        f"output= has a coordinate {name!r} twice, or a variable of that name"
+                    )
+
+    @property
+    def packing(self) -> Packing:
+        """The way of the predictions into one array."""
+        parts = tuple(Part(form.variable, form.shape, form.model_dtype) for form in self.each)
+        return Packing(parts, self.alone)
+
+    @property
+    def dims(self) -> dict[str, tuple[int, int]]:
+        """The dimensions of a row's predictions, with the lengths of what is one file, and whole.
+
+        Along one that several variables share, the first decides.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for form in self.each:
+            lengths = form.shards or form.chunks
+            for dim, length, size in zip(form.dims, lengths, form.shape, strict=True):
+                found.setdefault(dim, (length, size))
+        return found
+
+    @property
+    def coords(self) -> dict[str, xr.Variable]:
+        """Coordinates beside, or instead of, the input's."""
+        return {name: coord for form in self.each for name, coord in form.coords.items()}
+
+    @property
+    def variables(self) -> set[str]:
+        """The variables' names."""
+        return {form.variable for form in self.each}
+
+    @property
+    def taken(self) -> set[str]:
+        """Names that the sample dimension cannot have in the store."""
+        return {*self.variables, *BESIDE, *self.dims}
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.each))
+
+    def described(self) -> dict[str, Any]:
+        """The forms as a store keeps them, and compares them on resume."""
+        each = [form.described() for form in self.each]
+        return each[0] if self.alone else {"variables": each}
+
+
 def default_form(source: Source, shape: tuple[int, ...], dtype: Any) -> Form:
     """The form that a prediction has by itself: like the input's row, or ``output_0, ...``."""
-    shape = tuple(int(size) for size in shape)
-    if len(shape) > 1 and shape == source.feature_shape and fits(source):
-        return Form(shape, np.dtype(dtype), **like(source))
-    return Form(shape, np.dtype(dtype), plain_dims(shape), shape)
+    return part_form(source, Part(PREDICTION, tuple(map(int, shape)), np.dtype(dtype)))
+
+
+def part_form(source: Source, part: Part, *, field: bool | None = None) -> Form:
+    """The form that one output has by itself; ``field``: as the input's row, or not."""
+    if field is None:
+        field = part.dims is None and len(part.shape) > 1 and part.shape == source.feature_shape
+        field = field and fits(source, part.name)
+    stem = "output" if part.name == PREDICTION else part.name
+    dims = plain_dims(part.shape, stem) if part.dims is None else part.dims
+    settings: dict[str, Any] = like(source) if field else {"dims": dims, "chunks": part.shape}
+    if part.about:
+        settings["attrs"] = {"long_name": part.about}
+    return Form(part.shape, part.dtype, variable=part.name, **settings)
 
 
 def like(source: Source) -> dict[str, Any]:
@@ -196,14 +288,14 @@ def like(source: Source) -> dict[str, Any]:
     }
 
 
-def plain_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+def plain_dims(shape: tuple[int, ...], stem: str = "output") -> tuple[str, ...]:
     """``output_0``, ``output_1``, ...: dimensions that nobody has named."""
-    return tuple(f"output_{axis}" for axis in range(len(shape)))
+    return tuple(f"{stem}_{axis}" for axis in range(len(shape)))
 
 
-def fits(source: Source) -> bool:
+def fits(source: Source, variable: str = PREDICTION) -> bool:
     """True if the dimensions of the input's row can be those of a prediction."""
-    names = (*source.feature_dims, PREDICTION, *BESIDE, *source.sample_dims)
+    names = (*source.feature_dims, variable, *BESIDE, *source.sample_dims)
     return len(set(names)) == len(names) and all(nameable(one) is None for one in names)
 
 

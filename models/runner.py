@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from approxifer.errors import ModelError
+from approxifer.models.outputs.structure import packed
 from approxifer.models.runtime import use_threads
 from approxifer.models.user_code.exits import NoExit
+from approxifer.packing import Packing
 
 #: In which rows are given to a model as they are.
 STORED = "stored"
@@ -21,6 +23,9 @@ DTYPES: dict[str, np.dtype[Any] | None] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(np.float32),
 }
+
+
+Then = Callable[[Packing, np.ndarray[Any, Any]], tuple[Packing, np.ndarray[Any, Any]]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class Runner:
     static_batch : int or None
         The only number of rows that a static-batch program takes.
     forward : callable
-        ndarray -> ndarray, or whatever the model returns by mistake.
+        ndarray -> ndarray, several of them, or whatever the model returns by mistake.
+    then : callable or None
+        What is made of the model's outputs here, before they travel: `Packing`, packed outputs ->
+        the same.
     """
 
     name: str
@@ -52,19 +60,25 @@ class Runner:
     threads: int
     static_batch: int | None
     forward: Callable[[np.ndarray[Any, Any]], Any] = field(repr=False)
+    then: Then | None = field(default=None, repr=False)
 
     def __call__(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Run the model on (M, *feature) rows; return (M, *out).
 
         The rows are copied, so a model that works in place cannot spoil them. The outputs have the
-        model's own type; bfloat16, which NumPy lacks, becomes float32.
+        model's own type; bfloat16, which NumPy lacks, becomes float32. Several are packed into one
+        array (`approxifer.packing`).
 
         Raises
         ------
         ModelError
-            The model returned anything but one array, takes another number of rows, or would
-            have ended the process.
+            The model returned anything but arrays of numbers, takes another number of rows, or
+            would have ended the process.
         """
+        return self.run(rows)[1]
+
+    def run(self, rows: np.ndarray[Any, Any]) -> tuple[Packing, np.ndarray[Any, Any]]:
+        """Do the same; also return how the outputs are packed."""
         rows = np.asarray(rows)
         if self.static_batch is not None and rows.shape[:1] != (self.static_batch,):
             raise ModelError(
@@ -77,26 +91,5 @@ class Runner:
         dtype = wanted or rows.dtype.newbyteorder("=")
         with NoExit(f"model {self.name!r}"):
             out = self.forward(rows.astype(dtype, order="C", copy=True))
-        if isinstance(out, np.ndarray) and out.dtype.kind not in "biufc":
-            raise ModelError(
-                f"model {self.name!r} returned {describe(out)}; only numbers can be scored. Let it"
-                " return classes by their numbers, or scores, and name them afterwards."
-            )
-        if not isinstance(out, np.ndarray) or out.ndim == 0:
-            raise ModelError(
-                f"model {self.name!r} returned {describe(out)} instead of one array with a row per"
-                " input row. Wrap it in a module or function that returns the one output to score."
-            )
-        return out
-
-
-def describe(value: Any) -> str:
-    """Describe in a few words what a model returned."""
-    if isinstance(value, dict):
-        return f"a dict with {', '.join(repr(k) for k in list(value)[:5]) or 'nothing'}"
-    if isinstance(value, (tuple, list)):
-        inner = ", ".join(type(item).__name__ for item in value[:5])
-        return f"a {type(value).__name__} of {len(value)} ({inner})"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and type {value.dtype}"
-    return f"a {type(value).__name__}"
+        found = packed(out, len(rows), f"model {self.name!r}")
+        return found if self.then is None else self.then(*found)

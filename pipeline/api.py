@@ -108,10 +108,9 @@ def plan_run(options: Options) -> str:
     lines = [
         f"input   {prepared.source.rows:,} rows of {prepared.source.feature_shape} "
         f"{prepared.source.dtype}",
-        f"model   {prepared.handle.name}: rows to {prepared.probe.output_shape} "
-        f"{prepared.probe.output_dtype}, {prepared.probe.rows_per_second:,.0f} rows/s on one "
-        "thread here",
-        f"output  {prepared.form}",
+        f"model   {prepared.handle.name}: rows to {prepared.probe.packing}, "
+        f"{prepared.probe.rows_per_second:,.0f} rows/s on one thread here",
+        f"output  {prepared.forms}",
         f"code    {asked.in_words(spec)}, repair {prepared.options.repair!r}, "
         f"order {layout.order!r}",
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
@@ -141,7 +140,9 @@ def _finished(prepared: Prepared, *, write: bool) -> Report | None:
     if prepared.stored is None or prepared.growth is not None:
         return None
     spec, layout = settle(prepared, MAX_SHARES)
-    report = finished_report(prepared.options, layout, spec, prepared.queries.load, write=write)
+    report = finished_report(
+        prepared.options, layout, spec, prepared.queries.load, prepared.results, write=write
+    )
     if report is not None:
         report.notes += prepared.notes
     return report

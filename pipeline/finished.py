@@ -23,6 +23,7 @@ from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import Layout
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
+from approxifer.pipeline.results import Results
 
 #: Rows of these statuses are final, as far as their own session is concerned.
 FINAL = ("exact", "decoded", "repaired", "failed")
@@ -33,6 +34,7 @@ def finished_report(
     layout: Layout,
     spec: CodeSpec,
     load: Callable[[int, int], np.ndarray],
+    results: Results,
     *,
     write: bool,
 ) -> Report | None:
@@ -49,6 +51,8 @@ def finished_report(
         The store's.
     load
         Rows [start, stop) of the input.
+    results
+        What is stored of outputs.
     write
         Complete what the last session was stopped before: the counts, and which hosts are forgiven.
 
@@ -70,7 +74,8 @@ def finished_report(
         spans = [(i, *span) for i, span in enumerate(store.grid.windows(layout.window))]
         if members.convictions and _tainted(store, spans, members, events):
             return None
-        if options.rows_checked and _owed(options, store, load, spans, members, events):
+        left = RepeatedChecks(store, load, results, spans, members)
+        if options.rows_checked and _owed(options, left, members, events):
             return None
         counts = final_counts(store)
         if write and ("counts" not in store.attrs or options.forgive):
@@ -104,18 +109,12 @@ def _all_final(store: OutputStore, *, retry: bool) -> bool:
 
 
 def _owed(
-    options: Options,
-    store: OutputStore,
-    load: Callable[[int, int], np.ndarray],
-    spans: list[tuple[int, int, int]],
-    members: Membership,
-    events: list[dict[str, Any]],
+    options: Options, left: RepeatedChecks, members: Membership, events: list[dict[str, Any]]
 ) -> bool:
     """True if a verdict or a check is still to be made."""
     tainted = members.tainted()
     if any(tainted.isdisjoint((e["member"], e["checker"])) for e in undecided(events)):
         return True
-    left = RepeatedChecks(store, load, spans, members)
     if next(left.void(), None) is not None:
         return True
     if options.assurance is None:

@@ -16,6 +16,7 @@ from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.byzantine.spot_checks import ASSURANCE, Check, Checked, owed, proofs
 from approxifer.pipeline.byzantine.taint import standing
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.results import Results
 
 #: What a member has written itself.
 OWN = (Status.EXACT, Status.REPAIRED)
@@ -30,6 +31,7 @@ class RepeatedChecks:
 
     store: OutputStore
     load: Callable[[int, int], np.ndarray]  #: rows [start, stop) of the input, for the model
+    results: Results  #: what is stored of outputs
     spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
     members: Membership
 
@@ -51,9 +53,9 @@ class RepeatedChecks:
             mixed = np.zeros(stop - start, bool)
             for (member, group, share), rows in here:
                 stands = standing(now, start, rows, member, group)
-                decoded = now["status"] == Status.DECODED
-                mixed |= stands & decoded
-                if len(rows) == 1 and (stands & ~decoded).any():
+                lost = (now["status"] == Status.DECODED) | (not self.results.comparable)
+                mixed |= stands & lost
+                if len(rows) == 1 and (stands & ~lost).any():
                     own[rows[0]] = self._checked(member, group, share)
             checks = self._checks(own, start, stop)
             if checks or mixed.any():
@@ -98,7 +100,8 @@ class RepeatedChecks:
         """Checks of stored outputs."""
         if not rows:
             return []
-        queries, outputs = self.load(start, stop), self.store.read_prediction(start, stop)
+        queries = self.load(start, stop)
+        outputs = self.results.returned(self.store.read_prediction(start, stop))
         return [
             Check(checked, (row,), queries[row - start].copy(), outputs[row - start].copy())
             for row, checked in rows.items()

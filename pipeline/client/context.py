@@ -21,6 +21,7 @@ from approxifer.pipeline.client.connection import Connection
 from approxifer.pipeline.client.dispatch import GroupTransfer, blank
 from approxifer.pipeline.planning.partition import Layout
 from approxifer.pipeline.records import ShareOutput
+from approxifer.pipeline.results import Results
 from approxifer.pipeline.scheduler.policy import Policy
 
 
@@ -34,6 +35,7 @@ class Setup:
     load: Callable[[int, int], np.ndarray]  #: rows [start, stop) as the model takes them
     compared: Callable[[np.ndarray], np.ndarray]  #: what order "similar" looks at
     row: np.ndarray  #: (1, *feature), to warm the model up with
+    results: Results
     handle: ModelHandle
     parity: tuple[ModelHandle, ...]  #: models of the parity shares, where the code has such
     threads: int
@@ -124,9 +126,9 @@ class Context:
         )
 
     def blank(self, rows: int) -> np.ndarray:
-        """Outputs not there."""
-        store = self.setup.store
-        return blank((rows, *store.output_shape), store.output_dtype)
+        """Outputs not there, as they are stored."""
+        packing = self.setup.store.packing
+        return blank((rows, *packing.shape), packing.dtype)
 
     def close(self) -> None:
         """Wait for the threads: what is being written is written to its end."""

@@ -66,8 +66,8 @@ class Engine:
             self.connection,
             fingerprints=[model.fingerprint for model in (setup.handle, *setup.parity)],
             micro_batch=layout.micro_batch,
-            output_shape=store.output_shape,
-            output_dtype=store.output_dtype,
+            output_shape=setup.results.travel.shape,
+            output_dtype=setup.results.travel.dtype,
             spawn=self.context.spawn,
             keep_malformed=bool(setup.check or setup.byzantine),
         )
@@ -75,6 +75,7 @@ class Engine:
             stream,
             keep_decoded=setup.repair == "none",
             blank=self.context.blank,
+            named=store.packing.named,
             index=self.members.index,
             checked=setup.check > 0,
             byzantine=setup.byzantine,

@@ -22,10 +22,12 @@ from approxifer.models import Runner, cache, run_rows
 from approxifer.pipeline.byzantine.evidence import output_of, undecided
 from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.byzantine.membership import Member, Membership
+from approxifer.pipeline.byzantine.noise import measure_tolerance, own_noise
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.referee import Answer, Referee
 from approxifer.pipeline.byzantine.repeated_checks import DueChecks, RepeatedChecks
 from approxifer.pipeline.byzantine.spot_checks import (
+    RESCORED,
     USED,
     Check,
     Checked,
@@ -35,7 +37,7 @@ from approxifer.pipeline.byzantine.spot_checks import (
     honest_part,
     proofs,
 )
-from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance, own_noise
+from approxifer.pipeline.byzantine.tolerance import Tolerance, TolerancePerOutput
 from approxifer.pipeline.client.checking import Checking
 from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
 from approxifer.pipeline.client.context import Context
@@ -86,7 +88,14 @@ class IntegrityMonitor:
             self._voting = Voting(self.context, self.code, self.elsewhere, members, tolerance)
             return
         micro_batch = setup.layout.micro_batch
-        own = partial(own_noise, runner, micro_batch=micro_batch, others=sample, rng=self.rng)
+        own = partial(
+            own_noise,
+            runner,
+            micro_batch=micro_batch,
+            others=sample,
+            rng=self.rng,
+            packing=setup.results.travel,
+        )
         checkers = Checkers(self.elsewhere, members)
         referee = Referee(
             members,
@@ -110,7 +119,7 @@ class IntegrityMonitor:
             self.suspected,
         )
 
-    def _measure(self) -> tuple[Runner, np.ndarray, Tolerance]:
+    def _measure(self) -> tuple[Runner, np.ndarray, Tolerance | TolerancePerOutput]:
         """The model on the client, rows that it takes, and the tolerance on them."""
         setup = self.context.setup
         runner, micro_batch = cache.ensure(setup.handle, setup.threads), setup.layout.micro_batch
@@ -125,7 +134,9 @@ class IntegrityMonitor:
         sample = _that_it_takes(partial(run_rows, runner, micro_batch=micro_batch), sample)
         if not len(sample):  # it was probed with the first rows
             sample = setup.load(0, min(rows, most))
-        return runner, sample, measure_tolerance(runner, sample, micro_batch, rng=self.rng)
+        packing = setup.results.travel
+        tolerance = measure_tolerance(runner, sample, micro_batch, rng=self.rng, packing=packing)
+        return runner, sample, tolerance
 
     async def finish_verdicts(self) -> None:
         """Decide the mismatches on which an earlier session stopped before the verdict."""
@@ -225,7 +236,9 @@ class IntegrityMonitor:
         setup, checking = self.context.setup, self._checking
         if checking is None:
             return
-        left = RepeatedChecks(setup.store, setup.load, self.windows.spans, self.members)
+        left = RepeatedChecks(
+            setup.store, setup.load, setup.results, self.windows.spans, self.members
+        )
         convicted = len(self.members.convictions)
 
         async def made(due: Iterator[DueChecks]) -> bool:
@@ -235,6 +248,7 @@ class IntegrityMonitor:
                 some |= bool(checks)
                 if len(mixed):
                     await self.windows.set_pending(mixed)
+                    self.context.journal(RESCORED, rows=mixed.tolist())
                 await checking.of_written(checks)
             return some
 
