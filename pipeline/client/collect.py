@@ -11,7 +11,7 @@ import numpy as np
 from approxifer.coding import Code, Decoded, block_rows
 from approxifer.coding.confidence import confidence
 from approxifer.coding.fitted import FittedDecoder
-from approxifer.errors import DecodeError
+from approxifer.errors import DecodeError, ModelError
 from approxifer.pipeline.client.calibration import SelectiveRepair
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.protocol import Attempt
@@ -47,6 +47,8 @@ class DecodedGroup:
     confidence: np.ndarray | None = None  #: (k, B), where decodes may be in doubt
     #: By block, what is stored of its rows' outputs, where that is something else.
     stored: dict[int, np.ndarray] = field(default_factory=dict)
+    #: Blocks of whose decoded rows nothing can be stored: what makes it of outputs raised.
+    unfit: set[int] = field(default_factory=set)
 
     @property
     def outputs(self) -> dict[int, np.ndarray]:
@@ -124,8 +126,14 @@ def decode_group(
     )
     if stored is not None:
         for block, rows in enumerate(block_rows(batch.members, batch.code.k)):
-            if (output := group.output(block)) is not None:
+            if (output := group.output(block)) is None:
+                continue
+            try:
                 group.stored[block] = stored(output[: len(rows)])
+            except ModelError:
+                if group.carrier(block) is not None:
+                    raise
+                group.unfit.add(block)  # no model returns what is interpolated, perhaps
     return group
 
 
@@ -230,7 +238,11 @@ class Collector:
             self._failed(window, rows, group)
         elif not batch.coded:
             window.ask_repair(rows, batch.status, avoid)
-        elif decoded is None or (self._keep_decoded and block in group.refused):
+        elif (
+            decoded is None
+            or block in group.unfit
+            or (self._keep_decoded and block in group.refused)
+        ):
             window.ask_repair(rows, Status.REPAIRED, avoid)
         elif self._keep_decoded:
             blocks = decoded.blocks[block][: len(rows)]

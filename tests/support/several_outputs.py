@@ -57,6 +57,19 @@ def joined(outputs: dict[str, np.ndarray]) -> np.ndarray:
     return found
 
 
+def signs(rows: np.ndarray) -> np.ndarray:
+    """Outputs that are 1 or -1, unevenly slow."""
+    return np.sign(toy_models.bent(rows) - 1)
+
+
+def counted_signs(scores: np.ndarray) -> np.ndarray:
+    """How many are 1; of other numbers, as interpolation makes them, there is none."""
+    if not np.isin(scores, (-1, 1)).all():
+        raise ValueError("no signs")
+    found: np.ndarray = (scores > 0).sum(axis=1)
+    return found
+
+
 def coupled(scores: np.ndarray) -> np.ndarray:
     """A result that depends on the other rows."""
     found: np.ndarray = scores - scores.mean(axis=0)

@@ -10,8 +10,10 @@ import pytest
 import several_outputs
 import toy_models
 import xarray as xr
+from typer.testing import CliRunner
 
 from approxifer.errors import ConfigError, InputError, ModelError
+from approxifer.pipeline.cli.main import app
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.prepare import Prepared, prepare
 
@@ -129,3 +131,18 @@ def test_what_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         prepared(**given)
+
+
+def test_from_a_shell(tmp_path: Any) -> None:
+    data = xr.DataArray(ROWS, dims=("n", "a", "b"), name="x").to_dataset()
+    data.to_zarr(tmp_path / "in.zarr", consolidated=False)
+    made = ["--postprocess", "topk:2", "--keep", "--output", '{"prediction_values": "highest"}']
+    command = ["score", str(tmp_path / "in.zarr"), "--out", str(tmp_path / "out.zarr"), "--dry-run"]
+    done = CliRunner().invoke(app, [*command, "--model", "toy_models:large_raises", *made])
+    assert done.exit_code == 0, done.stderr
+    for line in (
+        "prediction (output_0: 3) float32 for each row",
+        "prediction_indices (rank: 2) int64 for each row",
+        "highest (rank: 2) float32 for each row",
+    ):
+        assert line in " ".join(done.stdout.split())

@@ -145,6 +145,21 @@ def test_what_is_made_of_outputs(
     assert ("prediction" in report.predictions) == (kind in ("argmax", "softmax"))
 
 
+def test_decoded_rows_that_it_cannot_take_are_run_again(
+    client: Client, store: Path, rows: np.ndarray, tmp_path: Path
+) -> None:
+    faults.install(client, {"1": faults.Slow(0.2)})
+    report = score(
+        store, model=several_outputs.signs, out=tmp_path / "out.zarr", client=client,
+        postprocess=several_outputs.counted_signs, repair="none", **COMMON,
+    )  # fmt: skip
+    assert report.counts["repaired"] > 0
+    found = report.predictions.load()
+    plain = several_outputs.counted_signs(several_outputs.signs(rows))
+    exact = found.status.values != Status.DECODED
+    np.testing.assert_array_equal(found.prediction.values[exact], plain[exact])
+
+
 def test_the_outputs_are_kept_beside_it(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
