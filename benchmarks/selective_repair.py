@@ -148,10 +148,10 @@ def play(
     doubts = SelectiveRepair(agreement, rng)
     doubts.wait(0, decoded, prediction[decoded].argmax(axis=1), sure[decoded])
     while (status == Status.PENDING).any():
-        keep, repair = doubts.look(0, status, prediction)
+        keep, repair = doubts.look(0, status, prediction.argmax(axis=1))
         status[keep], status[repair] = Status.DECODED, Status.REPAIRED
         prediction[repair] = truth[repair]
-    doubts.look(0, status, prediction)  # what was checked is back
+    doubts.look(0, status, prediction.argmax(axis=1))  # what was checked is back
     agrees = float((prediction.argmax(axis=1) == truth.argmax(axis=1)).mean())
     repaired = float((status == Status.REPAIRED).mean())
     return agrees, of.code.n / K + repaired, doubts

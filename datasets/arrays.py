@@ -1,4 +1,7 @@
-"""The arrays of an output store: read, and written so that they stay written."""
+"""The arrays of an output store: read, and written so that they stay written.
+
+Several outputs are read and written together, packed (`approxifer.packing`), as ``prediction``.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,20 @@ from numpy.typing import ArrayLike
 
 from approxifer.checks import array as as_array
 from approxifer.datasets.codecs import Array, check_array, check_memory
-from approxifer.datasets.form import PREDICTION
+from approxifer.datasets.form import BESIDE, PREDICTION
 from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import nameable
-from approxifer.datasets.layout import APPENDED, DTYPES, GROWING, OUTPUT, VARIABLES
+from approxifer.datasets.layout import APPENDED, DTYPES, GROWING, OUTPUT
 from approxifer.datasets.localdisk import not_written, sync
 from approxifer.datasets.tiles.rowarray import RowArray, stored_chunks
 from approxifer.datasets.tiles.tiling import joins_of
 from approxifer.errors import ApproxiferError, ConfigError, OutputError, StoreError
+from approxifer.packing import Packing, Part
 from approxifer.text import one_line
 
 
 class Arrays:
-    """The five arrays of a store.
+    """The arrays of a store: the predictions, and four beside them.
 
     Parameters
     ----------
@@ -38,10 +42,11 @@ class Arrays:
         Which row lies where.
     row_dims : tuple of str
         Its dimensions.
-    output_shape : tuple of int
-        Of one row's prediction.
-    output_dtype : numpy.dtype
-        Of what the model returns; the stored dtype holds all of its numbers.
+    names : list of str
+        Of the arrays in the group.
+    packing : Packing
+        Of the predictions, each by its name here and in the dtype of what the model returns; the
+        stored dtype holds all of its numbers.
 
     Raises
     ------
@@ -54,12 +59,17 @@ class Arrays:
         self._identity = _identity(path)
         about: Any = group.attrs.get(OUTPUT) or {}
         try:
-            variable = about.get("variable", PREDICTION)
-            self._names = {name: name for name in VARIABLES} | {PREDICTION: variable}
-            if (why := nameable(variable)) is not None:
-                raise StoreError(f"its attribute {OUTPUT!r} names {variable!r}: {why}")
-            self._arrays = {name: self._open(group, self._names[name]) for name in VARIABLES}
-            prediction, status = self._arrays[PREDICTION], self._arrays["status"]
+            alone = "variables" not in about
+            found = [about] if alone else list(about["variables"])
+            self._predictions = [one.get("variable", PREDICTION) for one in found]
+            for variable in self._predictions:
+                if (why := nameable(variable)) is not None:
+                    raise StoreError(f"its attribute {OUTPUT!r} names {variable!r}: {why}")
+            self.names = [*self._predictions, *BESIDE]
+            if not found or len(set(self.names)) < len(self.names):
+                raise StoreError(f"its attribute {OUTPUT!r} names {self._predictions}.")
+            self._arrays = {name: self._open(group, name) for name in self.names}
+            status = self._arrays["status"]
             self.growing = group.attrs.get(GROWING)
             self.grid = Grid(
                 (_length(self.growing, status.shape[0]), *status.shape[1:]),
@@ -68,10 +78,13 @@ class Arrays:
             )
             dims = getattr(status.metadata, "dimension_names", None) or ("sample",)
             self.row_dims = tuple(map(str, dims))
-            joined = joins_of(about.get("joined"), prediction.shape, self.grid.ndim)
-            self._joined = {PREDICTION: joined}
-            self.output_shape = RowArray(prediction, self.grid, joined).output_shape
-            self.output_dtype = np.dtype(about.get("model_dtype", prediction.dtype))
+            self._joined, parts = {}, []
+            for one, name in zip(found, self._predictions, strict=True):
+                array = self._arrays[name]
+                self._joined[name] = joins_of(one.get("joined"), array.shape, self.grid.ndim)
+                dtype = np.dtype(one.get("model_dtype", array.dtype))
+                parts.append(Part(name, self._rows(name).output_shape, dtype))
+            self.packing = Packing(tuple(parts), alone)
             self._check()
         except (ApproxiferError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise self._strange(error) from error
@@ -94,7 +107,7 @@ class Arrays:
         for name, array in self._arrays.items():
             check_array(array, str(self._path))
             known = array.dtype == DTYPES[name] if name in DTYPES else array.dtype.kind in "fiubc"
-            one = array.ndim == grid.ndim or name == PREDICTION
+            one = array.ndim == grid.ndim or name in self._predictions
             rows = grid.ndim - len(self._joined.get(name, ()))
             there = array.shape[:rows]
             if self.growing is not None and rows and there[0] > grid.shape[0]:
@@ -106,12 +119,16 @@ class Arrays:
                     f"{array.chunks}, beside a status for rows {grid.shape} in chunks of "
                     f"{grid.chunk}."
                 )
-        for join in self._joined[PREDICTION]:
-            tiles = grid.shape[join.along]
-            if not (tiles - 1) * join.tile < join.length <= tiles * join.tile:
-                raise StoreError(f"it joins {tiles} tiles of {join.tile} to {join.length}.")
-        if not np.can_cast(self.output_dtype, self._arrays[PREDICTION].dtype, "safe"):
-            raise StoreError(f"its predictions are no {self.output_dtype}.")
+        for name, joined in self._joined.items():
+            for join in joined:
+                tiles = grid.shape[join.along]
+                if not (tiles - 1) * join.tile < join.length <= tiles * join.tile:
+                    raise StoreError(
+                        f"its array {name!r} joins {tiles} tiles of {join.tile} to {join.length}."
+                    )
+        for part in self.packing.parts:
+            if not np.can_cast(part.dtype, self._arrays[part.name].dtype, "safe"):
+                raise StoreError(f"its predictions are no {part.dtype}.")
         check_memory("status", grid.rows, np.dtype(np.uint8))
 
     def _strange(self, error: Exception) -> StoreError:
@@ -130,13 +147,13 @@ class Arrays:
         ConfigError
             A wrong shape; a dtype or value that the array cannot hold.
         """
-        array = self._arrays[name]
-        dtype = self.output_dtype if name == PREDICTION else array.dtype
+        predicted = name == PREDICTION
         given = as_array(name, values, single=True)
-        shape = (rows, *self._rows(name).output_shape)
-        if given.shape != shape and (given.ndim or name == PREDICTION):
+        dtype = self.packing.dtype if predicted else self._arrays[name].dtype
+        shape = (rows, *self.packing.shape) if predicted else (rows,)
+        if given.shape != shape and (given.ndim or predicted):
             raise ConfigError(f"{name} has shape {given.shape}; {shape} is needed.")
-        if name != PREDICTION and dtype.kind in "iu":
+        if not predicted and dtype.kind in "iu":
             limits = np.iinfo(dtype)
             if given.dtype.kind not in "iu" or given.min() < limits.min or given.max() > limits.max:
                 raise ConfigError(f"{name} must be integers from {limits.min} to {limits.max}.")
@@ -145,17 +162,25 @@ class Arrays:
         return np.broadcast_to(given.astype(dtype), shape)
 
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Read rows of one array.
+        """Read rows of one array, or the predictions.
 
         Raises
         ------
         StoreError
             A chunk is damaged, or the store has been deleted.
         """
+        if name != PREDICTION:
+            return self._read(name, start, stop)
+        each = [self._read(part.name, start, stop) for part in self.packing.parts]
+        dtypes = [part.dtype for part in self.packing.parts]
+        return self.packing.pack(
+            [one.astype(dtype, copy=False) for one, dtype in zip(each, dtypes, strict=True)]
+        )
+
+    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
         self.check_there(name)
         try:
-            found = self._rows_of(name, start, stop)
-            return found.astype(self.output_dtype, copy=False) if name == PREDICTION else found
+            return self._rows_of(name, start, stop)
         except Exception as error:  # a damaged or crafted chunk fails in any way it likes
             raise StoreError(
                 f"Rows {start} to {stop} of {name!r} in the output store {self._path} cannot be "
@@ -180,13 +205,21 @@ class Arrays:
         return np.concatenate([blank, *parts])
 
     def write(self, name: str, start: int, values: np.ndarray) -> None:
-        """Write whole tiles of one array; when it returns, they are on the disk.
+        """Write whole tiles of one array, or of the predictions; when it returns, they are on the
+        disk.
 
         Raises
         ------
         OutputError
             The disk is full, or gone, or the store has been deleted.
         """
+        if name != PREDICTION:
+            self._write(name, start, values)
+            return
+        for part, output in zip(self.packing.parts, self.packing.unpack(values), strict=True):
+            self._write(part.name, start, output)
+
+    def _write(self, name: str, start: int, values: np.ndarray) -> None:
         self.check_there(name)
         stop = start + len(values)
         try:
@@ -197,23 +230,18 @@ class Arrays:
             for slab, first, last in self.grid.pieces(start, stop):
                 files += array.write(slab, kept[done : done + last - first])
                 done += last - first
-            sync(self._path / self._names[name], files)
+            sync(self._path / name, files)
         except OSError as error:
             self.check_there(name)
             raise not_written(self._path, error) from error
         self.check_there(name)  # else zarr has made new folders for these chunks alone
-
-    @property
-    def names(self) -> list[str]:
-        """The arrays' names in the group."""
-        return list(self._names.values())
 
     def resize(self, length: int) -> None:
         """Lengthen the first sample dimension; on the disk when it returns."""
         for name, array in self._arrays.items():
             self.check_there(name)
             array.resize((length, *array.shape[1:]))
-            sync(self._path / self._names[name], ["zarr.json"])
+            sync(self._path / name, ["zarr.json"])
 
     def check_there(self, name: str) -> None:
         """Refuse to go on with a store that was deleted: zarr would read its fill values, and
@@ -223,7 +251,7 @@ class Arrays:
         ------
         OutputError
         """
-        folder = self._path / self._names[name]
+        folder = self._path / name
         there = any((folder / file).exists() for file in ("zarr.json", ".zarray"))
         if not there or _identity(self._path) != self._identity:
             raise OutputError(

@@ -190,6 +190,10 @@ class _Mismatch(_Model):
         return {self.member, self.checker}
 
 
+class _Rescored(_Model):
+    rows: list[Number]
+
+
 class _Verdict(_Model):
     of: Annotated[list[str | int], Field(min_length=2, max_length=2)]
 
@@ -208,6 +212,7 @@ _KNOWN: dict[str, type[_Model]] = {
     "check": _Check,
     "mismatch": _Mismatch,
     "verdict": _Verdict,
+    "rescored": _Rescored,
 }
 
 

@@ -2,7 +2,7 @@
 
 By itself a prediction that has the shape of the input's row, with two dimensions at least, is a
 field on the same grid: it has the row's dimensions and chunks. Any other has dimensions
-``output_0`` and so on.
+``output_0`` and so on; one of several outputs has its name in place of ``output``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from approxifer.datasets.source import Source
 from approxifer.datasets.tiles.tiling import Joined, described_joins
 from approxifer.errors import ConfigError
 from approxifer.jsonable import jsonable
+from approxifer.packing import Packing, Part
 from approxifer.text import one_line
 
 PREDICTION = "prediction"
@@ -176,11 +177,6 @@ class Form:
         assert self.dtype is not None
         return self.dtype
 
-    @property
-    def taken(self) -> set[str]:
-        """Names that the sample dimension cannot have in the store."""
-        return {self.variable, *BESIDE, *self.dims}
-
     def __str__(self) -> str:
         sizes = zip(self.dims, self.lengths, strict=True)
         along = ", ".join(f"{dim}: {size}" for dim, size in sizes)
@@ -208,17 +204,120 @@ def _kept(dtype: np.dtype) -> bool:
     return dtype.kind in "fiubc" and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
 
 
-def default_form(
-    source: Source, shape: tuple[int, ...], dtype: Any, joined: tuple[Joined, ...] = ()
-) -> Form:
+@dataclass(frozen=True)
+class Forms:
+    """The variables that hold the predictions.
+
+    Attributes
+    ----------
+    each : tuple of Form
+    alone : bool
+        False where the predictions are several outputs, be there only one of them.
+
+    Raises
+    ------
+    ConfigError
+    """
+
+    each: tuple[Form, ...]
+    alone: bool = True
+
+    def __post_init__(self) -> None:
+        names = [form.variable for form in self.each]
+        sizes: dict[str, int] = {}
+        coords: dict[str, xr.Variable] = {}
+        for form in self.each:
+            if names.count(form.variable) > 1:
+                raise ConfigError(f"output= gives two outputs the name {form.variable!r}")
+            if strange := sorted({form.variable, *form.coords} & set(self.dims) - set(form.dims)):
+                raise ConfigError(
+                    f"output= uses {strange[0]!r} as the name of a variable and of a dimension of "
+                    "another: give them names of their own"
+                )
+            for dim, size in zip(form.dims, form.lengths, strict=True):
+                if sizes.setdefault(dim, size) != size:
+                    raise ConfigError(
+                        f"output= has the dimension {dim!r} with {sizes[dim]} and with {size}: "
+                        "variables that share a dimension are of one length along it"
+                    )
+            for name, coord in form.coords.items():
+                before: Any = coords.setdefault(name, coord)
+                if name in names or not before.identical(coord):
+                    raise ConfigError(
+                        f"output= has a coordinate {name!r} twice, or a variable of that name"
+                    )
+
+    @property
+    def packing(self) -> Packing:
+        """The way of the predictions into one array."""
+        parts = tuple(Part(form.variable, form.shape, form.model_dtype) for form in self.each)
+        return Packing(parts, self.alone)
+
+    @property
+    def dims(self) -> dict[str, tuple[int, int]]:
+        """The dimensions of a row's predictions, with the lengths of what is one file, and whole.
+
+        Along one that several variables share, the first decides.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for form in self.each:
+            lengths = form.shards or form.chunks
+            for dim, length, size in zip(form.dims, lengths, form.lengths, strict=True):
+                found.setdefault(dim, (length, size))
+        return found
+
+    @property
+    def coords(self) -> dict[str, xr.Variable]:
+        """Coordinates beside, or instead of, the input's."""
+        return {name: coord for form in self.each for name, coord in form.coords.items()}
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """By dimension, how many points of the input make up one of the predictions."""
+        return {dim: factor for form in self.each for dim, factor in form.factors.items()}
+
+    @property
+    def variables(self) -> set[str]:
+        """The variables' names."""
+        return {form.variable for form in self.each}
+
+    @property
+    def taken(self) -> set[str]:
+        """Names that the sample dimension cannot have in the store."""
+        return {*self.variables, *BESIDE, *self.dims}
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.each))
+
+    def described(self) -> dict[str, Any]:
+        """The forms as a store keeps them, and compares them on resume."""
+        each = [form.described() for form in self.each]
+        return each[0] if self.alone else {"variables": each}
+
+
+def default_form(source: Source, shape: tuple[int, ...], dtype: Any) -> Form:
     """The form that a prediction has by itself: like the input's row, or ``output_0, ...``."""
     instance("output_shape", shape, (tuple, list), "the lengths of a row's prediction")
     shape = tuple(whole_number("output_shape", size, least=0) for size in shape)
-    model_dtype = checks.dtype("output_dtype", dtype)
-    fields = like(source, shape, joined) if len(shape) > 1 or joined else None
-    if fields is not None and fits(source, fields["dims"]):
-        return Form(shape, model_dtype, **fields)
-    return Form(shape, model_dtype, plain_dims(shape), shape, joined=joined)
+    return part_form(source, Part(PREDICTION, shape, checks.dtype("output_dtype", dtype)))
+
+
+def part_form(
+    source: Source, part: Part, joined: tuple[Joined, ...] = (), *, field: bool | None = None
+) -> Form:
+    """The form that one output has by itself; ``field``: as the input's row, or not. The outputs
+    of tiles are ``joined``."""
+    fields = like(source, part.shape, joined) if field is not False else None
+    if field is None and fields is not None:
+        able = joined or (part.dims is None and len(part.shape) > 1)
+        fields = fields if able and fits(source, fields["dims"], part.name) else None
+    if fields is None:
+        stem = "output" if part.name == PREDICTION else part.name
+        dims = plain_dims(part.shape, stem) if part.dims is None else part.dims
+        fields = {"dims": dims, "chunks": part.shape, "joined": joined}
+    if part.about:
+        fields["attrs"] = {"long_name": part.about}
+    return Form(part.shape, part.dtype, variable=part.name, **fields)
 
 
 def like(
@@ -252,14 +351,14 @@ def like(
     return None
 
 
-def plain_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+def plain_dims(shape: tuple[int, ...], stem: str = "output") -> tuple[str, ...]:
     """``output_0``, ``output_1``, ...: dimensions that nobody has named."""
-    return tuple(f"output_{axis}" for axis in range(len(shape)))
+    return tuple(f"{stem}_{axis}" for axis in range(len(shape)))
 
 
-def fits(source: Source, dims: tuple[str, ...]) -> bool:
+def fits(source: Source, dims: tuple[str, ...], variable: str = PREDICTION) -> bool:
     """True if dimensions of the input's row can be those of a prediction."""
-    names = (*dims, PREDICTION, *BESIDE, *source.row_dims)
+    names = (*dims, variable, *BESIDE, *source.row_dims)
     return len(set(names)) == len(names) and all(nameable(one) is None for one in names)
 
 

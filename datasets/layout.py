@@ -21,7 +21,14 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from approxifer.checks import instance
-from approxifer.datasets.form import BESIDE, DEFAULT_CODEC, PREDICTION, Form, compressors
+from approxifer.datasets.form import (
+    BESIDE,
+    DEFAULT_CODEC,
+    PREDICTION,
+    Form,
+    Forms,
+    compressors,
+)
 from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.coords import Coordinates, coarsened, storable
 from approxifer.datasets.localdisk import consolidate
@@ -36,8 +43,10 @@ FLAG_MEANINGS = ("pending", "exact", "decoded", "repaired", "failed")
 #: The attribute by which a store is known as ours, and the layout's version as its value.
 MARK = "approxifer_store"
 FORMAT = 2
+#: The layout of stores of several outputs.
+FORMAT_SEVERAL = 3
 #: Stores of the first layout have a prediction called so, in one chunk but for the rows.
-READ = (1, 2)
+READ = (1, 2, 3)
 
 #: The attribute that holds the form of the predictions; stores of the first layout have none.
 OUTPUT = "output"
@@ -93,13 +102,13 @@ class Layout:
         Of the rows, for every array.
     row_dims : tuple of str
         Its dimensions' names.
-    form : Form
+    forms : Forms
         Of the predictions.
     """
 
     grid: Grid
     row_dims: tuple[str, ...]
-    form: Form
+    forms: Forms
 
     def __post_init__(self) -> None:
         if min(self.grid.chunk) < 1:
@@ -122,9 +131,9 @@ class Layout:
             dict(coords.kept),
             attrs={
                 "Conventions": "CF-1.11",
-                MARK: FORMAT,
+                MARK: format_of(self.forms),
                 UUID: uuid.uuid4().hex,
-                OUTPUT: self.form.described(),
+                OUTPUT: self.forms.described(),
                 **{name: value for name, value in about.items() if value},
                 **attrs,
             },
@@ -132,8 +141,8 @@ class Layout:
         # What is marked as a coordinate is listed in an attribute, in which a space parts two.
         marked = dataset.set_coords([name for name in coords.kept if " " not in name])
         # Chunks of the predictions, too: xarray refuses to name those of arrays that differ.
-        lengths = (*self.grid.chunk, *(self.form.shards or self.form.chunks))
-        along = dict(zip((*self.row_dims, *self.form.dims), lengths, strict=True))
+        along = dict(zip(self.row_dims, self.grid.chunk, strict=True))
+        along |= {dim: length for dim, (length, _) in self.forms.dims.items()}
         encoding = {
             name: {"chunks": tuple(min(along[str(dim)], size) for dim, size in one.sizes.items())}
             for name, one in coords.kept.items()
@@ -141,14 +150,14 @@ class Layout:
         }
         marked.to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False, encoding=encoding)
         group = zarr.open_group(str(folder), mode="r+", use_consolidated=False)
-        self._predictions(group, coords)
+        for form in self.forms.each:
+            self._predictions(group, form, coords)
         fills = {"status": 0, "group": -1, "worker": -1, "residual": np.nan}
         for name, dtype in DTYPES.items():
             self._array(group, name, dtype=dtype, fill_value=fills[name])
         consolidate(folder)
 
-    def _predictions(self, group: zarr.Group, coords: Coordinates) -> None:
-        form = self.form
+    def _predictions(self, group: zarr.Group, form: Form, coords: Coordinates) -> None:
         dtype = form.stored_dtype
         grid = {"grid_mapping": form.grid_mapping} if form.grid_mapping in coords.kept else {}
         self._array(
@@ -196,7 +205,7 @@ class Layout:
             )
 
 
-def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
+def layout_of(source: Source, forms: Forms, *, chunk: int) -> Layout:
     """The layout for this input's predictions: ``chunk`` rows in each, or, along several
     dimensions, the input's chunks, and tiles that are committed together.
 
@@ -204,27 +213,32 @@ def layout_of(source: Source, form: Form, *, chunk: int) -> Layout:
     output dimensions: then it is ``sample``.
     """
     grid = source.grid if source.grid.ndim > 1 else Grid((source.rows,), (chunk,))
-    return Layout(grid, tuple(renamed(source, form).values()), form)
+    return Layout(grid, tuple(renamed(source, forms).values()), forms)
 
 
-def renamed(source: Source, form: Form) -> dict[str, str]:
+def format_of(forms: Forms) -> int:
+    """The version of the layout of a store of such predictions."""
+    return FORMAT if forms.alone else FORMAT_SEVERAL
+
+
+def renamed(source: Source, forms: Forms) -> dict[str, str]:
     """The output's name of each dimension of the input's rows."""
     several = len(source.row_dims) > 1
     return {
-        dim: dim if dim not in form.taken else f"sample_{dim}" if several else "sample"
+        dim: dim if dim not in forms.taken else f"sample_{dim}" if several else "sample"
         for dim in source.row_dims
     }
 
 
-def found_coordinates(source: Source, form: Form) -> tuple[dict[Any, xr.Variable], list[str]]:
+def found_coordinates(source: Source, forms: Forms) -> tuple[dict[Any, xr.Variable], list[str]]:
     """The coordinates of the input that have no other dimensions than the predictions, decoded,
     along dimensions as the output calls them; and notes on them."""
-    sizes, factors = dict(zip(form.dims, form.lengths, strict=True)), form.factors
+    sizes, factors = {dim: size for dim, (_, size) in forms.dims.items()}, forms.factors
     row = source.sizes.items()
     shared = [dim for dim, size in row if sizes.get(dim) == ceil(size / factors.get(dim, 1))]
     coords, notes = source.coordinates(shared)
     coords, left_out = coarsened(coords, factors)
-    names: Mapping[Any, Any] = renamed(source, form)
+    names: Mapping[Any, Any] = renamed(source, forms)
     found: dict[Any, xr.Variable] = {}
     for name, one in coords.items():
         found[name] = one.copy(deep=False)
@@ -232,13 +246,13 @@ def found_coordinates(source: Source, form: Form) -> tuple[dict[Any, xr.Variable
     return found, notes + left_out
 
 
-def coordinates_of(source: Source, form: Form) -> Coordinates:
-    """The coordinates of a store of such predictions: the input's, and those of the form."""
-    coords, notes = found_coordinates(source, form)
-    found = coords | dict(form.coords)
-    dims = {*renamed(source, form).values(), *form.dims}
+def coordinates_of(source: Source, forms: Forms) -> Coordinates:
+    """The coordinates of a store of such predictions: the input's, and those of the forms."""
+    coords, notes = found_coordinates(source, forms)
+    found = coords | forms.coords
+    dims = {*renamed(source, forms).values(), *forms.dims}
     strangers = {name for name, one in found.items() if name in dims and one.dims != (name,)}
-    return storable(found, taken={form.variable, *BESIDE, *strangers}, notes=notes)
+    return storable(found, taken={*forms.variables, *BESIDE, *strangers}, notes=notes)
 
 
 def not_reserved(attrs: Mapping[str, Any]) -> None:
@@ -269,7 +283,7 @@ def our_group(path: Path, *, mode: Literal["r", "r+"] = "r") -> zarr.Group:
         )
     if mark not in READ:
         raise StoreError(
-            f"The output store {path} has layout {mark!r}; this version reads 1 to {FORMAT}. Go on "
-            "with the version of approxifer that began it, or write to another path."
+            f"The output store {path} has layout {mark!r}; this version reads 1 to {READ[-1]}. Go "
+            "on with the version of approxifer that began it, or write to another path."
         )
     return group

@@ -18,12 +18,13 @@ import zarr
 from numpy.typing import ArrayLike
 
 from approxifer.checks import MOST, instance, row_numbers, whole_number
-from approxifer.datasets.form import Form, default_form
+from approxifer.datasets.form import Forms, default_form
 from approxifer.datasets.growth import Growth
 from approxifer.datasets.layout import (
     APPENDED,
     FLAG_MEANINGS,
     FORMAT,
+    FORMAT_SEVERAL,
     GROWING,
     MARK,
     UUID,
@@ -74,7 +75,7 @@ class OutputStore(StoredRows):
         output_dtype: Any,
         chunk: int,
         attrs: Mapping[str, Any],
-        form: Form | None = None,
+        forms: Forms | None = None,
     ) -> OutputStore:
         """Create a store with every row pending, and lock it. It appears whole or not at all.
 
@@ -91,8 +92,8 @@ class OutputStore(StoredRows):
         attrs
             JSON-able: what `check` compares on resume (``code``, ``layout``, ``model``, ``input``)
             and anything else.
-        form
-            Of the predictions. None: as they have it by themselves.
+        forms
+            Of the predictions. None: of one, as it has it by itself.
 
         Raises
         ------
@@ -105,15 +106,15 @@ class OutputStore(StoredRows):
         where = local_path(path)
         instance("source", source, Source, "what open_source returns")
         chunk = whole_number("chunk", chunk, least=1)
-        form = form or default_form(source, output_shape, output_dtype)
-        layout = layout_of(source, form, chunk=chunk)
+        forms = forms or Forms((default_form(source, output_shape, output_dtype),))
+        layout = layout_of(source, forms, chunk=chunk)
         not_reserved(attrs)
         make_parent(where)
         with ExitStack() as undo:
             lock = _lock(where)
             undo.callback(lock.release)
             with building(where) as folder:
-                layout.create(folder, coords=coordinates_of(source, form), attrs=jsonable(attrs))
+                layout.create(folder, coords=coordinates_of(source, forms), attrs=jsonable(attrs))
             store = cls(where, lock)
             undo.pop_all()
         return store
@@ -215,7 +216,8 @@ class OutputStore(StoredRows):
         ----------
         start, stop
             Whole tiles of `grid`: chunks, or the parts of one that were appended one after another.
-        prediction : (stop - start, *output_shape)
+        prediction : (stop - start, ...)
+            Several outputs are packed, as `packing` has them.
         status : (stop - start,)
             Values 0 to 4, see ``FLAG_MEANINGS``. A single value stands for all rows, here and in
             the following.
@@ -350,7 +352,8 @@ class OutputStore(StoredRows):
             sync(self.path, ["zarr.json"])
         except OSError as error:
             raise not_written(self.path, error) from error
-        appended = {APPENDED: [*self.grid.begins, before], MARK: FORMAT}
+        layout = FORMAT if self.packing.alone else FORMAT_SEVERAL
+        appended = {APPENDED: [*self.grid.begins, before], MARK: layout}
         self._update(jsonable(attrs) | appended, drop=(GROWING, "counts"))
         super().__init__(self.path, our_group(self.path, mode="r+"))
 

@@ -14,7 +14,7 @@ import zarr
 from approxifer.checks import instance, one_of, span
 from approxifer.datasets.arrays import Arrays
 from approxifer.datasets.compare import check_same
-from approxifer.datasets.form import Form
+from approxifer.datasets.form import Forms
 from approxifer.datasets.growth import Growth, planned
 from approxifer.datasets.layout import (
     FLAG_MEANINGS,
@@ -37,8 +37,8 @@ class StoredRows:
         Which row lies where.
     rows, chunk : int
         Their number, and rows per chunk.
-    output_shape : tuple of int
-    output_dtype : numpy.dtype
+    packing : Packing
+        Of the predictions, each by its name.
     row_dims : tuple of str
         The grid's dimensions.
     uuid : str or None
@@ -51,8 +51,7 @@ class StoredRows:
         self._attrs = dict(group.attrs)
         self.grid = self._arrays.grid
         self.rows, self.chunk = self.grid.rows, math.prod(self.grid.chunk)
-        self.output_shape = self._arrays.output_shape
-        self.output_dtype = self._arrays.output_dtype
+        self.packing = self._arrays.packing
         self.row_dims = self._arrays.row_dims
         named = self._attrs.get(UUID)
         self.uuid = named if isinstance(named, str) else None
@@ -102,7 +101,7 @@ class StoredRows:
         return flags
 
     def read_prediction(self, start: int, stop: int) -> np.ndarray:
-        """The predictions of these rows: (stop - start, *output_shape); NaN or 0 where pending.
+        """The predictions of these rows, several outputs packed; NaN or 0 where pending.
 
         Raises
         ------
@@ -136,14 +135,14 @@ class StoredRows:
         wanted = [one_of("names", name, VARIABLES) for name in names]
         return {name: self._arrays.read(name, start, stop) for name in wanted}
 
-    def growth(self, source: Source, form: Form) -> Growth:
+    def growth(self, source: Source, forms: Forms) -> Growth:
         """The growth that the rows which the input has in addition ask for.
 
         Parameters
         ----------
         source
             The input, which has grown along its first sample dimension.
-        form
+        forms
             Of the predictions.
 
         Raises
@@ -154,10 +153,10 @@ class StoredRows:
             These are no input and no form.
         """
         instance("source", source, Source, "what open_source returns")
-        instance("form", form, Form, "the form of the predictions")
-        coords, _ = found_coordinates(source, form)
+        instance("forms", forms, Forms, "the forms of the predictions")
+        coords, _ = found_coordinates(source, forms)
         plain = Growth(self.grid.shape[0], source.grid.shape[0], self.row_dims[0], {})
-        own = {*self._arrays.names, *form.coords}
+        own = {*self._arrays.names, *forms.coords}
         return planned(self.path, our_group(self.path), coords, growth=plain, own=own)
 
     def dataset(self) -> xr.Dataset:

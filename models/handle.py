@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
@@ -56,6 +56,9 @@ from approxifer.models.user_code.identity import code_parts, data_digest
 from approxifer.models.user_code.inputs import matched
 from approxifer.models.weights import pack_state, read_state
 
+if TYPE_CHECKING:
+    from approxifer.models.outputs.postprocess import Postprocess
+
 GIVE = "Give the path of a .pt2 program, or 'package.module:factory'."
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:[0-9]+)?")
 
@@ -92,6 +95,8 @@ class ModelHandle:
         The part of a row's output that is returned, along each of its axes; else none.
     source : Source
         How to build the model.
+    postprocess : Postprocess or None
+        What is made of its outputs where it runs.
     """
 
     name: str
@@ -106,10 +111,16 @@ class ModelHandle:
     source: Source = field(repr=False)
     inputs: tuple[str, ...] = ()
     crop: Crop = ()
+    postprocess: "Postprocess | None" = field(default=None, repr=False)
 
     def cropped(self, crop: Crop) -> "ModelHandle":
         """Return the model that returns a part of its outputs."""
         return replace(self, crop=crop, fingerprint=_as_called(self.fingerprint, (), crop))
+
+    def with_postprocess(self, postprocess: "Postprocess") -> "ModelHandle":
+        """The model, its outputs made into something else where it runs."""
+        mark = _with_postprocess(self.fingerprint, postprocess)
+        return replace(self, fingerprint=mark, postprocess=postprocess)
 
     def load(self, threads: int = 1) -> Runner:
         """Build the model in this process.
@@ -136,17 +147,20 @@ class ModelHandle:
         use_threads(threads)
         with torch_lock, NoExit(f"model {self.name!r}: loading it"):
             built = self.source.build(dtype=self.dtype, device=self.device)
+            then = None if self.postprocess is None else self.postprocess.load()
         use_threads(threads)  # again: building may have imported torch
         found = _with_code(_fingerprint(built, self.dtype, self.preprocess), self.code)
+        called = _as_called(_as_called(found, self.inputs, ()), (), self.crop)
         return Runner(
             name=self.name,
-            fingerprint=_as_called(_as_called(found, self.inputs, ()), (), self.crop),
+            fingerprint=_with_postprocess(called, self.postprocess),
             dtype=self.dtype,
             device=built.device,
             threads=threads,
             static_batch=built.batches.fixed,
             forward=by_name(built.forward, self.inputs),
             crop=self.crop,
+            then=then,
         )
 
 
@@ -259,7 +273,12 @@ def _source(
     if is_module(model):
         name = full_name(type(model))
         return name, "module", ModuleSource(name, _module_payload(model)), code_parts(model)
-    name, source = _callable(model)
+    if isinstance(model, type) or not callable(model):
+        raise ModelError(
+            f"model={model!r} is not a model. Give a .pt2 path, 'package.module:factory', a"
+            " torch.nn.Module instance or a function of (M, *feature) arrays."
+        )
+    name, source = callable_source(model, "model")
     return name, "callable", source, code_parts(model)
 
 
@@ -278,6 +297,12 @@ def _as_called(fingerprint: str, inputs: tuple[str, ...], crop: Crop) -> str:
     if not inputs and not crop:
         return fingerprint
     return hashlib.sha256(json.dumps([fingerprint, inputs, crop]).encode()).hexdigest()
+
+
+def _with_postprocess(fingerprint: str, postprocess: "Postprocess | None") -> str:
+    if postprocess is None:
+        return fingerprint
+    return hashlib.sha256(repr((fingerprint, postprocess)).encode()).hexdigest()
 
 
 def _preprocess_name(preprocess: str | Callable[..., Any] | None) -> str | None:
@@ -326,23 +351,19 @@ def _module_payload(module: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _callable(model: Any) -> tuple[str, CallableSource]:
-    """Name a function that workers can import; pickle all other callables."""
-    if isinstance(model, type) or not callable(model):
-        raise ModelError(
-            f"model={told(model)} is not a model. Give a .pt2 path, 'package.module:factory', a"
-            " torch.nn.Module instance or a function of (M, *feature) arrays."
-        )
-    if is_module(getattr(model, "__self__", None)):
-        raise ModelError(
-            f"model={told(model)} is a method of a torch.nn.Module, which takes tensors. Give the"
-            " module itself."
-        )
-    name = full_name(model)
-    if isinstance(model, FunctionType):
-        if is_importable(model):
+def callable_source(function: Any, what: str) -> tuple[str, CallableSource]:
+    """Name a function that workers can import; pickle all other callables.
+
+    Raises
+    ------
+    ModelError
+        It cannot be sent to workers.
+    """
+    name = full_name(function)
+    if isinstance(function, FunctionType):
+        if is_importable(function):
             return name, CallableSource(name)
-        return name, CallableSource(name, dump(model, "model"), data_digest(model))
-    payload, by_value = dump_object(model, "model")
-    digest = data_digest(model) if by_value else None
-    return name, CallableSource(type(model).__qualname__, payload, digest)
+        return name, CallableSource(name, dump(function, what), data_digest(function))
+    payload, by_value = dump_object(function, what)
+    digest = data_digest(function) if by_value else None
+    return name, CallableSource(type(function).__qualname__, payload, digest)

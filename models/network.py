@@ -10,6 +10,7 @@ import numpy as np
 
 from approxifer.errors import ModelError
 from approxifer.models.names import first_line
+from approxifer.models.outputs.structure import mapped
 from approxifer.models.runner import STORED
 from approxifer.models.user_code.inputs import check_inputs, parameters
 
@@ -83,17 +84,24 @@ class ModuleForward:
         return self.module(**{one: rows[:, i].contiguous() for i, one in enumerate(names)})
 
     def __call__(self, rows: np.ndarray[Any, Any]) -> Any:
-        """(M, *feature) -> (M, *out), or whatever else the module returns."""
+        """(M, *feature) -> (M, *out), several outputs by their names, or whatever else the module
+        returns."""
         import torch
 
         tensor = torch.from_numpy(rows)
         cast = tensor.is_floating_point() and self.dtype != STORED
         tensor = tensor.to(self.device, getattr(torch, self.dtype) if cast else None)
         with torch.no_grad():  # inference_mode() would refuse a model that enables gradients inside
-            out = self.run(tensor)
-            if not isinstance(out, torch.Tensor):
-                return out
-            out = out.detach()
-            if out.dtype is torch.bfloat16:
-                out = out.float()
-            return out.cpu().numpy()
+            return mapped(self.run(tensor), _as_array)
+
+
+def _as_array(out: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    import torch
+
+    if not isinstance(out, torch.Tensor):
+        return out
+    out = out.detach()
+    if out.dtype is torch.bfloat16:
+        out = out.float()
+    return out.cpu().numpy()

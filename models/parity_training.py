@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def train_parity(
         )
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    outputs = run_rows(cache.ensure(model, torch.get_num_threads()), rows, model.batches.fit(PART))
+    outputs = run_rows(partial(_one_output, model), rows, model.batches.fit(PART))
     if outputs.dtype.kind != "f":
         raise ModelError(f"model {model.name!r} returns {outputs.dtype}: parity needs real numbers")
     lessons = Lessons(rows, outputs, spec.build(), seed)
@@ -277,6 +278,17 @@ def _train(
             on_epoch(ParityEpoch(parity, number, epochs, **history[-1], seconds=seconds))
     export_program(network, test_queries[:2].numpy(), program(folder, parity))
     return history
+
+
+def _one_output(model: ModelHandle, rows: np.ndarray) -> np.ndarray:
+    """The output of a model that has one."""
+    packing, output = cache.ensure(model, torch.get_num_threads()).run(rows)
+    if not packing.alone:
+        raise ModelError(
+            f"model {model.name!r} returns several outputs ({packing}), and a parity model is "
+            "trained for one: let it return one, or take another scheme"
+        )
+    return output
 
 
 def _inner(model: ModelHandle, arch: str | None) -> nn.Module:

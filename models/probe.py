@@ -6,7 +6,7 @@ batch, or draws random numbers, gives another answer each time, and every check 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from approxifer.models.handle import ModelHandle
 from approxifer.models.names import first_line
 from approxifer.models.rows import MOST_ROWS, run_rows
 from approxifer.models.runner import Runner
+from approxifer.packing import Packing
 
 #: Largest difference allowed between two arrangements, as a fraction of the outputs' scale.
 TOLERANCE = 1e-4
@@ -31,9 +32,10 @@ class Probe:
 
     Attributes
     ----------
-    output_shape : tuple of int
-        Of one row.
-    output_dtype : dtype
+    packing : Packing
+        Of the outputs: their names, the shape of one row, dtypes.
+    outputs : ndarray
+        Of the sample rows, packed.
     rows_per_second : float
         On a warm model in this process, at `micro_batch`.
     micro_batch : int
@@ -42,11 +44,21 @@ class Probe:
         8 often miss that: some kernels treat the odd rows of a batch in another way.
     """
 
-    output_shape: tuple[int, ...]
-    output_dtype: np.dtype[Any]
+    packing: Packing
+    outputs: np.ndarray[Any, Any] = field(repr=False)
     rows_per_second: float
     micro_batch: int
     bitwise: bool
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape in which one row's outputs travel."""
+        return self.packing.shape
+
+    @property
+    def output_dtype(self) -> np.dtype[Any]:
+        """The dtype in which they travel."""
+        return self.packing.dtype
 
 
 def probe(
@@ -93,14 +105,15 @@ def probe(
     runner = ensure(model, threads) if isinstance(model, ModelHandle) else model
     sample = _tile(rows, 2 * micro_batch)
     order = np.random.default_rng(seed).permutation(len(sample))
-    first = _run(runner, sample, micro_batch)
+    packing, first = _run(runner, sample, micro_batch)
     started = clock()
-    again = _run(runner, sample, micro_batch)
+    _, again = _run(runner, sample, micro_batch, packing)
     seconds = clock() - started
     shuffled = np.empty_like(first)
-    shuffled[order] = _run(runner, sample[order], micro_batch)
+    _, shuffled[order] = _run(runner, sample[order], micro_batch, packing)
 
-    noise = _difference(first, again)
+    outputs, others, moved = (packing.unpack(one) for one in (first, again, shuffled))
+    noise = max(map(_difference, outputs, others))
     if noise > REPEAT_TOLERANCE:
         raise ModelError(
             f"model {runner.name!r} gives other outputs for the same rows (differences of"
@@ -108,8 +121,10 @@ def probe(
             " heed eval(), or a program exported in training mode. Call module.eval() before"
             " torch.export, and F.dropout(x, training=self.training) in the code."
         )
-    change = _difference(first, shuffled)
-    if change > _allowed(TOLERANCE, first.dtype, runner.dtype):
+    for output, other in zip(outputs, moved, strict=True):
+        change = _difference(output, other)
+        if change <= _allowed(TOLERANCE, output.dtype, runner.dtype):
+            continue
         raise ModelError(
             f"model {runner.name!r} gives a row another output among other rows (differences of"
             f" {change:.1e} of their scale; allowed are {TOLERANCE:.0e}). Likely BatchNorm in"
@@ -118,17 +133,32 @@ def probe(
             " are independent."
         )
     return Probe(
-        output_shape=first.shape[1:],
-        output_dtype=first.dtype,
+        packing=packing,
+        outputs=first,
         rows_per_second=len(sample) / max(seconds, 1e-9),
         micro_batch=micro_batch,
         bitwise=first.tobytes() == shuffled.tobytes(),
     )
 
 
-def _run(runner: Runner, rows: np.ndarray[Any, Any], micro_batch: int) -> np.ndarray[Any, Any]:
+def _run(
+    runner: Runner, rows: np.ndarray[Any, Any], micro_batch: int, packing: Packing | None = None
+) -> tuple[Packing, np.ndarray[Any, Any]]:
+    """The outputs of rows, and how they are packed: as given, if it is."""
+    seen = [] if packing is None else [packing]
+
+    def forward(batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        found, outputs = runner.run(batch)
+        seen.append(found)
+        if found.names != seen[0].names:
+            raise ModelError(
+                f"model {runner.name!r} returned the outputs {', '.join(found.names)} after"
+                f" {', '.join(seen[0].names)}. Every batch must have the same."
+            )
+        return outputs
+
     try:
-        return run_rows(runner, rows, micro_batch)
+        outputs = run_rows(forward, rows, micro_batch)
     except ModelError:
         raise
     except Exception as error:
@@ -139,6 +169,7 @@ def _run(runner: Runner, rows: np.ndarray[Any, Any], micro_batch: int) -> np.nda
             " against what it was trained on; preprocess= can adapt them."
             f"{' One that takes gradients has to do so within torch.enable_grad().' * slope}"
         ) from error
+    return seen[0], outputs
 
 
 def _tile(rows: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:

@@ -8,8 +8,10 @@ import numpy as np
 
 from approxifer.checks import array
 from approxifer.errors import ModelError
+from approxifer.models.outputs.structure import packed
 from approxifer.models.runtime import use_threads
 from approxifer.models.user_code.exits import NoExit
+from approxifer.packing import Packing
 
 #: In which rows are given to a model as they are.
 STORED = "stored"
@@ -26,6 +28,7 @@ DTYPES: dict[str, np.dtype[Any] | None] = {
 
 #: The part of a row's output that is kept, along each of its axes: (start, stop). None of it: all.
 Crop = tuple[tuple[int, int], ...]
+Then = Callable[[Packing, np.ndarray[Any, Any]], tuple[Packing, np.ndarray[Any, Any]]]
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,12 @@ class Runner:
     static_batch : int or None
         The only number of rows that a static-batch program takes.
     forward : callable
-        ndarray -> ndarray, or whatever the model returns by mistake.
+        ndarray -> ndarray, several of them, or whatever the model returns by mistake.
     crop : tuple of (int, int)
         The part of a row's output that is returned: of a tile's, all but its border.
+    then : callable or None
+        What is made of the model's outputs here, before they travel: `Packing`, packed outputs ->
+        the same.
     """
 
     name: str
@@ -60,21 +66,27 @@ class Runner:
     static_batch: int | None
     forward: Callable[[np.ndarray[Any, Any]], Any] = field(repr=False)
     crop: Crop = ()
+    then: Then | None = field(default=None, repr=False)
 
     def __call__(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Run the model on (M, *feature) rows; return (M, *out).
 
         The rows are copied, so a model that works in place cannot spoil them. The outputs have the
-        model's own type; bfloat16, which NumPy lacks, becomes float32.
+        model's own type; bfloat16, which NumPy lacks, becomes float32. Several are packed into one
+        array (`approxifer.packing`).
 
         Raises
         ------
         ModelError
-            The model returned anything but one array, takes another number of rows, or would
-            have ended the process. What else it raises passes as it is.
+            The model returned anything but arrays of numbers, takes another number of rows, or
+            would have ended the process. What else it raises passes as it is.
         ConfigError
             The rows are no array of numbers.
         """
+        return self.run(rows)[1]
+
+    def run(self, rows: np.ndarray[Any, Any]) -> tuple[Packing, np.ndarray[Any, Any]]:
+        """Do the same; also return how the outputs are packed."""
         rows = array("rows", rows)
         if self.static_batch is not None and rows.shape[:1] != (self.static_batch,):
             raise ModelError(
@@ -87,28 +99,9 @@ class Runner:
         dtype = wanted or rows.dtype.newbyteorder("=")
         with NoExit(f"model {self.name!r}"):
             out = self.forward(rows.astype(dtype, order="C", copy=True))
-        if isinstance(out, np.ndarray) and out.dtype.kind not in "biufc":
-            raise ModelError(
-                f"model {self.name!r} returned {describe(out)}; only numbers can be scored. Let it"
-                " return classes by their numbers, or scores, and name them afterwards."
-            )
-        if not isinstance(out, np.ndarray) or out.ndim == 0:
-            raise ModelError(
-                f"model {self.name!r} returned {describe(out)} instead of one array with a row per"
-                " input row. Wrap it in a module or function that returns the one output to score."
-            )
-        if not self.crop:
-            return out
-        return np.ascontiguousarray(out[(slice(None), *(slice(*part) for part in self.crop))])
-
-
-def describe(value: Any) -> str:
-    """Describe in a few words what a model returned."""
-    if isinstance(value, dict):
-        return f"a dict with {', '.join(repr(k) for k in list(value)[:5]) or 'nothing'}"
-    if isinstance(value, (tuple, list)):
-        inner = ", ".join(type(item).__name__ for item in value[:5])
-        return f"a {type(value).__name__} of {len(value)} ({inner})"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and type {value.dtype}"
-    return f"a {type(value).__name__}"
+        found = packed(out, len(rows), f"model {self.name!r}")
+        if self.crop and found[0].alone:
+            kept = found[1][(slice(None), *(slice(*part) for part in self.crop))]
+            whole = np.ascontiguousarray(kept)
+            found = Packing.single(whole), whole
+        return found if self.then is None else self.then(*found)

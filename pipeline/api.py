@@ -113,10 +113,9 @@ def plan_run(options: Options) -> str:
     made_of += f", tiles of {source.tiling}" if source.tiling is not None else ""
     lines = [
         f"input   {source.rows:,} rows of {source.feature_shape} {source.dtype}{made_of}",
-        f"model   {prepared.handle.name}: rows to {prepared.probe.output_shape} "
-        f"{prepared.probe.output_dtype}, {prepared.probe.rows_per_second:,.0f} rows/s on one "
-        "thread here",
-        f"output  {prepared.form}",
+        f"model   {prepared.handle.name}: rows to {prepared.probe.packing}, "
+        f"{prepared.probe.rows_per_second:,.0f} rows/s on one thread here",
+        f"output  {prepared.forms}",
         f"code    {asked.in_words(spec)}, repair {prepared.options.repair!r}, "
         f"order {layout.order!r}",
         f"layout  windows of {layout.window:,} rows, blocks of {layout.block}, micro-batches of "
@@ -156,7 +155,7 @@ def _finished(prepared: Prepared, *, write: bool) -> Report | None:
     if prepared.stored is None or prepared.growth is not None:
         return None
     spec, layout = settle(prepared, MAX_SHARES)
-    report = finished_report(prepared.options, layout, spec, write=write)
+    report = finished_report(prepared.options, layout, spec, prepared.results, write=write)
     if report is not None:
         report.notes += prepared.notes
     return report

@@ -22,6 +22,7 @@ from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.partition import Layout
 from approxifer.pipeline.records import Status
 from approxifer.pipeline.reporting.report import Report
+from approxifer.pipeline.results import Results
 from approxifer.pipeline.share_rows import queries
 
 #: Rows of these statuses are final, as far as their own session is concerned.
@@ -32,6 +33,7 @@ def finished_report(
     options: Options,
     layout: Layout,
     spec: CodeSpec,
+    results: Results,
     *,
     write: bool,
 ) -> Report | None:
@@ -46,6 +48,8 @@ def finished_report(
         The run's; its output store exists and was begun with these options.
     layout, spec
         The store's.
+    results
+        What is stored of outputs.
     write
         Complete what the last session was stopped before: the counts, and which hosts are forgiven.
 
@@ -67,7 +71,8 @@ def finished_report(
         spans = [(i, *span) for i, span in enumerate(store.grid.windows(layout.window))]
         if members.convictions and _tainted(store, spans, members, events):
             return None
-        if options.rows_checked and _owed(options, store, spans, members, events):
+        left = RepeatedChecks(store, queries, results, spans, members)
+        if options.rows_checked and _owed(options, left, members, events):
             return None
         counts = final_counts(store)
         if write and ("counts" not in store.attrs or options.forgive):
@@ -101,17 +106,12 @@ def _all_final(store: OutputStore, *, retry: bool) -> bool:
 
 
 def _owed(
-    options: Options,
-    store: OutputStore,
-    spans: list[tuple[int, int, int]],
-    members: Membership,
-    events: list[dict[str, Any]],
+    options: Options, left: RepeatedChecks, members: Membership, events: list[dict[str, Any]]
 ) -> bool:
     """True if a verdict or a check is still to be made."""
     tainted = members.tainted()
     if any(tainted.isdisjoint((e["member"], e["checker"])) for e in undecided(events)):
         return True
-    left = RepeatedChecks(store, queries, spans, members)
     if next(left.void(), None) is not None:
         return True
     if options.assurance is None:

@@ -7,6 +7,9 @@ from enum import IntEnum, StrEnum
 
 import numpy as np
 
+#: One output, or several by their names.
+Outputs = np.ndarray | dict[str, np.ndarray]
+
 
 class Status(IntEnum):
     """The way a row was obtained; the values of ``status`` in the store (CF flags)."""
@@ -99,12 +102,13 @@ class Block:
     rows : int64 (n,)
         Their indices along the sample dimension.
     predictions : (n, *out)
+        As they are stored; several outputs by their names.
     status : uint8 (n,), see ``Status``
     provisional : bool
         True where a later block will bring the same rows again, repaired.
     """
 
     rows: np.ndarray
-    predictions: np.ndarray
+    predictions: Outputs
     status: np.ndarray
     provisional: bool = False

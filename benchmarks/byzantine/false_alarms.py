@@ -17,7 +17,8 @@ from approxifer.benchmarks.byzantine.subjects import Source, repeated, some_of
 from approxifer.benchmarks.datasets import MICRO_BATCH
 from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
-from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance
+from approxifer.pipeline.byzantine.noise import measure_tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance
 
 #: Rows of a long run, and of its blocks.
 MANY, LARGE = 100_000, 1000

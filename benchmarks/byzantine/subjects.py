@@ -16,7 +16,8 @@ from approxifer.benchmarks.recording import Recording, record
 from approxifer.coding import CodeSpec
 from approxifer.models import Runner, open_model
 from approxifer.models.samples import Split, era5_split, npz_split
-from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance
+from approxifer.pipeline.byzantine.noise import measure_tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance
 from approxifer.pipeline.faults.execution import StuckWeight
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import CLIENT, Membership
 from approxifer.pipeline.byzantine.spot_checks import Check
-from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance, TolerancePerOutput
 from approxifer.pipeline.share_rows import ShareRows
 
 #: Rows of a micro-batch from which on equal hardware gives equal bits (`approxifer.models.rows`).
@@ -63,7 +63,7 @@ class Referee:
     """The referee of one run."""
 
     members: Membership
-    tolerance: Tolerance
+    tolerance: Tolerance | TolerancePerOutput
     byzantine: int  #: E
     own: Own | None  #: None: E + 1 workers that agree decide
     hardware: str  #: the client's

@@ -16,6 +16,7 @@ from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.byzantine.spot_checks import ASSURANCE, Check, Checked, owed, proofs
 from approxifer.pipeline.byzantine.taint import standing
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.results import Results
 from approxifer.pipeline.share_rows import ShareRows
 
 #: What a member has written itself.
@@ -31,6 +32,7 @@ class RepeatedChecks:
 
     store: OutputStore
     queries: Callable[[Sequence[int]], list[ShareRows]]  #: rows of the input, one by one
+    results: Results  #: what is stored of outputs
     spans: Sequence[tuple[int, int, int]]  #: the windows: index, first row, one past the last
     members: Membership
 
@@ -52,9 +54,9 @@ class RepeatedChecks:
             mixed = np.zeros(stop - start, bool)
             for (member, group, share), rows in here:
                 stands = standing(now, start, rows, member, group)
-                decoded = now["status"] == Status.DECODED
-                mixed |= stands & decoded
-                if len(rows) == 1 and (stands & ~decoded).any():
+                lost = (now["status"] == Status.DECODED) | (not self.results.comparable)
+                mixed |= stands & lost
+                if len(rows) == 1 and (stands & ~lost).any():
                     own[rows[0]] = self._checked(member, group, share)
             checks = self._checks(own, start, stop)
             if checks or mixed.any():
@@ -99,7 +101,8 @@ class RepeatedChecks:
         """Checks of stored outputs."""
         if not rows:
             return []
-        queries, outputs = self.queries(list(rows)), self.store.read_prediction(start, stop)
+        queries = self.queries(list(rows))
+        outputs = self.results.returned(self.store.read_prediction(start, stop))
         return [
             Check(checked, (row,), query, outputs[row - start].copy())
             for (row, checked), query in zip(rows.items(), queries, strict=True)

@@ -34,6 +34,8 @@ ODD = 16
 #: Why rows are checked: the share is used; an earlier check of them is void; `assurance` asks for
 #: more of what a member has written.
 USED, AGAIN, ASSURANCE = "used", "again", "assurance"
+#: The event that written rows are scored again, because they could not be checked again.
+RESCORED = "rescored"
 
 
 @dataclass(eq=False)
@@ -274,10 +276,24 @@ def owed(
     events: Iterable[Mapping[str, Any]], void: Collection[int]
 ) -> dict[Share, set[tuple[int, ...]]]:
     """The checks of a journal that are to be made again: for each share, the queries of each row.
-    The checks of ``void`` members do not count, and their shares need none."""
-    good, bad = _sorted([event for event in events if event.get("event") == "check"], void)
+    The checks of ``void`` members do not count, and their shares need none, nor do rows that were
+    scored again since."""
+    checks: list[Mapping[str, Any]] = []
+    for event in events:
+        if event.get("event") == "check":
+            checks.append(event)
+        elif event.get("event") == RESCORED:
+            checks = [_without(check, set(event["rows"])) for check in checks]
+    good, bad = _sorted(checks, void)
     left = {share: rows - good[share] for share, rows in bad.items() if share[0] not in void}
     return {share: rows for share, rows in left.items() if rows}
+
+
+def _without(check: Mapping[str, Any], gone: set[int]) -> Mapping[str, Any]:
+    """A check without that of rows that are not there any more."""
+    pairs = zip(check["rows"], check["checkers"], strict=True)
+    left = [(rows, checker) for rows, checker in pairs if gone.isdisjoint(rows)]
+    return {**check, "rows": [rows for rows, _ in left], "checkers": [one for _, one in left]}
 
 
 def _sorted(

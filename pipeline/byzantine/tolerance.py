@@ -1,37 +1,18 @@
-"""The largest difference between two honest runs of one row.
-
-Measured by the client on its own runs of the model, never on what workers returned, and from
-statistics that a few odd rows, of fill values for instance, cannot move.
-"""
+"""The largest difference between two honest runs of one row, which `noise` measures."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from approxifer.models import Runner, run_rows
-from approxifer.models.runner import DTYPES
+from approxifer.packing import Packing
 
-#: Sample rows that are run in smaller batches too.
-FEW_ROWS = 16
-#: Rows in those.
-SMALLER = (1, 3)
 #: How many times further than the client's own runs an honest machine may be off: another kind of
-#: processor rounds in another order. And the least tolerance, in steps of the least precise number
-#: that is involved. Both for 32 bits and more, and for 16 bits, where a step is much already.
-MARGIN, MARGIN_16 = 32.0, 4.0
-LEAST_STEPS, LEAST_STEPS_16 = 64.0, 4.0
-#: The quantile, over sample rows, of the noise between the client's runs.
-QUANTILE = 0.9
-#: The noise relative to an output's size that counts where fewer than half of the sample rows show
-#: it, for else the odd ones among them would widen the tolerance of all; or where only rows a step
-#: away do, for a model may jump there. About what the probe of a model lets pass, or a few steps.
-MOST, MOST_STEPS = 1e-4, 4.0
-#: Times that rows in question are run with inputs a step away.
-NUDGES = 4
+#: processor rounds in another order.
+MARGIN = 32.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +37,7 @@ class Tolerance:
         between the client's own runs of these rows (`own_noise`)."""
         most = np.finfo(np.float64).max  # no infinite distance is within it
         with np.errstate(over="ignore"):
-            allowed = np.minimum(self.relative * _sizes(expected, self.usual), most)
+            allowed = np.minimum(self.relative * sizes_of(expected, self.usual), most)
             return allowed if noise is None else np.maximum(allowed, self.margin * noise)
 
     def differs(
@@ -106,97 +87,51 @@ def distance(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return off
 
 
-def measure_tolerance(
-    run: Runner, rows: np.ndarray, micro_batch: int, *, rng: np.random.Generator
-) -> Tolerance:
-    """Run sample rows among other rows, in smaller batches, and with inputs a step away, and see
-    how far they move."""
-    base = run_rows(run, rows, micro_batch)
-    usual = _usual(base)
-    if base.dtype.kind not in "fc":
-        return Tolerance(0.0, usual)
-    size = _sizes(base, usual)
+@dataclass(frozen=True, eq=False)
+class TolerancePerOutput:
+    """The same of several outputs, packed: each has its own sizes, precision and noise."""
 
-    def moved(again: np.ndarray, where: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):  # of a row of zeros, or one that is not finite
-            off: np.ndarray = distance(again, base[where]) / size[where]
-        return off
+    packing: Packing
+    each: tuple[Tolerance, ...]
 
-    order, everything = rng.permutation(len(rows)), np.arange(len(rows))
-    few = order[:FEW_ROWS]
-    repeats = [moved(run_rows(run, rows[order], micro_batch), order)]
-    repeats += [moved(again, few) for again in _in_smaller(run, rows[few])]
-    nudged = [moved(again, everything) for again in _nudged(run, rows, micro_batch, 1, rng)]
-    typical = np.max([_quantile(off, 0.5) for off in repeats], axis=0)
-    rare = np.max([_quantile(off, QUANTILE) for off in repeats + nudged], axis=0)
-    step = _step(run, base.dtype)
-    noise = np.maximum(typical, np.minimum(rare, _most(step)))
-    margin, least = (MARGIN, LEAST_STEPS) if step < 1e-4 else (MARGIN_16, LEAST_STEPS_16)
-    return Tolerance(np.maximum(margin * noise, least * step), usual, margin)
+    @property
+    def relative(self) -> float:
+        """The largest of any output."""
+        return max(float(np.max(one.relative)) for one in self.each)
 
+    def differs(
+        self,
+        found: np.ndarray,
+        expected: np.ndarray,
+        *,
+        times: float = 1.0,
+        noise: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The rows of which any output differs: bool (B,)."""
+        differ = np.zeros(len(found), bool)
+        for one, a, b, off in self._outputs(found, expected, noise):
+            differ |= one.differs(a, b, times=times, noise=off)
+        return differ
 
-def own_noise(
-    run: Runner, rows: np.ndarray, micro_batch: int, others: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Run a few rows among sample rows, in smaller batches, and with inputs a step away: the
-    outputs as they are without the others, and the largest absolute difference from them.
+    def worst(self, found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+        """The largest difference of any output, measured against what is allowed there."""
+        each = [one.worst(a, b) for one, a, b, _ in self._outputs(found, expected, None)]
+        return max(each, key=lambda worst: worst[0] / max(worst[1], 1e-300))
 
-    An output whose terms cancel is off by the rounding of the terms, many times its own size. Most
-    kernels round a row alike in every arrangement, and another machine does not: the steps of the
-    inputs stand for what it may do.
-    """
-    right, count = run_rows(run, rows, micro_batch), len(rows)
-    whole = -(-(count + max(count, FEW_ROWS)) // micro_batch) * micro_batch
-    mixed = np.concatenate([rows, others[rng.integers(len(others), size=whole - count)]])
-    order = rng.permutation(whole)
-    among = np.empty((whole, *right.shape[1:]), right.dtype)
-    among[order] = run_rows(run, mixed[order], micro_batch)
-    noise = distance(among[:count], right)
-    for again in _in_smaller(run, rows):
-        noise = np.maximum(noise, distance(again, right))
-    most = _most(_step(run, right.dtype)) * _usual(among[count:])
-    for again in _nudged(run, rows, micro_batch, NUDGES, rng):
-        noise = np.maximum(noise, np.minimum(distance(again, right), most))
-    return right, noise
-
-
-def _in_smaller(run: Runner, rows: np.ndarray) -> list[np.ndarray]:
-    """Outputs of the rows in smaller batches."""
-    return [again for size in SMALLER for again in _try(run, rows, size)]
-
-
-def _nudged(
-    run: Runner, rows: np.ndarray, micro_batch: int, times: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Outputs of real rows in which each number is moved up or down by a step of the model's."""
-    dtype = DTYPES[run.dtype] or rows.dtype
-    for _ in range(times if rows.dtype.kind == "f" else 0):
-        with np.errstate(over="ignore"):
-            moved = rows.astype(dtype) * (1 + _step(run, dtype) * rng.choice([-1, 1], rows.shape))
-            moved = moved.astype(dtype)
-        yield from _try(run, moved, micro_batch)
-
-
-def _try(run: Runner, rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Outputs, if the model takes such rows: a program may have been exported for one size of batch
-    or for larger ones, and a function may look whether its rows are within bounds."""
-    try:
-        return [run_rows(run, rows, size)]
-    except Exception:
-        return []
-
-
-def _step(run: Runner, dtype: np.dtype[Any]) -> float:
-    """The step of the least precise number that is involved, relative to it: the model's own or
-    one of the given type."""
-    coarse = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
-    own = float(np.finfo(dtype).eps) if dtype.kind in "fc" else 0.0
-    return max(own, coarse.get(run.dtype, 0.0))
-
-
-def _most(step: float) -> float:
-    """The noise that counts where few rows, or only rows a step away, show it."""
-    return max(MOST, MOST_STEPS * step)
+    def _outputs(
+        self, found: np.ndarray, expected: np.ndarray, noise: np.ndarray | None
+    ) -> Iterator[tuple[Tolerance, np.ndarray, np.ndarray, np.ndarray | None]]:
+        each = zip(
+            self.each,
+            self.packing.parts,
+            self.packing.unpack(found),
+            self.packing.unpack(expected),
+            itertools.repeat(None) if noise is None else self.packing.columns(noise),
+            strict=False,
+        )
+        for one, part, a, b, off in each:
+            known = off is not None and not part.exact
+            yield one, a, b, off.reshape(a.shape) if off is not None and known else None
 
 
 def magnitude(outputs: np.ndarray) -> np.ndarray:
@@ -206,25 +141,25 @@ def magnitude(outputs: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(size), size, 0.0)
 
 
-def _sizes(outputs: np.ndarray, usual: np.ndarray) -> np.ndarray:
+def sizes_of(outputs: np.ndarray, usual: np.ndarray) -> np.ndarray:
     """The sizes that differences are relative to: (B, *out)."""
     value = magnitude(outputs)
     row = value.max(axis=tuple(range(1, value.ndim)), keepdims=True, initial=0.0)
     return np.asarray(np.maximum(value, np.minimum(usual, row)))
 
 
-def _usual(outputs: np.ndarray) -> np.ndarray:
+def usual_of(outputs: np.ndarray) -> np.ndarray:
     """The usual size of each output over some rows: (*out).
 
     An output that is zero in most of them is as large as the others are.
     """
     size = np.where(np.isfinite(outputs), magnitude(outputs), np.nan)
-    usual = _quantile(size, 0.5)
+    usual = quantile_of(size, 0.5)
     there = usual[usual > 0]
     return np.where(usual > 0, usual, np.median(there) if there.size else np.inf)
 
 
-def _quantile(values: np.ndarray, q: float) -> np.ndarray:
+def quantile_of(values: np.ndarray, q: float) -> np.ndarray:
     """A quantile over rows of what is finite, the higher of two; 0 where nothing is: (*out)."""
     ranked = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0)  # NaN last
     count = np.isfinite(ranked).sum(axis=0)

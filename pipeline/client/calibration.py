@@ -203,7 +203,7 @@ class SelectiveRepair:
         self._windows.setdefault(window, _Waiting()).groups.append((rows, classes, confidence))
 
     def look(
-        self, window: int, status: np.ndarray, prediction: np.ndarray
+        self, window: int, status: np.ndarray, exact: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Decide what can be decided, once all coded groups of a window are in.
 
@@ -211,8 +211,10 @@ class SelectiveRepair:
         ----------
         window : int
             Its index.
-        status, prediction : (W,), (W, C)
-            Of its rows, as they are now; a row that is run again is REPAIRED when it is back.
+        status : (W,)
+            Of its rows, as it is now; a row that is run again is REPAIRED when it is back.
+        exact : (W,)
+            The class that the model gives, of rows that are back.
 
         Returns
         -------
@@ -231,7 +233,7 @@ class SelectiveRepair:
 
         def wrong(some: np.ndarray) -> np.ndarray:
             """True if rows that are back were of another class."""
-            differs: np.ndarray = prediction[rows[some]].argmax(axis=1) != classes[some]
+            differs: np.ndarray = exact[rows[some]] != classes[some]
             return differs
 
         def learn_from(some: np.ndarray) -> None:

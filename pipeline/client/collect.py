@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from approxifer.coding import Code, Decoded, block_rows
 from approxifer.coding.confidence import confidence
 from approxifer.coding.fitted import FittedDecoder
-from approxifer.errors import DecodeError
+from approxifer.errors import DecodeError, ModelError
 from approxifer.pipeline.client.calibration import SelectiveRepair
 from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.protocol import Attempt
-from approxifer.pipeline.records import AttemptOutcome, Block, ShareOutput, Status
+from approxifer.pipeline.records import AttemptOutcome, Block, Outputs, ShareOutput, Status
 from approxifer.pipeline.stream import BlockStream
 
 
@@ -45,6 +45,10 @@ class DecodedGroup:
     residual: np.ndarray | None  #: (B,)
     error: str  #: of the last attempt at which the model raised
     confidence: np.ndarray | None = None  #: (k, B), where decodes may be in doubt
+    #: By block, what is stored of its rows' outputs, where that is something else.
+    stored: dict[int, np.ndarray] = field(default_factory=dict)
+    #: Blocks of whose decoded rows nothing can be stored: what makes it of outputs raised.
+    unfit: set[int] = field(default_factory=set)
 
     @property
     def outputs(self) -> dict[int, np.ndarray]:
@@ -60,6 +64,13 @@ class DecodedGroup:
             shares = [share for share in shares if self.used[share].output.tobytes() == chosen]
         return shares[0] if shares else None
 
+    def output(self, block: int) -> np.ndarray | None:
+        """The output of a block: the one of its share, or what is decoded; None: there is none."""
+        carrier = self.carrier(block)
+        if carrier is not None:
+            return self.used[carrier].output
+        return None if self.decoded is None else np.asarray(self.decoded.blocks[block])
+
 
 def decode_group(
     batch: RowGroup,
@@ -69,6 +80,7 @@ def decode_group(
     evicted: frozenset[str] = frozenset(),
     decoder: FittedDecoder | None = None,
     doubtful: bool = False,
+    stored: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> DecodedGroup:
     """Decode what stands, if it is enough; if doubtful, state how sure that is.
 
@@ -85,6 +97,8 @@ def decode_group(
         Learnt weights, instead of Berrut's.
     doubtful
         Whether decodes may be in doubt.
+    stored
+        What is stored of outputs, where that is something else.
     """
     decoded, residual, sure = None, None, None
     outputs = {share: one.output for share, one in used.items()}
@@ -94,7 +108,7 @@ def decode_group(
         if doubtful and batch.coded:
             sure = confidence(batch.code, outputs, decoded)
     errors = [str(a.error) for a in history if a.fate is AttemptOutcome.FAILED]
-    return DecodedGroup(
+    group = DecodedGroup(
         batch,
         used,
         raised=_workers(history, AttemptOutcome.FAILED),
@@ -110,6 +124,17 @@ def decode_group(
         error=errors[-1] if errors else "",
         confidence=sure,
     )
+    if stored is not None:
+        for block, rows in enumerate(block_rows(batch.members, batch.code.k)):
+            if (output := group.output(block)) is None:
+                continue
+            try:
+                group.stored[block] = stored(output[: len(rows)])
+            except ModelError:
+                if group.carrier(block) is not None:
+                    raise
+                group.unfit.add(block)  # no model returns what is interpolated, perhaps
+    return group
 
 
 def _workers(history: Sequence[Attempt], *fates: AttemptOutcome) -> frozenset[str]:
@@ -136,6 +161,7 @@ class Collector:
         *,
         keep_decoded: bool,
         blank: Callable[[int], np.ndarray],
+        named: Callable[[np.ndarray], Outputs] = lambda outputs: outputs,
         index: Callable[[int], int],
         checked: bool = False,
         byzantine: int = 0,
@@ -148,6 +174,7 @@ class Collector:
         self._stream = stream
         self._keep_decoded = keep_decoded
         self._blank = blank
+        self._named = named  #: what is stored, as it is passed on
         self._index = index  #: of a worker, by its incarnation, in the store
         self._checked = checked  #: rows are provisional until their window is written
         self._byzantine = byzantine
@@ -172,7 +199,7 @@ class Collector:
         """Keep decoded rows of a window, or have them repaired, as far as that can be decided."""
         if self.doubts is None or window.coded_left:
             return
-        keep, repair = self.doubts.look(window.index, window.status, window.prediction)
+        keep, repair = self.doubts.look(window.index, window.status, window.classes)
         if len(keep):
             self._settle(window, keep, window.prediction[keep], Status.DECODED)
         window.ask_repair(repair, Status.REPAIRED, window.avoid)
@@ -203,27 +230,36 @@ class Collector:
         carrier = group.carrier(block)
         if carrier is not None:
             one = group.used[carrier]
-            self._settle(window, rows, one.output, batch.status, self._index(one.member))
+            if self.doubts is not None:
+                window.classes[rows] = one.output[: len(rows)].argmax(axis=1)
+            kept = group.stored.get(block, one.output)
+            self._settle(window, rows, kept, batch.status, self._index(one.member))
         elif not batch.coded and not group.evicted:
             self._failed(window, rows, group)
         elif not batch.coded:
             window.ask_repair(rows, batch.status, avoid)
-        elif decoded is None or (self._keep_decoded and block in group.refused):
+        elif (
+            decoded is None
+            or block in group.unfit
+            or (self._keep_decoded and block in group.refused)
+        ):
             window.ask_repair(rows, Status.REPAIRED, avoid)
         elif self._keep_decoded:
             blocks = decoded.blocks[block][: len(rows)]
             whole = np.isfinite(blocks.reshape(len(rows), -1)).all(axis=1)
-            self._settle(window, rows[whole], blocks[whole], Status.DECODED)
+            kept = group.stored.get(block, blocks)
+            self._settle(window, rows[whole], kept[whole], Status.DECODED)
             # One NaN among the outputs spoils what is interpolated from it, and nothing else.
             window.ask_repair(rows[~whole], Status.REPAIRED, avoid)
         else:
             self.provisional += len(rows)
-            self._pass_on(window, rows, decoded.blocks[block], Status.DECODED, provisional=True)
+            kept = group.stored.get(block, decoded.blocks[block])
+            self._pass_on(window, rows, kept, Status.DECODED, provisional=True)
             if self.doubts is None or group.confidence is None:
                 window.ask_repair(rows, Status.REPAIRED, avoid)
             else:
                 blocks = decoded.blocks[block][: len(rows)]
-                window.prediction[rows] = blocks
+                window.prediction[rows] = kept[: len(rows)]
                 window.avoid |= avoid
                 sure = group.confidence[block][: len(rows)]
                 self.doubts.wait(window.index, rows, blocks.argmax(axis=1), sure)
@@ -244,9 +280,13 @@ class Collector:
         self.failures.append((window.start + row, error))
         self._settle(window, np.array([row]), self._blank(1), Status.FAILED)
 
-    def put(self, window: Window, row: int, output: np.ndarray, status: Status) -> None:
-        """Take in a row that the client has run: (*out)."""
-        self._settle(window, np.array([row]), output[None], status)
+    def put(
+        self, window: Window, row: int, output: np.ndarray, kept: np.ndarray, status: Status
+    ) -> None:
+        """Take in a row that the client has run: (*out), and what is stored of it, (*kept)."""
+        if self.doubts is not None:
+            window.classes[row] = output.argmax()
+        self._settle(window, np.array([row]), kept[None], status)
 
     def _settle(
         self,
@@ -275,7 +315,7 @@ class Collector:
             window.index,
             Block(
                 rows=window.start + rows,
-                predictions=outputs[: len(rows)],
+                predictions=self._named(outputs[: len(rows)]),
                 status=np.full(len(rows), status, np.uint8),
                 provisional=provisional or self._checked,
             ),

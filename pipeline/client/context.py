@@ -23,6 +23,7 @@ from approxifer.pipeline.planning.partition import Layout
 from approxifer.pipeline.queries import Recipe
 from approxifer.pipeline.reading import InputReader
 from approxifer.pipeline.records import ShareOutput
+from approxifer.pipeline.results import Results
 from approxifer.pipeline.scheduler.policy import Policy
 from approxifer.pipeline.share_rows import Description, ShareRows, queries
 
@@ -38,6 +39,7 @@ class Setup:
     compared: Callable[[np.ndarray], np.ndarray]  #: what order "similar" looks at
     recipe: Recipe | None  #: by which workers read the rows; None: they are sent
     row: np.ndarray  #: (1, *feature), to warm the model up with
+    results: Results
     handle: ModelHandle
     parity: tuple[ModelHandle, ...]  #: models of the parity shares, where the code has such
     threads: int
@@ -145,9 +147,9 @@ class Context:
         return self.reader.made(rows)
 
     def blank(self, rows: int) -> np.ndarray:
-        """Outputs not there."""
-        store = self.setup.store
-        return blank((rows, *store.output_shape), store.output_dtype)
+        """Outputs not there, as they are stored."""
+        packing = self.setup.store.packing
+        return blank((rows, *packing.shape), packing.dtype)
 
     def close(self) -> None:
         """Wait for the threads: what is being written is written to its end."""

@@ -159,6 +159,7 @@ class Groups:
         evicted: frozenset[str],
     ) -> tuple[DecodedGroup, list[DrawnRows]]:
         """Decode a group, and draw the rows of it that are checked."""
+        results = self._context.setup.results
         decoded = decode_group(
             batch,
             used,
@@ -166,6 +167,7 @@ class Groups:
             evicted=evicted,
             decoder=self.decoder,
             doubtful=self._collector.doubts is not None,
+            stored=results.stored if results.then is not None else None,
         )
         return decoded, self._integrity.draw(batch, group, decoded)
 
@@ -174,20 +176,21 @@ class Groups:
         while self._collector.unsure:
             window, row, status, error = self._collector.unsure.pop()
             try:
-                output = await self._context.compute(self._run_here, window.start + row)
+                output, kept = await self._context.compute(self._run_here, window.start + row)
             except Exception as raised:  # the user's model
                 self._context.journal("failed", row=window.start + row, error=error)
                 self._collector.give_up(window, row, error or str(raised))
             else:
-                self._collector.put(window, row, output, status)
+                self._collector.put(window, row, output, kept, status)
             self._windows.changed(window)
 
-    def _run_here(self, row: int) -> np.ndarray:
+    def _run_here(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The output of one row, and what is stored of it."""
         setup = self._context.setup
         queries = setup.load(row, row + 1)
         runner = cache.ensure(setup.handle, setup.threads)
-        output: np.ndarray = run_rows(runner, queries, setup.layout.micro_batch)[0]
-        return output
+        output = run_rows(runner, queries, setup.layout.micro_batch)
+        return output[0], setup.results.stored(output)[0]
 
 
 def share_rows(batch: RowGroup) -> Sequence[ShareRows]:

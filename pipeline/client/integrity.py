@@ -22,10 +22,12 @@ from approxifer.models import Runner, cache, run_rows
 from approxifer.pipeline.byzantine.evidence import output_of, undecided
 from approxifer.pipeline.byzantine.hardware import hardware_class
 from approxifer.pipeline.byzantine.membership import Member, Membership
+from approxifer.pipeline.byzantine.noise import measure_tolerance, own_noise
 from approxifer.pipeline.byzantine.outliers import Outliers
 from approxifer.pipeline.byzantine.referee import Answer, Referee
 from approxifer.pipeline.byzantine.repeated_checks import DueChecks, RepeatedChecks
 from approxifer.pipeline.byzantine.spot_checks import (
+    RESCORED,
     USED,
     Check,
     Checked,
@@ -35,7 +37,7 @@ from approxifer.pipeline.byzantine.spot_checks import (
     honest_part,
     proofs,
 )
-from approxifer.pipeline.byzantine.tolerance import Tolerance, measure_tolerance, own_noise
+from approxifer.pipeline.byzantine.tolerance import Tolerance, TolerancePerOutput
 from approxifer.pipeline.client.checking import Checking
 from approxifer.pipeline.client.collect import DecodedGroup, RowGroup
 from approxifer.pipeline.client.context import Context
@@ -92,7 +94,9 @@ class IntegrityMonitor:
             blank = list[int]()
             if isinstance(query, Description):
                 query, blank, _ = self.context.made(query)
-            right, noise = own_noise(runner, query, micro_batch, others=sample, rng=self.rng)
+            right, noise = own_noise(
+                runner, query, micro_batch, sample, self.rng, packing=setup.results.travel
+            )
             if blank:
                 right[blank] = np.nan
             return right, noise
@@ -120,7 +124,7 @@ class IntegrityMonitor:
             self.suspected,
         )
 
-    def _measure(self) -> tuple[Runner, np.ndarray, Tolerance]:
+    def _measure(self) -> tuple[Runner, np.ndarray, Tolerance | TolerancePerOutput]:
         """The model on the client, rows that it takes, and the tolerance on them."""
         setup = self.context.setup
         runner, micro_batch = cache.ensure(setup.handle, setup.threads), setup.layout.micro_batch
@@ -135,7 +139,9 @@ class IntegrityMonitor:
         sample = _that_it_takes(partial(run_rows, runner, micro_batch=micro_batch), sample)
         if not len(sample):  # it was probed with the first rows
             sample = setup.load(0, min(rows, most))
-        return runner, sample, measure_tolerance(runner, sample, micro_batch, rng=self.rng)
+        packing = setup.results.travel
+        tolerance = measure_tolerance(runner, sample, micro_batch, rng=self.rng, packing=packing)
+        return runner, sample, tolerance
 
     async def finish_verdicts(self) -> None:
         """Decide the mismatches on which an earlier session stopped before the verdict."""
@@ -235,7 +241,9 @@ class IntegrityMonitor:
         setup, checking = self.context.setup, self._checking
         if checking is None:
             return
-        left = RepeatedChecks(setup.store, self.context.queries, self.windows.spans, self.members)
+        left = RepeatedChecks(
+            setup.store, self.context.queries, setup.results, self.windows.spans, self.members
+        )
         convicted = len(self.members.convictions)
 
         async def made(due: Iterator[DueChecks]) -> bool:
@@ -245,6 +253,7 @@ class IntegrityMonitor:
                 some |= bool(checks)
                 if len(mixed):
                     await self.windows.set_pending(mixed)
+                    self.context.journal(RESCORED, rows=mixed.tolist())
                 await checking.of_written(checks)
             return some
 

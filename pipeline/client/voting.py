@@ -16,7 +16,7 @@ from approxifer.coding import Code
 from approxifer.errors import TrustError
 from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.byzantine.referee import most_agreeing
-from approxifer.pipeline.byzantine.tolerance import Tolerance
+from approxifer.pipeline.byzantine.tolerance import Tolerance, TolerancePerOutput
 from approxifer.pipeline.client.collect import RowGroup
 from approxifer.pipeline.client.context import Context
 from approxifer.pipeline.client.dispatch import GroupTransfer
@@ -33,7 +33,7 @@ class Voting:
     code: Code  #: of the coded groups
     elsewhere: SingleShares
     members: Membership
-    tolerance: Tolerance
+    tolerance: Tolerance | TolerancePerOutput
 
     async def left_out(self, batch: RowGroup, group: GroupTransfer) -> frozenset[int]:
         """The shares of a complete group that the others vote against.

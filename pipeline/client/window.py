@@ -35,7 +35,7 @@ class Window:
     order : int64 (n,)
         The rows that are coded, codeword by codeword; those with NaN or Inf are run plainly.
     prediction, status, group, worker, residual : (W, ...)
-        As they will be written.
+        As they will be written; of several outputs ``prediction`` is packed.
     """
 
     index: int
@@ -47,6 +47,8 @@ class Window:
     group: np.ndarray = field(init=False)
     worker: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
+    #: Where decodes may be in doubt, the class that the model gives: of rows that were repaired.
+    classes: np.ndarray = field(init=False)
     coded_left: int = 0  #: coded groups not yet finished
     checks: int = 0  #: checks of its rows under way
     #: Checks that came out well, and the member that made each.
@@ -61,6 +63,7 @@ class Window:
         self.group = np.full(rows, -1, np.int32)
         self.worker = np.full(rows, -1, np.int32)
         self.residual = np.full(rows, np.nan, np.float32)
+        self.classes = np.zeros(rows, np.int64)
 
     @classmethod
     def reopened(

@@ -221,7 +221,7 @@ class Windows:
         store = self._context.setup.store
         return Block(
             rows=np.arange(start, stop),
-            predictions=store.read_prediction(start, stop),
+            predictions=store.packing.named(store.read_prediction(start, stop)),
             status=store.status()[start:stop],
         )
 

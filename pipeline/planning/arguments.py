@@ -16,6 +16,7 @@ from approxifer.pipeline.planning.kinds import (
     FormOf,
     Kind,
     Lengths,
+    Made,
     Names,
     Number,
     OneOf,
@@ -145,7 +146,8 @@ class Arguments:
             FormOf(),
             "Form of the predictions: like-input, or a mapping, here as JSON.",
             "A mapping has any of ``variable``, ``dims``, ``coords``, ``attrs``, ``dtype``, "
-            "``chunks``, ``shards`` and ``codec``. Or a template, an ``xarray.Dataset``.",
+            "``chunks``, ``shards`` and ``codec``; of several outputs it has such a mapping, or "
+            "another name, for each name. Or a template, an ``xarray.Dataset``.",
             default="like-input for a row of two dimensions or more that keeps its shape",
         ),
     )
@@ -181,6 +183,25 @@ class Arguments:
             "As a text or a callable, called on the client. A row's result must depend on nothing "
             "but that row: no random numbers, no statistics of the rows it comes with. That is "
             "tried on sample rows.",
+        ),
+    )
+    postprocess: str | Callable[..., Any] | None = field(
+        default=None,
+        metadata=about(
+            MODEL,
+            Made(),
+            "What outputs are made into: argmax, softmax, topk:N, or MODULE:FUNCTION.",
+            "The first three are for one number for each class. A function, (n, *out) -> "
+            "(n, *result), gets several outputs as a dict, and may return several; a row's result "
+            "must depend on nothing but that row. That is tried on sample rows.",
+        ),
+    )
+    keep: bool = field(
+        default=False,
+        metadata=about(
+            MODEL,
+            Flag(),
+            "Store the model's outputs too, beside what postprocess makes of them.",
         ),
     )
     dtype: str = field(

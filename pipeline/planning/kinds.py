@@ -20,6 +20,8 @@ from approxifer.text import did_you_mean
 #: The form of an output that is as the input's.
 LIKE_INPUT = "like-input"
 
+_TOPK = re.compile(r"topk:[1-9][0-9]*")
+_NEAR = {"topk": "topk:5", "top": "topk:5"}
 _TYPED = re.compile(r"\s*\d*\.?\d+(e-?\d+)?\s*")
 
 
@@ -143,6 +145,26 @@ class OneOf(Kind):
             allowed += ", or a function of rows, also as 'module:function'"
         near = did_you_mean(value, self.names) or "."
         raise ConfigError(f"{name}={told(value)} is unknown{near} Allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class Made(Kind):
+    """What outputs are made into: one of several names, ``topk:5``, or a function."""
+
+    metavar: str = "NAME"
+
+    def check(self, name: str, value: Any) -> Any:
+        if callable(value):
+            return value
+        text = value if isinstance(value, str) else ""
+        known = text in ("argmax", "softmax") or _TOPK.fullmatch(text)
+        if known or (":" in text and not text.startswith("topk:")):
+            return value
+        near = did_you_mean(text.partition(":")[0], ("argmax", "softmax", "topk:5"), _NEAR) or "."
+        raise ConfigError(
+            f"{name}={value!r} is unknown{near} Allowed: 'argmax', 'softmax', 'topk:5' with any "
+            "number of at least 1, or a function of outputs, also as 'module:function'"
+        )
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,11 @@ class Options(Arguments):
             )
         self._check_hedge()
         self._check_input()
+        if self.keep and self.postprocess is None:
+            raise ConfigError(
+                "keep=True without postprocess=: the model's outputs are stored anyway; leave it "
+                "out, or say what they are made into"
+            )
 
     def _check_former_values(self) -> None:
         """Refuse values of earlier versions."""
@@ -165,6 +170,11 @@ class Options(Arguments):
             raise ConfigError(
                 f"assurance={self.assurance!r} with repair={self.repair!r}: rows that stay decoded "
                 "are no one worker's, and cannot be run again; take repair='exact'"
+            )
+        if self.assurance is not None and self.postprocess is not None and not self.keep:
+            raise ConfigError(
+                f"assurance={self.assurance!r} with postprocess=: rows that are stored are checked "
+                "against the model's outputs, which are not stored; give keep=True, too"
             )
 
     def _check_input(self) -> None:

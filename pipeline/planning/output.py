@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from approxifer.datasets import Source
-from approxifer.datasets.form import Form, default_form, fits, like
+from approxifer.datasets.form import BESIDE, Form, Forms, fits, like, part_form
 from approxifer.datasets.tiles.tiling import Joined
 from approxifer.errors import ConfigError
+from approxifer.packing import Packing, Part
 from approxifer.pipeline.planning.kinds import LIKE_INPUT
 from approxifer.text import did_you_mean, one_line
 
@@ -20,41 +22,85 @@ from approxifer.text import did_you_mean, one_line
 KEYS = ("variable", "dims", "coords", "attrs", "dtype", "chunks", "shards", "codec")
 
 
-def form_for(
-    asked: Any,
-    source: Source,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    joined: tuple[Joined, ...] = (),
-) -> Form:
-    """The form of the predictions.
+def forms_for(
+    asked: Any, source: Source, packing: Packing, joined: tuple[Joined, ...] = ()
+) -> Forms:
+    """The forms of the predictions.
 
     Parameters
     ----------
     asked
-        ``output=`` as given: None, ``"like-input"``, a mapping, or a template Dataset.
+        ``output=`` as given: None, ``"like-input"``, a mapping, or a template Dataset; of several
+        outputs a mapping of their names to mappings, or to other names.
     source
         The input.
-    shape, dtype
-        Of one row's prediction, as the model returns it; of a tile's without its border.
+    packing
+        The predictions, as the model returns them; of a tile without its border.
     joined
-        The axes along which the predictions of tiles are put together.
+        The axes along which the one prediction of tiles is put together.
 
     Raises
     ------
     ConfigError
     """
+    if packing.alone:
+        return Forms((form_for(asked, source, packing.parts[0], joined),))
+    if isinstance(asked, xr.Dataset):
+        asked = _of_templates(asked, packing)
+    each = dict.fromkeys(packing.names, asked) if asked is None or isinstance(asked, str) else asked
+    for name in each:
+        if name not in packing.names:
+            hint = did_you_mean(name, packing.names) or "."
+            raise ConfigError(
+                f"output= has the key {name!r}{hint} The outputs are "
+                f"{', '.join(packing.names)}: give a mapping for each, or a name"
+            )
+    coords, _ = source.coordinates(tuple(source.sizes))
+    taken = {*BESIDE, *source.row_dims, *map(str, coords)}
+    forms = []
+    for part in packing.parts:
+        settings = _settings_of(part, each)
+        if (variable := _variable_of(settings, part)) in taken:
+            raise ConfigError(
+                f"the output {part.name!r} would be a variable {variable!r}, and the store has "
+                "that name for rows' statuses and the like, or for a dimension or coordinate of "
+                f'the input: give another, output={{"{part.name}": "..."}}'
+            )
+        forms.append(form_for(settings, source, part))
+    return Forms(tuple(forms), alone=False)
+
+
+def form_for(asked: Any, source: Source, part: Part, joined: tuple[Joined, ...] = ()) -> Form:
+    """The form of one output.
+
+    Parameters
+    ----------
+    asked
+        None, ``"like-input"``, a mapping, or a template Dataset.
+    source
+        The input.
+    part
+        The output, as the model returns it.
+    joined
+        The axes along which those of tiles are put together.
+
+    Raises
+    ------
+    ConfigError
+    """
+    shape = part.shape
     if asked is None:
-        return default_form(source, shape, dtype, joined)
+        return part_form(source, part, joined)
     if isinstance(asked, str):  # its kind allows for no other
-        return Form(shape, dtype, **_alike(source, shape, joined))
+        _check_alike(source, part, joined)
+        return part_form(source, replace(part, dims=None), joined, field=True)
     whole = _of_template(asked, source) if isinstance(asked, xr.Dataset) else asked
     given = {key: value for key, value in whole.items() if value is not None}
     for key in given:
         if key not in KEYS:
             hint = did_you_mean(key, KEYS) or "."
             raise ConfigError(f"output= has the key {key!r}{hint} Allowed: {', '.join(KEYS)}")
-    settings = _settings(default_form(source, shape, dtype, joined))
+    settings = _settings(part_form(source, part, joined))
     if "dims" in given:
         settings |= _dims(given["dims"], source, shape, joined)
     dims = settings["dims"]
@@ -68,7 +114,23 @@ def form_for(
         settings["chunks"] = tuple(math.gcd(chunk, shard) for chunk, shard in pairs)
     if given.get("attrs") == LIKE_INPUT:
         settings["attrs"] = source.attrs
-    return Form(shape, dtype, **settings)
+    return Form(shape, part.dtype, **settings)
+
+
+def _settings_of(part: Part, each: Mapping[str, Any]) -> Any:
+    """The settings of one of several outputs; a text is its variable's name."""
+    given = each.get(part.name)
+    if isinstance(given, str) and given != LIKE_INPUT:
+        return {"variable": given}
+    if given is None or isinstance(given, str | Mapping):
+        return given
+    raise ConfigError(f"output= has {given!r} for {part.name!r}: give a mapping, or a name")
+
+
+def _variable_of(settings: Any, part: Part) -> Any:
+    if isinstance(settings, xr.Dataset):
+        return next(map(str, settings.data_vars))
+    return (settings.get("variable") if isinstance(settings, Mapping) else None) or part.name
 
 
 def _settings(form: Form) -> dict[str, Any]:
@@ -77,7 +139,8 @@ def _settings(form: Form) -> dict[str, Any]:
     return {name: getattr(form, name) for name in names}
 
 
-def _alike(source: Source, shape: tuple[int, ...], joined: tuple[Joined, ...]) -> dict[str, Any]:
+def _check_alike(source: Source, part: Part, joined: tuple[Joined, ...]) -> None:
+    shape = part.shape
     found = like(source, shape, joined)
     if found is None:
         row = dict(zip(source.feature_dims, source.feature_shape, strict=True))
@@ -86,12 +149,11 @@ def _alike(source: Source, shape: tuple[int, ...], joined: tuple[Joined, ...]) -
             f"input is {row or 'a single number'}: leave output= out, or name the dimensions, "
             'output={"dims": [...]}'
         )
-    if not fits(source, found["dims"]):
+    if not fits(source, found["dims"], part.name):
         raise ConfigError(
             f"output={LIKE_INPUT!r}: the input's dimensions {found['dims']} cannot be those "
             'of the output, which need names of their own: give others, output={"dims": [...]}'
         )
-    return found
 
 
 def _dims(
@@ -186,6 +248,20 @@ _READERS: dict[str, Callable[[Any, tuple[str, ...], tuple[int, ...]], Any]] = {
     "shards": _lengths,
     "codec": _codec,
 }
+
+
+def _of_templates(template: xr.Dataset, packing: Packing) -> dict[str, xr.Dataset]:
+    """A template of several variables as one for each output: by their names, or in their order
+    where the outputs have no names of their own."""
+    names, variables = packing.names, list(map(str, template.data_vars))
+    nameless = all(name == f"output_{i}" for i, name in enumerate(names))
+    if set(variables) != set(names) and not (nameless and len(variables) == len(names)):
+        raise ConfigError(
+            f"output= is a Dataset of the variables {', '.join(variables) or 'none'}, and the "
+            f"outputs are {', '.join(names)}: give one variable for each, of its name"
+        )
+    pairs = zip(names, names if set(variables) == set(names) else variables, strict=True)
+    return {name: template[[variable]] for name, variable in pairs}
 
 
 def _of_template(template: xr.Dataset, source: Source) -> dict[str, Any]:

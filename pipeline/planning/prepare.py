@@ -22,7 +22,7 @@ from approxifer.coding.spec import MAX_SHARES
 from approxifer.datasets import Journal, OutputStore, Source, codable, open_source
 from approxifer.datasets.compare import check_same
 from approxifer.datasets.dtypes import not_finite
-from approxifer.datasets.form import Form
+from approxifer.datasets.form import Forms
 from approxifer.datasets.growth import Growth
 from approxifer.datasets.layout import OUTPUT, coordinates_of
 from approxifer.datasets.ownership import claim_journal, own_events
@@ -40,6 +40,7 @@ from approxifer.models.cache import cropped
 from approxifer.models.parity import Parity, load_parity
 from approxifer.models.user_code.exits import NoExit
 from approxifer.models.user_code.identity import code_parts
+from approxifer.packing import Packing
 from approxifer.pipeline.byzantine.membership import Membership
 from approxifer.pipeline.client.context import Setup
 from approxifer.pipeline.cluster.batch_spec import check_installed
@@ -51,7 +52,7 @@ from approxifer.pipeline.cluster.connect import (
 )
 from approxifer.pipeline.planning.described import MOST_READ, bytes_read, describable
 from approxifer.pipeline.planning.options import Options
-from approxifer.pipeline.planning.output import form_for
+from approxifer.pipeline.planning.output import forms_for
 from approxifer.pipeline.planning.partition import (
     MICRO_BATCH,
     MOST_K,
@@ -67,10 +68,12 @@ from approxifer.pipeline.planning.partition import (
     workers_needed,
 )
 from approxifer.pipeline.planning.queries import probe_model
-from approxifer.pipeline.planning.resume import attributes, follow
+from approxifer.pipeline.planning.results import plan_results
+from approxifer.pipeline.planning.resume import attributes, check_outputs, follow
 from approxifer.pipeline.planning.user_code import USER_CODE, check_code
-from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
+from approxifer.pipeline.planning.user_probe import probe_by_rows, probe_features
 from approxifer.pipeline.queries import Queries, Recipe
+from approxifer.pipeline.results import POSTPROCESS, Results
 from approxifer.version import __version__
 
 #: Workers beyond what the code needs, on a cluster whose size is ours to choose.
@@ -92,7 +95,8 @@ class Prepared:
     handle: ModelHandle
     parity: Parity | None
     probe: Probe
-    form: Form  #: of the predictions
+    results: Results
+    forms: Forms  #: of the predictions
     stored: dict[str, Any] | None  #: attributes of the output store, where there is one
     growth: Growth | None  #: rows to be appended to it
     notes: list[str]
@@ -140,6 +144,7 @@ def prepare(options: Options) -> Prepared:
             stored = attributes(store)
             follow(source, store, append=options.append)
             past, _ = own_events(store)
+            begun = store.packing
     else:
         OutputStore.check_path(options.out)
     if options.forgive:
@@ -162,31 +167,23 @@ def prepare(options: Options) -> Prepared:
     queries = Queries(source, preprocess, features, options.scheme, options.dtype)
     batch = handle.batches.fit(micro_batch(options.block or MICRO_BATCH))
     if handle.preprocess is not None:
-        probe_preprocess(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
+        probe_by_rows(handle.preprocess, queries.preprocessed, _ends(source, 2 * batch))
     queries, found, sample, note = probe_model(queries, handle, batch)
     joined: tuple[Joined, ...] = ()
     if source.tiling is not None:
-        joined, inner = source.tiling.joined(
-            found.output_shape, source.feature_dims, len(source.sample_dims)
-        )
-        handle = cropped(handle, inner)
-        found = replace(found, output_shape=tuple(stop - start for start, stop in inner))
+        handle, found, joined = _without_border(options, source, handle, found)
     if features is not None:
         name = getattr(features, "__qualname__", repr(features))
         probe_features(name, queries.compared, sample)
-    if SCHEMES[options.scheme].mixes and found.output_dtype.kind not in "fc":
-        raise ConfigError(
-            f"the model returns {found.output_dtype}, which cannot be interpolated: let it return "
-            "real numbers (logits), or take scheme='uncoded' or 'replication'"
-        )
+    results, runs = plan_results(options, handle, found)
     if options.agreement is not None:
         check_classes(found)
     notes = [note] if note else []
-    form = form_for(options.output, source, found.output_shape, found.output_dtype, joined)
+    forms = forms_for(options.output, source, results.kept, joined)
     growth = None
     if stored is not None and options.append and source.rows > stored["rows"]:
-        growth = OutputStore.open(options.out, write=False).growth(source, form)
-    notes += [*source.notes, *coordinates_of(source, form).notes]
+        growth = OutputStore.open(options.out, write=False).growth(source, forms)
+    notes += [*source.notes, *coordinates_of(source, forms).notes]
     notes += not_finite(queries.load, source.rows)
     if not found.bitwise:
         notes.append("the model rounds a row by its place in a batch: runs may differ in last bits")
@@ -195,22 +192,55 @@ def prepare(options: Options) -> Prepared:
         user_code = {"model": dict(handle.code), "preprocess": code_parts(options.preprocess)}
         if options.compared_by is not None:
             user_code["order"] = code_parts(options.compared_by)
+        if results.postprocess is not None and results.postprocess.own:
+            user_code["postprocess"] = code_parts(options.postprocess)
     prepared = Prepared(
-        options, cluster, queries, sample[:1].copy(), handle, parity, found, form, stored,
+        options, cluster, queries, sample[:1].copy(), runs, parity, found, results, forms, stored,
         growth, notes, user_code, queries.recipe(options.seed),
     )  # fmt: skip
     if stored is not None:  # now, not once the workers are there
         spec, layout = settle(prepared, MAX_SHARES)
         _check_windows(prepared, spec, layout)
         given = store_attributes(prepared, spec, layout)
+        if POSTPROCESS in stored:
+            given.setdefault(POSTPROCESS, None)
         if options.output is not None:
-            given[OUTPUT] = form.described()
+            given[OUTPUT] = forms.described()
         if growth is not None:
             given |= {"rows": stored["rows"], "input": source.fingerprint(growth.before)}
         check_same(Path(options.out), given=given, stored=stored)
+        check_outputs(Path(options.out), results.kept, begun)
         accept = options.accept_code_change
         notes += check_code(Path(options.out), given=user_code, stored=stored, accept=accept)
     return prepared
+
+
+def _without_border(
+    options: Options, source: Source, handle: ModelHandle, found: Probe
+) -> tuple[ModelHandle, Probe, tuple[Joined, ...]]:
+    """The model that returns a tile's output without its border, and how these are joined.
+
+    Raises
+    ------
+    ConfigError
+        Outputs that cannot be.
+    """
+    assert source.tiling is not None, "rows are tiles"
+    if not found.packing.alone or options.postprocess is not None:
+        what = "postprocess=" if found.packing.alone else f"several outputs ({found.packing})"
+        raise ConfigError(
+            f"tile= with {what}: tiles of one output, as the model returns it, are put together; "
+            "let the model return that, or score whole fields"
+        )
+    joined, inner = source.tiling.joined(
+        found.output_shape, source.feature_dims, len(source.sample_dims)
+    )
+    kept = found.outputs[(slice(None), *(slice(*part) for part in inner))]
+    return (
+        cropped(handle, inner),
+        replace(found, packing=Packing.single(kept), outputs=kept),
+        joined,
+    )
 
 
 def _ends(source: Source, most: int) -> np.ndarray:
@@ -245,11 +275,12 @@ def check_classes(found: Probe) -> None:
     ------
     ConfigError
     """
-    if len(found.output_shape) != 1 or found.output_shape[0] < 2 or found.output_dtype.kind != "f":
+    one = found.packing.alone and len(found.output_shape) == 1
+    if not one or found.output_shape[0] < 2 or found.output_dtype.kind != "f":
         raise ConfigError(
             f"repair=, a fraction, asks whether classes agree, and the model turns a row into "
-            f"{found.output_dtype} of shape {found.output_shape}: it must give real numbers for at "
-            "least two classes. Take repair='exact' or 'none'"
+            f"{found.packing}: it must give real numbers for at least two classes, and "
+            "nothing else. Take repair='exact' or 'none'"
         )
 
 
@@ -260,7 +291,7 @@ def measure(prepared: Prepared, workers: int, *, described: bool) -> Measures:
         rows=prepared.source.rows,
         row_bytes=row_bytes(row.shape[1:], row.dtype),
         stored_bytes=row_bytes(prepared.source.feature_shape, prepared.source.dtype),
-        output_bytes=row_bytes(found.output_shape, found.output_dtype) + STATUS_BYTES,
+        output_bytes=prepared.results.kept.bytes + STATUS_BYTES,
         input_chunk=prepared.source.chunk,
         rows_per_second=found.rows_per_second,
         workers=workers,
@@ -370,6 +401,7 @@ def store_attributes(prepared: Prepared, spec: CodeSpec, layout: Layout) -> dict
         "layout": layout.attrs(),
         "model": prepared.handle.stored_fingerprint,
         **({"parity": [one.stored_fingerprint for one in parity]} if parity else {}),
+        **prepared.results.attrs(),
         "input": prepared.source.fingerprint(),
         **prepared.source.described(),
         "rows": prepared.source.rows,
@@ -445,9 +477,9 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         store = OutputStore.create(
             options.out,
             source=prepared.source,
-            output_shape=prepared.probe.output_shape,
-            output_dtype=prepared.probe.output_dtype,
-            form=prepared.form,
+            output_shape=prepared.results.kept.shape,
+            output_dtype=prepared.results.kept.dtype,
+            forms=prepared.forms,
             chunk=layout.chunk,
             attrs=attrs | {USER_CODE: prepared.user_code},
         )
@@ -478,6 +510,7 @@ def open_run(prepared: Prepared, cluster: OpenCluster, stack: ExitStack) -> tupl
         compared=prepared.queries.compared,
         recipe=None if sent or isinstance(prepared.recipe, str) else prepared.recipe,
         row=prepared.row,
+        results=prepared.results,
         handle=prepared.handle,
         parity=prepared.parity.handles if prepared.parity else (),
         threads=cluster.threads,

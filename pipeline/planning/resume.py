@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
@@ -9,6 +10,7 @@ from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from approxifer.datasets import OutputStore, Source
 from approxifer.datasets.compare import code_as_now
 from approxifer.errors import FingerprintError, StoreError
+from approxifer.packing import Packing
 from approxifer.pipeline.planning.partition import Layout
 
 
@@ -77,3 +79,17 @@ def attributes(store: OutputStore) -> dict[str, Any]:
             f"{layout!r}. Restore its zarr.json from a copy, or write to another path."
         ) from error
     return attrs | {"code": code}
+
+
+def check_outputs(path: Path, now: Packing, begun: Packing) -> None:
+    """Refuse to go on with a store of other outputs, which accepted changes of code may bring.
+
+    Raises
+    ------
+    FingerprintError
+    """
+    if [(p.shape, p.dtype) for p in now.parts] != [(p.shape, p.dtype) for p in begun.parts]:
+        raise FingerprintError(
+            f"The output store {path} holds {begun} for each row, and there would be {now}: give "
+            "the model and postprocess= that it was begun with, or write to another path (--out)."
+        )

@@ -2,7 +2,8 @@
 
 Rows are read again to be repaired or checked, and by a run that goes on, in windows of another
 length perhaps. One that ``preprocess`` then turns into another query gets a wrong output, or an
-honest worker's output is taken for a corruption.
+honest worker's output is taken for a corruption. What ``postprocess`` makes of an output is not to
+depend on the outputs that come back with it either.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ Function = Callable[[np.ndarray], np.ndarray]
 ALLOWED, ALLOWED_STEPS = 1e-5, 4.0
 
 
-def probe_preprocess(name: str, function: Function, rows: np.ndarray, *, seed: int = 0) -> None:
-    """Call ``preprocess`` on sample rows: twice, then on a third and on the rest of them, both in
-    another order.
+def probe_by_rows(
+    name: str,
+    function: Function,
+    rows: np.ndarray,
+    *,
+    what: str = "preprocess",
+    seed: int = 0,
+) -> None:
+    """Call ``preprocess`` on sample rows, or ``postprocess`` on their outputs: twice, then on a
+    third and on the rest of them, both in another order.
 
     What it takes from all rows, such as the largest number, is missing in one of the two parts.
 
@@ -32,9 +40,11 @@ def probe_preprocess(name: str, function: Function, rows: np.ndarray, *, seed: i
     name
         Of the function, for messages.
     function
-        (n, *feature) -> (n, *query); may work in place.
+        (n, *feature) -> (n, *result); may work in place.
     rows : (n, *feature)
-        As they are stored. They are not changed.
+        As they are stored, or the outputs. They are not changed.
+    what
+        The argument, for messages.
     seed
         Of the other order.
 
@@ -50,7 +60,7 @@ def probe_preprocess(name: str, function: Function, rows: np.ndarray, *, seed: i
     first = returned.copy()
     if said := _difference(function(rows.copy()), first):
         raise InputError(
-            f"preprocess {name!r} gives other results for the same rows ({said}): it draws random "
+            f"{what} {name!r} gives other results for the same rows ({said}): it draws random "
             "numbers, or keeps something between calls. Rows are read again to be repaired, and by "
             "a run that goes on, and must come out the same. Let it draw nothing (augmentation is "
             "for training), or store its results and score those"
@@ -58,7 +68,7 @@ def probe_preprocess(name: str, function: Function, rows: np.ndarray, *, seed: i
     for some in (order[:third], order[third:]):
         if len(some) and (said := _difference(function(rows[some]), first[some])):
             raise InputError(
-                f"preprocess {name!r} gives a row another result among other rows ({said}): it "
+                f"{what} {name!r} gives a row another result among other rows ({said}): it "
                 "couples the rows of a batch, as normalising by the batch's own mean does, and a "
                 "row's output would depend on which rows are read with it. Let it use fixed "
                 "statistics, those of the training data for instance, or do it outside: store its "
@@ -66,7 +76,7 @@ def probe_preprocess(name: str, function: Function, rows: np.ndarray, *, seed: i
             )
     if _difference(returned, first):
         raise InputError(
-            f"preprocess {name!r} returns one array each time, and overwrites what it returned "
+            f"{what} {name!r} returns one array each time, and overwrites what it returned "
             "before: let it return a new one"
         )
 

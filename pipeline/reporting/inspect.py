@@ -21,7 +21,7 @@ from approxifer.pipeline.reporting.timeline import draw_timeline
 from approxifer.text import duration, natural, shortened
 
 #: Attributes of the store that are shown; the others are long, or are shown elsewhere.
-_ATTRIBUTES = ("code", "layout", "model", "input", "version", "doubtful")
+_ATTRIBUTES = ("code", "layout", "model", "postprocess", "input", "version", "doubtful")
 
 _LONGEST = 70  #: characters of one attribute's value
 
@@ -53,9 +53,8 @@ def inspect_store(
     events, notes = own_events(store, nameless=True)
     counted = np.bincount(store.status(), minlength=len(FLAG_MEANINGS))
     counts = {name: int(n) for name, n in zip(FLAG_MEANINGS, counted, strict=True)}
-    shape = ", ".join(map(str, store.output_shape))
     parts: list[RenderableType] = [
-        Text(f"{store.path}: {store.rows:,} rows, predictions {store.output_dtype} ({shape})"),
+        Text(f"{store.path}: {store.rows:,} rows, predictions {_predictions(store)}"),
         *(Text(line) for line in _attribute_lines(store.attrs)),
         status_table(counts, store.rows),
     ]
@@ -83,6 +82,15 @@ def inspect_store(
         drawn = draw_timeline(events, timeline, session=session, title=store.path.name)
         parts.append(Text(f"timeline drawn: {drawn}"))
     return as_text(parts)
+
+
+def _predictions(store: OutputStore) -> str:
+    """The outputs of a row: ``float32 (10)``, of several with their names."""
+    shown = []
+    for part in store.packing.parts:
+        name = "" if store.packing.alone else f"{part.name} "
+        shown.append(f"{name}{part.dtype} ({', '.join(map(str, part.shape))})")
+    return ", ".join(shown)
 
 
 def _attribute_lines(attrs: Mapping[str, Any]) -> Iterable[str]:

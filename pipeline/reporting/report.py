@@ -87,7 +87,7 @@ class Report:
 
     @property
     def predictions(self) -> xr.Dataset:
-        """The output store, opened lazily: ``prediction``, ``status`` and the others."""
+        """The output store, opened lazily: the predictions, ``status`` and the others."""
         from approxifer.datasets import OutputStore
 
         return OutputStore.open(self.out, write=False).dataset()

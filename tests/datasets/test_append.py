@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import OutputStore, Source, open_source
-from approxifer.datasets.form import default_form
+from approxifer.datasets.form import Forms, default_form
 from approxifer.errors import FingerprintError
 
 
@@ -55,8 +55,8 @@ def fill(store: OutputStore, source: Source, first: int) -> None:
 
 
 def append(path: Path, source: Source) -> OutputStore:
-    form = default_form(source, (2, 3), "f4")
-    growth = OutputStore.open(path, write=False).growth(source, form)
+    forms = Forms((default_form(source, (2, 3), "f4"),))
+    growth = OutputStore.open(path, write=False).growth(source, forms)
     store = OutputStore.open(path)
     try:
         store.grow(growth, {"input": source.fingerprint(), "rows": source.rows})

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import OutputStore, open_source
-from approxifer.datasets.form import default_form
+from approxifer.datasets.form import Forms, default_form
 from approxifer.datasets.layout import coordinates_of
 
 N = 6
@@ -37,8 +37,8 @@ def stored(make_store):
         store.release()
         found = xr.open_zarr(str(store.path), chunks=None)  # every warning is an error
         json.loads((store.path / "zarr.json").read_text())
-        form = default_form(source, (3,), "f4")
-        assert store.coordinate_notes == coordinates_of(source, form).notes
+        forms = Forms((default_form(source, (3,), "f4"),))
+        assert store.coordinate_notes == coordinates_of(source, forms).notes
         return found, "\n".join(store.coordinate_notes)
 
     return create

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from approxifer.datasets import OutputStore, open_source
-from approxifer.datasets.form import Form, default_form
+from approxifer.datasets.form import Form, Forms, default_form
 from approxifer.errors import ConfigError, StoreError
 
 ROWS = 7
@@ -107,14 +107,14 @@ def test_a_wider_dtype_another_name_and_codec(tmp_path: Path) -> None:
         codec={"name": "gzip", "configuration": {"level": 2}}, attrs={"units": "K"},
         coords={"y": xr.Variable("y", [1, 2, 3], {"units": "m"})},
     )  # fmt: skip
-    found = scored(tmp_path / "out.zarr", source, np.negative, form=form)
+    found = scored(tmp_path / "out.zarr", source, np.negative, forms=Forms((form,)))
     assert found.warming.dims == ("time", "y", "x")
     assert found.warming.dtype == "f8"
     assert found.warming.attrs["units"] == "K"
     assert found.y.attrs == {"units": "m"}
     np.testing.assert_array_equal(found.warming, -field().t)
     with OutputStore.open(tmp_path / "out.zarr") as store:
-        assert store.output_dtype == "f4"
+        assert store.packing.dtype == "f4"
         assert store.read_prediction(0, 2).dtype == "f4"
         (store.path / "warming" / "c.0.0.1").write_bytes(b"rot")
         with pytest.raises(StoreError, match="cannot be read"):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from approxifer.datasets import OutputStore, open_source
-from approxifer.datasets.form import default_form
+from approxifer.datasets.form import Forms, default_form
 from approxifer.errors import InputError
 
 DIMS = ("time", "lat", "lon")
@@ -123,7 +123,7 @@ def test_a_grown_cube_is_appended_to(tmp_path: Path) -> None:
             source.follow(store.grid, appended=True)
             assert count != 9 or source.fingerprint(6) == mark
             before = store.rows
-            growth = store.growth(source, default_form(source, (2,), "f4"))
+            growth = store.growth(source, Forms((default_form(source, (2,), "f4"),)))
             store.grow(growth, {})
             assert store.grid == source.grid
         found = score_all(out, source, first=before)

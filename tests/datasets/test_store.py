@@ -118,7 +118,7 @@ def test_predictions_of_any_shape_and_number(make_store, rng, tmp_path, shape, d
     store = make_store(output_shape=shape, output_dtype=dtype)
     values = (rng.random((8, *shape)) * 9).astype(dtype)
     store.write_window(8, 16, prediction=values, status=2)
-    assert store.output_shape == shape
+    assert store.packing.shape == shape
     found = plain(store.path)["prediction"]
     assert found.dtype == dtype
     np.testing.assert_array_equal(found.values[8:16], values)

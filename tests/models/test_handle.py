@@ -439,23 +439,23 @@ def test_outputs_must_be_numbers(output: list[Any]) -> None:
         open_model(lambda rows: array).load()(np.zeros((2, 3), np.float32))
 
 
-def test_outputs_must_be_one_array(importable: Write, rows: Array) -> None:
+def test_outputs_must_be_arrays(importable: Write, rows: Array) -> None:
     outputs = importable(
         "outputs",
         """
         import torch
-        def pair(): return lambda rows: (rows, rows)
+        def pair(): return lambda rows: (rows, (rows, rows))
         def named(): return lambda rows: {"logits": rows, "loss": 0}
         def scalar(): return lambda rows: rows.sum()
         class Pair(torch.nn.Module):
-            def forward(self, x): return x, x
+            def forward(self, x): return x, (x, x)
         """,
     )
     for name, message in (
-        ("pair", r"a tuple of 2 \(ndarray, ndarray\)"),
-        ("named", "a dict with 'logits', 'loss'"),
+        ("pair", r"'output_1' is a tuple of 2 \(ndarray, ndarray\)"),
+        ("named", "'loss' is a int"),
         ("scalar", "a float32"),
-        ("Pair", r"a tuple of 2 \(Tensor, Tensor\)"),
+        ("Pair", r"'output_1' is a tuple of 2 \(Tensor, Tensor\)"),
     ):
         with pytest.raises(ModelError, match=message):
             open_model(f"{outputs}:{name}").load()(rows)

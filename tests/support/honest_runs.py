@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 
 from approxifer.models import Runner
-from approxifer.pipeline.byzantine.tolerance import (
-    Tolerance,
-    measure_tolerance,
-    own_noise,
-)
+from approxifer.pipeline.byzantine.noise import measure_tolerance, own_noise
+from approxifer.pipeline.byzantine.tolerance import Tolerance
 
 EPS = float(np.finfo(np.float32).eps)
 FILL = 9.96921e36  # netCDF's, where it is not declared as such

@@ -28,6 +28,7 @@ from approxifer.pipeline.client.window import Window
 from approxifer.pipeline.client.windows import Windows
 from approxifer.pipeline.protocol import Attempt, Complete
 from approxifer.pipeline.records import AttemptOutcome, Status
+from approxifer.pipeline.results import Results
 from approxifer.pipeline.stream import BlockStream
 
 ROWS, WINDOW = 24, 12
@@ -85,6 +86,7 @@ class Scene:
                 "retry_failed": False, "journal": self.journal,
                 "load": self._load, "handle": open_model(model_in_place()),
                 "layout": SimpleNamespace(micro_batch=8),
+                "results": Results(self.store.packing, self.store.packing),
             } | self._setup
         )  # fmt: skip
         self.members = Membership(session, past, on_new=self._name, quarantine="worker")

@@ -7,17 +7,15 @@ import pytest
 from honest_runs import EPS, FILL, Net, draw, measured, most, noises, rng, runner
 
 from approxifer.models import run_rows
-from approxifer.pipeline.byzantine.tolerance import (
+from approxifer.pipeline.byzantine.noise import (
     LEAST_STEPS,
     LEAST_STEPS_16,
-    MARGIN,
     MARGIN_16,
     MOST,
-    Tolerance,
-    distance,
     measure_tolerance,
     own_noise,
 )
+from approxifer.pipeline.byzantine.tolerance import MARGIN, Tolerance, distance
 
 # ---- how far honest runs differ ------------------------------------------------------------------
 

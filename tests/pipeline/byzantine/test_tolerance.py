@@ -9,9 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from approxifer.pipeline.byzantine.tolerance import (
-    Tolerance,
-)
+from approxifer.pipeline.byzantine.tolerance import Tolerance
 
 # ---- a difference --------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class Run:
         for part in np.array_split(np.arange(decoded), 7):
             self.doubts.wait(index, where[part], classes[part], confidence[part])
         for _ in range(3):
-            keep, repair = self.doubts.look(index, status, prediction)
+            keep, repair = self.doubts.look(index, status, prediction.argmax(axis=1))
             assert (status[keep] == Status.PENDING).all()
             status[keep] = Status.DECODED
             status[repair] = Status.REPAIRED
@@ -130,12 +130,12 @@ def test_a_window_waits_for_the_rows_to_learn_from() -> None:
     doubts = SelectiveRepair(0.9, np.random.default_rng(0))
     status, prediction = np.zeros(1000, np.uint8), np.eye(2)[np.zeros(1000, int)]
     doubts.wait(0, np.arange(1000), np.zeros(1000, int), np.ones(1000))
-    keep, repair = doubts.look(0, status, prediction)
+    keep, repair = doubts.look(0, status, prediction.argmax(axis=1))
     assert len(keep) == 0
     assert len(repair) == pytest.approx(90 + 0.05 * 910, abs=25)
-    assert [len(part) for part in doubts.look(0, status, prediction)] == [0, 0]
+    assert [len(part) for part in doubts.look(0, status, prediction.argmax(axis=1))] == [0, 0]
     status[repair] = Status.REPAIRED
-    keep, more = doubts.look(0, status, prediction)
+    keep, more = doubts.look(0, status, prediction.argmax(axis=1))
     assert sorted([*keep, *repair]) == list(range(1000))
     assert len(more) == 0
 
@@ -144,9 +144,9 @@ def test_rows_that_failed_teach_nothing() -> None:
     doubts = SelectiveRepair(0.9, np.random.default_rng(0))
     status, prediction = np.zeros(100, np.uint8), np.eye(2)[np.zeros(100, int)]
     doubts.wait(0, np.arange(100), np.zeros(100, int), np.ones(100))
-    _, repair = doubts.look(0, status, prediction)
+    _, repair = doubts.look(0, status, prediction.argmax(axis=1))
     status[repair] = Status.FAILED
-    keep, more = doubts.look(0, status, prediction)
+    keep, more = doubts.look(0, status, prediction.argmax(axis=1))
     assert len(keep) == 0
     assert len(more) == 100 - len(repair)
     assert doubts.found.checked == 0

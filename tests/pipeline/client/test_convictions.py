@@ -11,9 +11,12 @@ import pytest
 from trust_scene import Scene, corrupted, run
 
 from approxifer.coding import CodeSpec, gather
+from approxifer.datasets import Journal
 from approxifer.errors import TrustError
+from approxifer.packing import Packing
 from approxifer.pipeline.byzantine.spot_checks import owed
 from approxifer.pipeline.records import Status
+from approxifer.pipeline.results import Results
 
 # ---- a wrong output ------------------------------------------------------------------------------
 
@@ -242,6 +245,52 @@ def test_rows_that_are_no_share_s_output_cannot_be_checked_again(tmp_path: Path)
         assert (status == Status.PENDING).any()
     finally:
         one.close()
+
+
+def test_rows_whose_outputs_were_not_kept_are_scored_again_once(tmp_path: Path) -> None:
+    """w2 checked w1's rows, and is convicted; what is stored is made of outputs, and not these."""
+    one = Scene(tmp_path, 3)
+    one.open("s1")
+
+    async def first() -> None:
+        await one.monitor.open()
+        one.members.departed(0)  # so that w2 alone may check w1
+        await one.all_back(one.window(0), {0: 1, 1: 1})
+        await one.rest()
+
+    asyncio.run(first())
+    checked = {row for event in one.events("check") for rows in event["rows"] for row in rows}
+    assert checked
+    bad = one.members.index(2)
+    member = one.members.members[bad].event() | {"name": "w2"}
+    evidence = {
+        "group": 9, "share": 0, "rows": 1, "of": 1, "deviation": 1.0, "allowed": 0.0,
+        "referee": "client", "suspicion": "another run",
+    }  # fmt: skip
+    conviction = {"event": "conviction", "session": "s1", "kind": "worker", "evidence": evidence}
+    one.journal.append(conviction | {"member": member})
+    packing = one.store.packing
+    one.close()
+
+    def then(travel: Packing, outputs: np.ndarray) -> tuple[Packing, np.ndarray]:
+        return travel, outputs
+
+    two = Scene(tmp_path, 3, results=Results(packing, packing, then, packing))
+    two.open("s2")
+
+    async def second() -> None:
+        await two.monitor.open()
+        await two.monitor.finish_checks()
+        await two.rest()
+
+    asyncio.run(second())
+    try:
+        assert two.convicted() == ["w2"]
+        assert set(np.flatnonzero(two.store.status()[:12] == Status.PENDING)) == checked
+        assert [event["rows"] for event in two.events("rescored")] == [sorted(checked)]
+        assert owed(Journal.read(two.store.path), {bad}) == {}
+    finally:
+        two.close()
 
 
 # ---- crashes -------------------------------------------------------------------------------------

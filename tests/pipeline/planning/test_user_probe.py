@@ -16,7 +16,7 @@ import xarray as xr
 from approxifer.errors import InputError
 from approxifer.pipeline.planning.options import Options
 from approxifer.pipeline.planning.prepare import prepare
-from approxifer.pipeline.planning.user_probe import probe_features, probe_preprocess
+from approxifer.pipeline.planning.user_probe import probe_by_rows, probe_features
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -100,22 +100,22 @@ HONEST = [scaled, flat, in_place, multiplied, single, halved, own_mean, constant
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 128])
 def test_an_honest_function_passes(count: int, function: Function) -> None:
     rows = draw(count)
-    probe_preprocess("f", function, rows)
+    probe_by_rows("f", function, rows)
     np.testing.assert_array_equal(rows, draw(count))
 
 
 @pytest.mark.parametrize("function", [scaled, flat, in_place, constant])
 def test_an_honest_function_passes_on_odd_rows(function: Function) -> None:
-    probe_preprocess("f", function, fill_values())
+    probe_by_rows("f", function, fill_values())
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool"])
 def test_integer_rows(dtype: str) -> None:
     rows = np.random.default_rng(7).integers(0, 200, (64, 10)).astype(dtype)
-    probe_preprocess("f", lambda rows: rows[:, ::-1], rows)
-    probe_preprocess("f", lambda rows: rows / 255, rows)
+    probe_by_rows("f", lambda rows: rows[:, ::-1], rows)
+    probe_by_rows("f", lambda rows: rows / 255, rows)
     with pytest.raises(InputError, match="among other rows"):
-        probe_preprocess("f", lambda rows: np.sort(rows, axis=0), rows)
+        probe_by_rows("f", lambda rows: np.sort(rows, axis=0), rows)
 
 
 def test_rounding_is_seen_in_other_batches() -> None:
@@ -129,19 +129,19 @@ def test_rounding_is_measured_by_the_terms_and_by_the_numbers() -> None:
     way."""
     rows = np.ones((12, 1))
     rows[0] = 1e-4
-    probe_preprocess("f", lambda rows: rows + 1e-8 * len(rows), rows)
+    probe_by_rows("f", lambda rows: rows + 1e-8 * len(rows), rows)
 
     def half(rows: np.ndarray) -> np.ndarray:
         rounded: np.ndarray = (rows * (1 + 1e-6 * len(rows))).astype(np.float16)
         return rounded
 
     assert (half(draw())[:64] != half(draw()[:64])).any()
-    probe_preprocess("f", half, draw())
+    probe_by_rows("f", half, draw())
 
 
 def test_it_costs_four_calls() -> None:
     preprocess, features = Calls(scaled), Calls(scaled)
-    probe_preprocess("f", preprocess, draw())
+    probe_by_rows("f", preprocess, draw())
     probe_features("f", features, draw())
     assert (preprocess.calls, preprocess.rows) == (4, 128)
     assert (features.calls, features.rows) == (2, 128)
@@ -195,7 +195,7 @@ COUPLED = [batch_mean, batch_scale, across, difference, numbered, ranks, one_dif
 @pytest.mark.parametrize("function", COUPLED)
 def test_a_function_that_couples_rows_is_refused(function: Function) -> None:
     with pytest.raises(InputError) as caught:
-        probe_preprocess("mine:f", function, draw())
+        probe_by_rows("mine:f", function, draw())
     for said in ("preprocess 'mine:f'", "among other rows", "fixed statistics", "do it outside"):
         assert said in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_a_function_that_couples_rows_is_refused(function: Function) -> None:
 def test_whichever_part_the_outstanding_row_is_in(seed: int) -> None:
     for function in (batch_scale, one_differs):
         with pytest.raises(InputError, match="among other rows"):
-            probe_preprocess("f", function, draw(), seed=seed)
+            probe_by_rows("f", function, draw(), seed=seed)
 
 
 def test_the_message_says_by_how_much() -> None:
@@ -212,11 +212,11 @@ def test_the_message_says_by_how_much() -> None:
         return rows * (1 + len(rows) * 1e-4)
 
     with pytest.raises(InputError, match=r"in 42 of 42 .* by up to 0\.0085 .* allowed is 1e-05"):
-        probe_preprocess("f", off_by_a_part, np.ones((128, 3)))
+        probe_by_rows("f", off_by_a_part, np.ones((128, 3)))
     with pytest.raises(InputError, match=r"rows of shape \(8, .\) instead of float32 rows of"):
-        probe_preprocess("f", cut, draw())
+        probe_by_rows("f", cut, draw())
     with pytest.raises(InputError, match="by up to inf"):
-        probe_preprocess("f", lambda rows: rows * [np.nan, 1][len(rows) > 64], draw())
+        probe_by_rows("f", lambda rows: rows * [np.nan, 1][len(rows) > 64], draw())
 
 
 def noise() -> Function:
@@ -270,7 +270,7 @@ def test_a_function_of_chance_or_of_earlier_calls_is_refused(
 ) -> None:
     rows = np.ones((count, 8, 8), np.float32)
     with pytest.raises(InputError) as caught:
-        probe_preprocess("mine:f", make(), rows)
+        probe_by_rows("mine:f", make(), rows)
     for said in ("preprocess 'mine:f'", "the same rows", "random numbers", "between calls"):
         assert said in str(caught.value)
     with pytest.raises(InputError) as caught:
@@ -284,7 +284,7 @@ def test_small_rows_are_not_hidden_by_large_ones() -> None:
     rows = draw()
     rows[::4] = 9.96921e36
     with pytest.raises(InputError, match="in 96 of 128"):
-        probe_preprocess("f", lambda rows: rows + draws.normal(0, 0.01, rows.shape), rows)
+        probe_by_rows("f", lambda rows: rows + draws.normal(0, 0.01, rows.shape), rows)
 
 
 def test_one_array_for_all_results_is_refused() -> None:
@@ -294,7 +294,7 @@ def test_one_array_for_all_results_is_refused() -> None:
         return np.multiply(rows, 2, out=buffer[: len(rows)])
 
     with pytest.raises(InputError, match="overwrites what it returned before"):
-        probe_preprocess("f", overwrite, draw())
+        probe_by_rows("f", overwrite, draw())
 
 
 def test_what_it_raises_on_fewer_rows_is_passed_on() -> None:
@@ -304,7 +304,7 @@ def test_what_it_raises_on_fewer_rows_is_passed_on() -> None:
         return rows
 
     with pytest.raises(InputError, match="too few"):
-        probe_preprocess("f", many, draw())
+        probe_by_rows("f", many, draw())
 
 
 # ---- features ------------------------------------------------------------------------------------

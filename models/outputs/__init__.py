@@ -1,0 +1,1 @@
+"""Outputs of a model: one or several, and what is made of them afterwards."""
