@@ -81,9 +81,9 @@ def test_results_do_not_share_memory_with_the_model() -> None:
 
 @pytest.mark.parametrize("rows", [np.zeros((0, 3)), np.float32(3)])
 def test_no_rows(rows: Any) -> None:
-    with pytest.raises(ConfigError, match="at least one row|for the rows"):
+    with pytest.raises(ConfigError, match=r"at least one row|for the rows"):
         run_rows(lambda batch: batch, np.asarray(rows), 4)
-    with pytest.raises(ConfigError, match="at least one row|for the rows"):
+    with pytest.raises(ConfigError, match=r"at least one row|for the rows"):
         probe(runner_of(lambda batch: batch), np.asarray(rows), 4)
 
 
