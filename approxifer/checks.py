@@ -1,6 +1,6 @@
 """Checks of arguments, with messages that help."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,12 +84,12 @@ def texts(name: str, values: object, give: str) -> tuple[str, ...]:
     ------
     ConfigError
     """
+    if isinstance(values, str):
+        return (values,)
     try:
-        found: tuple[Any, ...] = (
-            (values,) if isinstance(values, str) else tuple(values)  # type: ignore[arg-type]
-        )
-    except TypeError:
-        found = (None,)
+        found = tuple(values) if isinstance(values, Iterable) else (values,)
+    except TypeError:  # an array without a dimension
+        found = (values,)
     if not all(isinstance(one, str) for one in found):
         raise ConfigError(f"{name}={told(values)}: give {give}")
     return found

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from approxifer.datasets import OutputStore, Source, open_source
-from approxifer.datasets.form import Form, default_form
+from approxifer.datasets.form import Form, Forms, default_form
 from approxifer.datasets.grid import Grid
 from approxifer.datasets.input.chunks import KeptChunks
 from approxifer.datasets.tiles.tiling import Tiling
 from approxifer.errors import ConfigError, FingerprintError, StoreError
+from approxifer.packing import Part
 from approxifer.pipeline.planning.output import form_for
 from approxifer.pipeline.planning.resume import follow
 
@@ -48,7 +49,7 @@ def joined(source: Source, function: Callable[[np.ndarray], np.ndarray], asked: 
     shape = function(source.read(0, 1)).shape[1:]
     axes, inner = source.tiling.joined(shape, source.feature_dims, len(source.sample_dims))
     shape = tuple(stop - start for start, stop in inner)
-    return form_for(asked, source, shape, np.dtype("f4"), axes)
+    return form_for(asked, source, Part("prediction", shape, np.dtype("f4")), axes)
 
 
 def scored(
@@ -61,7 +62,7 @@ def scored(
     _, inner = source.tiling.joined(whole, source.feature_dims, len(source.sample_dims))
     with OutputStore.create(
         path, source=source, output_shape=form.shape, output_dtype="f4", chunk=2, attrs={},
-        form=form,
+        forms=Forms((form,)),
     ) as store:  # fmt: skip
         for start, stop in store.grid.windows(7):
             found = function(source.read(start, stop))
@@ -314,7 +315,7 @@ def test_tiles_of_an_image_that_has_grown_are_others(tmp_path: Path) -> None:
     before = open_source(fields((1, 21, 17))[0], **options)
     OutputStore.create(
         tmp_path / "out", source=before, output_shape=(8, 5), output_dtype="f4", chunk=2,
-        attrs=before.described(), form=joined(before, np.negative),
+        attrs=before.described(), forms=Forms((joined(before, np.negative),)),
     ).release()  # fmt: skip
     grown = open_source(fields((1, 33, 17))[0], **options)
     with OutputStore.open(tmp_path / "out", write=False) as store:

@@ -252,9 +252,9 @@ def by_call(data: Any, given: dict[str, Any]) -> str:
     with OutputStore.create(
         options.out,
         source=prepared.source,
-        output_shape=prepared.probe.output_shape,
-        output_dtype=prepared.probe.output_dtype,
-        form=prepared.form,
+        output_shape=prepared.results.kept.shape,
+        output_dtype=prepared.results.kept.dtype,
+        forms=prepared.forms,
         chunk=layout.chunk,
         attrs=store_attributes(prepared, spec, layout),
     ) as made:
