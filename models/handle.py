@@ -275,8 +275,13 @@ def _source(
         return name, "module", ModuleSource(name, _module_payload(model)), code_parts(model)
     if isinstance(model, type) or not callable(model):
         raise ModelError(
-            f"model={model!r} is not a model. Give a .pt2 path, 'package.module:factory', a"
+            f"model={told(model)} is not a model. Give a .pt2 path, 'package.module:factory', a"
             " torch.nn.Module instance or a function of (M, *feature) arrays."
+        )
+    if is_module(getattr(model, "__self__", None)):
+        raise ModelError(
+            f"model={told(model)} is a method of a torch.nn.Module, which takes tensors. Give the"
+            " module itself."
         )
     name, source = callable_source(model, "model")
     return name, "callable", source, code_parts(model)

@@ -17,6 +17,7 @@ import xarray as xr
 import approxifer
 from approxifer.coding import CodeSpec
 from approxifer.datasets import Journal, OutputStore, open_source
+from approxifer.datasets.form import Forms, default_form
 from approxifer.errors import ApproxiferError, ClusterError
 from approxifer.models import open_model
 from approxifer.pipeline import api
@@ -135,7 +136,7 @@ def datasets(folder: Path) -> dict[str, Made]:
     )  # fmt: skip
     journal = Journal(folder / "made.zarr")
     path = folder / "none.zarr"
-    growth = made.growth(source, approxifer.datasets.form.default_form(source, (2,), "f4"))
+    growth = made.growth(source, Forms((default_form(source, (2,), "f4"),)))
     window = {
         "start": 0, "stop": 4, "prediction": np.ones((4, 2), np.float32), "status": 1, "group": 0,
         "worker": 0, "residual": 0.5,
@@ -152,7 +153,7 @@ def datasets(folder: Path) -> dict[str, Made]:
         "OutputStore.create": (closed(OutputStore.create), created),
         "OutputStore.exists": (OutputStore.exists, {"path": path}),
         "OutputStore.grow": (made.grow, {"growth": growth, "attrs": {}}),
-        "OutputStore.growth": (made.growth, {"source": source, "form": None}),
+        "OutputStore.growth": (made.growth, {"source": source, "forms": None}),
         "OutputStore.keep": (made.keep, {"attrs": {"a": 1}}),
         "OutputStore.name_itself": (made.name_itself, {"uuid": "u"}),
         "OutputStore.open": (closed(OutputStore.open), {"path": folder / "made.zarr"}),
@@ -217,7 +218,9 @@ PLAIN = {
     "Journal.sync", "OutputStore.dataset", "OutputStore.forget_writers", "OutputStore.release",
     "OutputStore.status", "OutputStore.attrs", "OutputStore.coordinate_notes", "Source.coords",
     "Source.notes", "Source.sample_dim", "CodeSpec.adaptive", "CodeSpec.n",
-    "Code.describable", "Source.variable",
+    "Code.describable", "Source.variable", "Source.described", "Source.unstored",
+    "ModelHandle.cropped", "ModelHandle.with_postprocess", "Runner.run",
+    "Probe.output_dtype", "Probe.output_shape",
     "raise_malloc_thresholds",
 }  # fmt: skip
 

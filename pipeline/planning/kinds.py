@@ -162,8 +162,8 @@ class Made(Kind):
             return value
         near = did_you_mean(text.partition(":")[0], ("argmax", "softmax", "topk:5"), _NEAR) or "."
         raise ConfigError(
-            f"{name}={value!r} is unknown{near} Allowed: 'argmax', 'softmax', 'topk:5' with any "
-            "number of at least 1, or a function of outputs, also as 'module:function'"
+            f"{name}={told(value)} is unknown{near} Allowed: 'argmax', 'softmax', 'topk:5' with "
+            "any number of at least 1, or a function of outputs, also as 'module:function'"
         )
 
 

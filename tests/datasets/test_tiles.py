@@ -259,7 +259,7 @@ def test_fields_are_appended_tile_by_tile(tmp_path: Path) -> None:
     source = open_source(path, "t", **options)
     with OutputStore.open(out) as store:
         source.follow(store.grid, appended=True)
-        store.grow(store.growth(source, joined(source, np.negative)), {})
+        store.grow(store.growth(source, Forms((joined(source, np.negative),))), {})
         for start, stop in store.grid.windows(7):
             if not store.status()[start]:
                 inner = -source.read(start, stop)[:, 1:-1, 1:-1]

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from approxifer.datasets import open_source
-from approxifer.datasets.form import default_form
+from approxifer.datasets.form import Forms, default_form
 from approxifer.datasets.layout import coordinates_of
 from approxifer.errors import ConfigError, InputError
 
@@ -117,11 +117,11 @@ def test_an_output_like_the_stack_or_like_one_of_it(winds: xr.Dataset) -> None:
     source = open_source(winds, variables=["u", "v"])
     stack = default_form(source, (2, 4, 5), "f4")
     assert (stack.dims, stack.chunks) == (("variable", "lat", "lon"), (1, 4, 5))
-    coords = coordinates_of(source, stack).kept
+    coords = coordinates_of(source, Forms((stack,))).kept
     assert coords["variable"].values.tolist() == ["u", "v"]
     one = default_form(source, (4, 5), "f4")
     assert one.dims == ("lat", "lon")
-    assert set(coordinates_of(source, one).kept) == {"lat", "lon"}
+    assert set(coordinates_of(source, Forms((one,))).kept) == {"lat", "lon"}
     assert default_form(source, (3, 5), "f4").dims == ("output_0", "output_1")
 
 
