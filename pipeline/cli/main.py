@@ -7,9 +7,11 @@ Exit codes: 0 whole, 1 finished with failed rows or broken off by a fault, 2 wro
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -51,9 +53,26 @@ TrustOption = Annotated[
 ]
 
 
+class _Stop:
+    """The handler of a signal to stop: what comes within two seconds of one says the same again,
+    and would only break off what it has set going."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, *_: Any) -> None:
+        now = time.monotonic()
+        if now - self._last > 2:
+            self._last = now
+            raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line. SIGTERM, of a batch system for instance, stops it as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is of what a shell put behind
+        signal.signal(signal.SIGINT, stop)
     if not sys.flags.safe_path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # of MODULE:FACTORY, as with python -m; workers inherit it
     if logging.lastResort is not None:  # where nobody has said where to

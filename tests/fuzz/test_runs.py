@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzzed_runs as runs
 import psutil
 import pytest
-import runs
 from bad_input import without_cluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
