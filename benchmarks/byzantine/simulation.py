@@ -172,6 +172,7 @@ class _Run:
         self.context: Any = _Context(
             layout=layout, byzantine=BYZANTINE if check else 0, check=check, threads=1,
             referee="client", repair="exact", session="simulated", store=None,
+            results=SimpleNamespace(travel=None),
         )  # fmt: skip
         plain = self.replay.plain(np.arange(len(recording.plain)))
         self.window = Window(
