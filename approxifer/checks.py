@@ -1,13 +1,20 @@
-"""Checks of arguments, with messages that help."""
+"""Checks of arguments, with messages that help.
+
+NumPy is imported where arrays are checked: the command line's help needs the others alone.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 from approxifer.errors import ConfigError
 from approxifer.text import did_you_mean, shortened
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 #: The largest whole number that anything here is counted in.
 MOST = 2**63 - 1
@@ -29,7 +36,7 @@ def whole_number(name: str, value: object, *, least: int, most: int = MOST) -> i
     ConfigError
         If it is no whole number (``True`` and ``8.0`` are none), below `least` or above `most`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(
             f"{name}={told(value)} is a {type(value).__name__}; give a whole number of at least "
             f"{least}"
@@ -111,6 +118,8 @@ def array(
     ------
     ConfigError
     """
+    import numpy as np
+
     try:
         found = np.asarray(values)
     except Exception as error:  # lists of unequal lengths, and what else claims to be an array
@@ -132,10 +141,10 @@ def row_numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:
     """
     found = array(name, values)
     if not found.size:  # of an empty list, which NumPy takes for floats
-        found = found.astype(np.int64)
+        found = found.astype("int64")
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise ConfigError(f"{name} is {found.dtype} of shape {found.shape}; give numbers of rows")
-    return found.astype(np.int64, copy=False)
+    return found.astype("int64", copy=False)
 
 
 def span(start: object, stop: object, rows: int) -> tuple[int, int]:
@@ -159,6 +168,8 @@ def dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     ------
     ConfigError
     """
+    import numpy as np
+
     try:
         return np.dtype(value)
     except Exception as error:  # TypeError, ValueError, SyntaxError of a text that is parsed

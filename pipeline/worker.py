@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
@@ -42,10 +42,12 @@ from approxifer.pipeline.protocol import (
     WorkerReport,
     to_wire,
 )
-from approxifer.pipeline.queries import Recipe
-from approxifer.pipeline.reading import InputReader
 from approxifer.pipeline.share_rows import Description, ShareRows
 from approxifer.version import __version__
+
+if TYPE_CHECKING:  # they import xarray and zarr, which not every worker needs
+    from approxifer.pipeline.queries import Recipe
+    from approxifer.pipeline.reading import InputReader
 
 #: Environment variables that name a worker's node: ours, which goes before, and Slurm's.
 NODE_VARIABLES = ("APPROXIFER_NODE", "SLURMD_NODENAME")
@@ -123,6 +125,8 @@ class ModelOnWorker(WorkerPlugin):
         """Load the model off the worker's event loop, then report it."""
         worker.handlers[put_handler(self.run)] = Handler(self.put)
         if self.recipe is not None:
+            from approxifer.pipeline.reading import InputReader
+
             self._reader = InputReader(self.recipe)
             self._reading = ThreadPoolExecutor(1, "approxifer-read")
             self._until_teardown.callback(self._reading.shutdown, wait=False, cancel_futures=True)

@@ -41,6 +41,7 @@ BASE_PRELOAD = (
     "distributed.nanny",
     "distributed.worker",
     "approxifer.pipeline.cli.main",
+    "approxifer.pipeline.reading",
 )
 #: Imported there too if they are here, that is, if the model needs them: torch takes 1 s, what
 #: loads a .pt2 another one.

@@ -49,6 +49,7 @@ def score_all(path: Path, source: Any, first: int = 0, most: int = 50) -> xr.Dat
         return found.load()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.integers(1, 6), min_size=3, max_size=3),

@@ -111,6 +111,7 @@ def test_cancel_before_the_first_row(client: Client, store: Path, tmp_path: Path
         asyncio.run(collect(job))
 
 
+@pytest.mark.slow
 def test_cancel_with_a_hung_worker(client: Client, store: Path, tmp_path: Path) -> None:
     faults.install(client, {"1": faults.Hang(), "2": faults.Hang()})
     job = submit(store, out=tmp_path / "out.zarr", client=client, **COMMON)

@@ -312,6 +312,7 @@ def test_bad_input_is_refused_before_anything_is_started(folder: Path) -> None:
     assert "no job was submitted here" in asked.stderr
 
 
+@pytest.mark.slow
 def test_an_error_on_the_way_is_told(folder: Path) -> None:
     path = write_job(folder, cluster={"kind": "address", "address": "tcp://127.0.0.1:9"})
     assert command("submit", path, cwd=folder).returncode == 0

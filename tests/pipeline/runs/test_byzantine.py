@@ -371,6 +371,7 @@ def test_a_run_that_ends_between_mismatch_and_verdict_is_gone_on_with(
     assert convicted(report) == ["5", "5"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_conviction_and_make_good(
     cluster: LocalCluster, client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def store(tmp_path: Path, rows: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_rows_in_doubt_are_run_again_and_the_others_stay(
     client: Client,
     store: Path,

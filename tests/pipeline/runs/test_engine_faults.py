@@ -68,6 +68,7 @@ def test_a_slow_worker_is_not_waited_for(
     assert report.wall_seconds < 2.0 * 80 / 6  # had each of its shares been waited for
 
 
+@pytest.mark.slow
 def test_a_function_that_never_returns(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

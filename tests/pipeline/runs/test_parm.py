@@ -67,6 +67,7 @@ def test_what_is_lost_is_repaired_and_the_rest_is_the_models_own(
     assert report.counts["exact"] + report.counts["repaired"] == len(truth)
 
 
+@pytest.mark.slow
 def test_without_repair_lost_rows_are_the_parity_models(
     client: Client, store: Path, truth: np.ndarray, model: Path, parity: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_without_repair_lost_rows_are_the_parity_models(
     assert 0 < error < 0.1
 
 
+@pytest.mark.slow
 def test_k_and_encoder_are_the_folders(
     client: Client, store: Path, model: Path, parity: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def scheduler_errors() -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
+@pytest.mark.slow
 def test_workers_leave_and_join(
     cluster: LocalCluster, client: Client, scheduler_errors: list[str], tmp_path: Path,
     store: Path, rows: np.ndarray,
@@ -74,8 +75,8 @@ def test_workers_leave_and_join(
 def test_inputs_of_dropped_shares_are_forgotten_with_the_next() -> None:
     plugin = ModelOnWorker("run", (), threads=1, row=np.zeros((1, 2)), micro_batch=8)
     first, second = new_key("run"), new_key("run")
-    asyncio.run(plugin.put(share=first, rows=np.zeros((4, 2)), stale=[]))
-    asyncio.run(plugin.put(share=second, rows=np.ones((4, 2)), stale=[first]))
+    asyncio.run(plugin.put(share=first, rows=np.zeros((4, 2)), blank=[], stale=[]))
+    asyncio.run(plugin.put(share=second, rows=np.ones((4, 2)), blank=[], stale=[first]))
     assert list(plugin.inputs) == [second]
 
 

@@ -215,6 +215,7 @@ def test_a_liar_among_outputs_of_several_types(
     check(report, several_outputs.labelled(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [

@@ -62,6 +62,7 @@ def test_uncoded_sends_integers_as_they_are_where_the_model_takes_them(
     assert report.notes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "note"),
     [

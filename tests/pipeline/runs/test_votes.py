@@ -31,6 +31,7 @@ def cluster() -> Iterator[LocalCluster]:
         yield made
 
 
+@pytest.mark.slow
 def test_without_checks_the_papers_locator_leaves_suspects_out(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_without_checks_a_third_copy_decides(
     assert 2 * len(thirds) <= extra <= 2 * (len(thirds) + late)
 
 
+@pytest.mark.slow
 def test_two_byzantine_workers_among_adaptive_copies(
     client: Client, store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_of_many_shares_the_longest_are_shown() -> None:
     assert "12 shares more" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_go_on_ends_and_goes_on_where_workers_come(
     store: Path, rows: np.ndarray, tmp_path: Path
 ) -> None:
