@@ -130,6 +130,7 @@ class ModelOnWorker(WorkerPlugin):
             self._reader = InputReader(self.recipe)
             self._reading = ThreadPoolExecutor(1, "approxifer-read")
             self._until_teardown.callback(self._reading.shutdown, wait=False, cancel_futures=True)
+            self._proof = self._reading.submit(self._reader.proof)  # while the model is loaded
             worker.handlers[read_handler(self.run)] = Handler(self.read)
             worker.handlers[proof_handler(self.run)] = Handler(self.proof)
         report: WorkerReport
@@ -197,10 +198,8 @@ class ModelOnWorker(WorkerPlugin):
 
     async def proof(self) -> list[str]:
         """Show what is read here: a digest; or "", and the reason for which nothing is."""
-        assert self._reader is not None, "its handler is there only with it"
         try:
-            loop = asyncio.get_running_loop()
-            return [await loop.run_in_executor(self._reading, self._reader.proof), ""]
+            return [await asyncio.wrap_future(self._proof), ""]
         except Exception as error:  # likewise
             return ["", first_line(error)]
 
