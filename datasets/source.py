@@ -129,7 +129,7 @@ class Source:
         ]
 
     def _gridded(self, field: Field) -> Grid:
-        """Which row lies where: in chunks of the input, or what can be committed together."""
+        """The rows' places: in chunks of the input, or what can be committed together."""
         sizes = tuple(field.shape[axis] for axis in self._axes)
         stored = tuple((field.shards or field.chunks)[axis] for axis in self._axes)
         if self.tiling is None:

@@ -52,7 +52,7 @@ class Results:
         return {POSTPROCESS: {"function": self.postprocess.name, "keep": self.keep}}
 
     def stored(self, outputs: np.ndarray) -> np.ndarray:
-        """What is stored of outputs (n, *travel): (n, *kept).
+        """Make what is stored of outputs (n, *travel): (n, *kept).
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Results:
         return self.then is None or self.keep
 
     def returned(self, stored: np.ndarray) -> np.ndarray:
-        """What workers returned, from what is stored: (n, *kept) -> (n, *travel)."""
+        """Recover what workers returned from what is stored: (n, *kept) -> (n, *travel)."""
         if self.then is None:
             return stored
         return self.travel.pack(self.kept.unpack(stored)[: len(self.travel.parts)])

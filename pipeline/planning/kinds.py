@@ -149,7 +149,7 @@ class OneOf(Kind):
 
 @dataclass(frozen=True)
 class Made(Kind):
-    """What outputs are made into: one of several names, ``topk:5``, or a function."""
+    """The function of outputs: one of several names, ``topk:5``, or the user's own."""
 
     metavar: str = "NAME"
 
