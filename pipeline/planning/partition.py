@@ -229,7 +229,8 @@ def make_layout(
     if block is None:
         most = max(1, min(sized, window // (spec.k * max(4, flight))))
         if measures.described and most < sized:
-            sized = aligned_block(most, measures.input_chunk, batch)
+            longest = most + most // 4  # whole chunks are worth a little less slack
+            sized = aligned_block(most, measures.input_chunk, batch, longest=longest)
         elif not measures.described:
             sized = most if most <= batch else most // batch * batch
     return Layout(

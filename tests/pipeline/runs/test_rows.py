@@ -104,6 +104,19 @@ def test_two_variables_make_one_field(
         score(path, variables="u,v", variable="u", **options)
 
 
+def polar(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    return {"speed": speed(u, v), "angle": np.arctan2(v, u)}
+
+
+def test_two_variables_in_and_two_out(
+    client: Client, path: Path, fields: xr.Dataset, tmp_path: Path
+) -> None:
+    options = COMMON | {"model": polar, "client": client, "out": tmp_path / "out.zarr"}
+    found = score(path, variables=["u", "v"], **options).predictions
+    for name, expected in polar(fields.u.values, fields.v.values).items():
+        same(found[name], expected, fields.u)
+
+
 def test_points_of_two_variables(client: Client, fields: xr.Dataset, tmp_path: Path) -> None:
     options = COMMON | {"model": speed, "client": client, "block": 64}
     points = ("time", "y", "x")
