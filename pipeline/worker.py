@@ -125,12 +125,9 @@ class ModelOnWorker(WorkerPlugin):
         """Load the model off the worker's event loop, then report it."""
         worker.handlers[put_handler(self.run)] = Handler(self.put)
         if self.recipe is not None:
-            from approxifer.pipeline.reading import InputReader
-
-            self._reader = InputReader(self.recipe)
             self._reading = ThreadPoolExecutor(1, "approxifer-read")
             self._until_teardown.callback(self._reading.shutdown, wait=False, cancel_futures=True)
-            self._proof = self._reading.submit(self._reader.proof)  # while the model is loaded
+            self._proof = self._reading.submit(self._open_input)  # while the model is loaded
             worker.handlers[read_handler(self.run)] = Handler(self.read)
             worker.handlers[proof_handler(self.run)] = Handler(self.proof)
         report: WorkerReport
@@ -148,6 +145,15 @@ class ModelOnWorker(WorkerPlugin):
             return
         self._until_teardown.enter_context(garbage.frozen_gc())
         worker.log_event(TOPIC, to_wire(report))
+
+    def _open_input(self) -> str:
+        """Open the input, and show what is read. Off the worker's event loop: importing xarray and
+        zarr takes a second, for which a worker would seem to hang."""
+        from approxifer.pipeline.reading import InputReader
+
+        assert self.recipe is not None, "it is to be read"
+        self._reader = InputReader(self.recipe)
+        return self._reader.proof()
 
     def _load(self) -> list[Runner]:
         """Load the models, and run each once: a first pass takes many times as long as the others,
@@ -177,7 +183,7 @@ class ModelOnWorker(WorkerPlugin):
             confirmed.
         """
         self._forget_inputs(stale)
-        assert self._reader is not None, "its handler is there only with it"
+        assert self._reader is not None, "the client has asked for the proof before"
         key, rows = as_key(share), Description.of(described)
         self.inputs[key] = ShareInput(rows)
         if rows.mixed:

@@ -247,7 +247,8 @@ class Runs:
     def tick(self, now: float) -> None:
         """Look at the clock: workers that hang or move again, groups that wait, runs that stall."""
         for worker in self.workers.values():
-            if worker.hung and not worker.running and not worker.silent(now):
+            alive = worker.seen > worker.hung_at and not worker.silent(now)
+            if worker.hung and not worker.running and alive:
                 worker.hung = False
                 self._notify(worker, "ready", now)
         for state in list(self.states.values()):
@@ -269,7 +270,7 @@ class Runs:
 
     def _give_up(self, worker: WorkerState, now: float) -> None:
         """A worker hangs: its shares are erasures, and it gets no more until it moves again."""
-        worker.hung = True
+        worker.hung, worker.hung_at = True, now
         for state in self.states.values():
             for key in state.attempts.live_at({worker.address}):
                 self.lose(state, key, "its worker hangs")

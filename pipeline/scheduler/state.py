@@ -6,6 +6,7 @@ What a worker states about itself holds once: it only separates what one address
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from approxifer.coding import Code
 from approxifer.pipeline.keys import Key
@@ -34,6 +35,7 @@ class WorkerState:
     introduced: bool = False  #: whether it has stated its place
     place: Place = field(default_factory=Place)  #: as it stated first
     hung: bool = False
+    hung_at: float = -inf  #: when it was last found to be
     #: Dask gives it no tasks: its lifetime is over, it is about to leave, or short of memory.
     closed: bool = False
     retiring: bool = False  #: it was asked to leave, or its lifetime is over

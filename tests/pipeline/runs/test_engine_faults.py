@@ -100,7 +100,7 @@ def test_hung_workers_are_restarted_where_that_is_allowed(
         store,
         out=tmp_path / "out.zarr",
         client=client,
-        hang_after=1.0,
+        hang_after=3.0,  # a new process imports for a second
         heal="restart",
         **COMMON | {"model": toy_models.very_slow_linear, "block": 1},
     )
