@@ -41,12 +41,13 @@ def whole_number(name: str, value: object, *, least: int, most: int = MOST) -> i
             f"{name}={told(value)} is a {type(value).__name__}; give a whole number of at least "
             f"{least}"
         )
-    if not least <= value <= most:
+    number = int(value)
+    if not least <= number <= most:
         wrong, bound = (
-            ("small", f"at least {least}") if value < least else ("large", f"at most {most}")
+            ("small", f"at least {least}") if number < least else ("large", f"at most {most}")
         )
         raise ConfigError(f"{name}={told(value)} is too {wrong}; give a whole number of {bound}")
-    return int(value)
+    return number
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
