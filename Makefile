@@ -12,7 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 help:
 	@echo "make demo       score real data on a local cluster while its workers fail and one returns wrong numbers, and report"
 	@echo "make test       run the tests, except the slow ones"
-	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz)"
+	@echo "make test-slow  run the slow tests; DATA=DIR: with real data too (mnist.npz); TESTS=tests/hpc: only these"
 	@echo "make chaos      RUNS=200 SEED=1: so many runs under random faults, from that seed on"
 	@echo "make soak       MINUTES=30 SEED=1: such runs for half an hour, and the memory they leave"
 	@echo "make lint       check style and types"
@@ -40,7 +40,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	@echo "== the slow tests"
-	@$(PY) -m pytest -m slow $(if $(DATA),"--data=$(DATA)")
+	@$(PY) -m pytest -m slow $(if $(DATA),"--data=$(DATA)") $(TESTS)
 
 RUNS ?= 200
 
