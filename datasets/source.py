@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -77,9 +77,6 @@ class Source:
         Of the rows, after the decoding of scale and offset; in native byte order.
     chunk : int
         Rows per chunk of the input (per shard, if sharded); ``rows`` if it is not chunked.
-    opened : dict or str
-        Arguments with which `open_source` opens the same rows in another process, picklable; they
-        may hold secrets. Or the reason for which none do.
     """
 
     def __init__(
@@ -87,12 +84,12 @@ class Source:
         fields: Sequence[Field],
         *,
         sample_dims: tuple[str, ...],
-        opened: dict[str, Any] | str,
+        opened: Callable[[], dict[str, Any] | str],
         stacked: bool = False,
         tiling: Tiling | None = None,
     ) -> None:
         first = fields[0]
-        self.opened = opened
+        self._opened = opened
         self.variables = tuple(field.name for field in fields)
         self.stacked = stacked
         self.sample_dims = sample_dims
@@ -143,6 +140,12 @@ class Source:
         else:
             chunk = _small((1, *stored, *counts), most)[1:]
         return Grid(sizes + counts, chunk)
+
+    @cached_property
+    def opened(self) -> dict[str, Any] | str:
+        """Arguments with which `open_source` opens the same rows in another process, picklable;
+        they may hold secrets. Or the reason for which none do."""
+        return self._opened()
 
     @property
     def variable(self) -> str:
@@ -452,7 +455,8 @@ def open_source(
                 f"the dimension {dim!r} occurs twice: rows are taken along the first, axis {axis}"
             )
             fields = (replace(first, notes=(*first.notes, note)), *fields[1:])
-    opened = opened_elsewhere(
+    opened = partial(
+        opened_elsewhere,
         data,
         variable=variable,
         sample_dim=sample_dim,

@@ -23,10 +23,6 @@ from approxifer.datasets.input.remote import reason
 from approxifer.errors import ApproxiferError, ConfigError, InputError
 from approxifer.quiet import quiet
 
-#: The dimension along which several variables are stacked, and what it is called where a variable
-#: has one of that name.
-STACKED = ("variable", "input", "stacked_variable")
-
 
 @dataclass(frozen=True)
 class Field:

@@ -136,7 +136,7 @@ class Context:
         """Rows of one window, one by one, as they are given to workers; to be called in a
         thread."""
         if self.setup.recipe is not None:
-            return list(queries(rows))
+            return queries(rows)
         first = min(rows)
         loaded = self.setup.load(first, max(rows) + 1)
         return [loaded[row - first : row - first + 1].copy() for row in rows]

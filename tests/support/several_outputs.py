@@ -63,7 +63,7 @@ def signs(rows: np.ndarray) -> np.ndarray:
 
 
 def counted_signs(scores: np.ndarray) -> np.ndarray:
-    """How many are 1; of other numbers, as interpolation makes them, there is none."""
+    """Count the ones; of other numbers, as interpolation makes them, there is none."""
     if not np.isin(scores, (-1, 1)).all():
         raise ValueError("no signs")
     found: np.ndarray = (scores > 0).sum(axis=1)

@@ -1,4 +1,4 @@
-"""What is made of outputs: by name, or by a function of the user's."""
+"""Results made of outputs: by name, or by a function of the user's."""
 
 from __future__ import annotations
 

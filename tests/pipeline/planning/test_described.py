@@ -1,4 +1,4 @@
-"""Who reads the rows: the workers, or the client."""
+"""The reader of the rows: the workers, or the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored of a model's outputs, and who makes it; what is refused before any work."""
+"""The part of a model's outputs that is stored, and its maker; refusals before any work."""
 
 from __future__ import annotations
 
